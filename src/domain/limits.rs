@@ -1,0 +1,67 @@
+//! Every bound of the service in one place, each with the argument for its number.
+
+use std::time::Duration;
+
+/// Registration and group ids (reference/dps.md §1.1).
+pub const REGISTRATION_ID_CHARS_MAX: usize = 128;
+/// Device ids in a hub (reference/dps.md §8.1).
+pub const DEVICE_ID_CHARS_MAX: usize = 128;
+/// A DNS label is at most 63; one more would break nothing, so the round number.
+pub const HUB_ID_CHARS_MAX: usize = 64;
+/// Room for a UUID with decoration.
+pub const REQUEST_ID_CHARS_MAX: usize = 64;
+
+/// One message on the wire; DPS allows 96 KB (reference/dps.md §9). A twin is at most 72 KiB, so everything fits.
+pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
+/// A device's custom payload, and the webhook's (DPS's message limit less room for the rest).
+pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
+
+/// Certificates a caller may present: a leaf, four intermediates and a root.
+pub const CHAIN_CERTIFICATES_MAX: usize = 6;
+/// Intermediates between leaf and trust anchor (DESIGN 8).
+pub const CHAIN_INTERMEDIATES_MAX: usize = 4;
+/// One certificate's DER. Real device certificates are 0.5–2 KiB; RSA-8192 with many names stays below.
+pub const CERTIFICATE_BYTES_MAX: usize = 16 * 1024;
+
+/// Twin sections, counted as reference/dps.md §8.4 does.
+pub const TAGS_BYTES_MAX: usize = 8 * 1024;
+pub const DESIRED_BYTES_MAX: usize = 32 * 1024;
+pub const REPORTED_BYTES_MAX: usize = 32 * 1024;
+/// Levels of objects (and arrays) below a section's root.
+pub const TWIN_DEPTH_MAX: usize = 10;
+pub const TWIN_KEY_BYTES_MAX: usize = 1024;
+pub const TWIN_STRING_BYTES_MAX: usize = 4 * 1024;
+/// Integers outside ±(2^52 − 1) lose digits in common JSON readers (reference/dps.md §8.4).
+pub const TWIN_INTEGER_MAX: i64 = 4_503_599_627_370_495;
+pub const TWIN_INTEGER_MIN: i64 = -4_503_599_627_370_496;
+
+/// Hubs an enrollment may name, and hubs a service may link (reference/dps.md §9).
+pub const HUBS_MAX: usize = 50;
+pub const HUB_WEIGHT_MAX: u32 = 1000;
+pub const HOST_NAME_CHARS_MAX: usize = 253;
+/// Latencies a device may report: one for each linked hub.
+pub const LATENCIES_MAX: usize = HUBS_MAX;
+
+/// Rows on a page when the caller does not say, and at most.
+pub const PAGE_SIZE_DEFAULT: u32 = 100;
+pub const PAGE_SIZE_MAX: u32 = 1000;
+
+/// Moves that a registration keeps in its history; late twins do not count (DESIGN 7).
+pub const HISTORY_ENTRIES_MAX: usize = 32;
+/// Free text of operators and hubs that is kept (pin reason, status reason), as in reference/dps.md §8.1.
+pub const REASON_CHARS_MAX: usize = 128;
+
+/// Registration ids in one operator call that names many.
+pub const SDK_NAME_CHARS_MAX: usize = 64;
+pub const SDK_VERSION_CHARS_MAX: usize = 32;
+pub const API_VERSION_CHARS_MAX: usize = 32;
+
+/// How long `wait` waits for an old hub when the enrollment does not say.
+pub const UNREACHABLE_WAIT_DEFAULT: Duration = Duration::from_secs(15 * 60);
+/// The longest deadline an enrollment may ask for.
+pub const UNREACHABLE_WAIT_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The allocation webhook (DESIGN 3): one try, no redirects.
+pub const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(10);
+pub const WEBHOOK_BYTES_MAX: usize = 64 * 1024;
+pub const WEBHOOK_URL_CHARS_MAX: usize = 2048;

@@ -1,0 +1,32 @@
+//! The words of the service as types: ids, limits, times, enrollments, hubs, registrations, twins and evidence.
+//!
+//! No clock, no randomness, no IO, no async: everything here is a value or a pure function on values.
+
+pub mod document;
+pub mod enrollment;
+pub mod evidence;
+pub mod fault;
+pub mod hub;
+pub mod ids;
+pub mod limits;
+pub mod registration;
+pub mod time;
+pub mod twin;
+
+pub use document::{Document, DocumentFault};
+pub use enrollment::{
+    AllocationPolicy, AnchorRef, Attestation, CertificateRef, Enrollment, EnrollmentId, InitialState,
+    ReprovisionPolicy, ResetOnSameHub, UnreachableRule, WebhookPolicy, X509Anchors, X509Leaves,
+};
+pub use evidence::{ApiVersion, ClientFacts, Evidence, Geo, Latency, SdkVersion};
+pub use fault::{Fault, Kind, Reason};
+pub use hub::{Hub, HubKind, HubState};
+pub use ids::{
+    DeviceId, GroupId, HubId, IdFault, Incarnation, OperationId, Order, RegistrationId, RequestId, Thumbprint,
+    TrackingId, Version,
+};
+pub use registration::{
+    Assignment, Credential, DataSource, HistoryEntry, Operation, OperationStatus, Pin, Registration, SubStatus,
+};
+pub use time::Timestamp;
+pub use twin::{Capabilities, DeviceState, HubStatus, Section, Twin, TwinFault, TwinPatch};

@@ -1,0 +1,187 @@
+//! The record of a device: where it lives, since when and why.
+
+use std::fmt;
+
+use super::enrollment::{EnrollmentId, ReprovisionPolicy};
+use super::fault::Reason;
+use super::ids::{DeviceId, HubId, OperationId, Order, RegistrationId, RequestId, Thumbprint, Version};
+use super::time::Timestamp;
+
+/// What a device signs in with at its hub. The hub is given this and nothing else.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum Credential {
+    /// SHA-256 thumbprints of client certificates: both enrolled ones of an individual, the presented leaf of a group's
+    /// device. Sorted and without repeats, at most two.
+    X509 { thumbprints: Vec<Thumbprint> },
+}
+
+impl Credential {
+    /// A credential of one or two certificates, in one form whatever the order.
+    pub fn x509(thumbprints: impl IntoIterator<Item = Thumbprint>) -> Self {
+        let mut thumbprints: Vec<Thumbprint> = thumbprints.into_iter().collect();
+        thumbprints.sort();
+        thumbprints.dedup();
+        Credential::X509 { thumbprints }
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Credential::X509 { thumbprints } => f.debug_list().entries(thumbprints).finish(),
+        }
+    }
+}
+
+/// The hub that is a device's home, and the generation that made it so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignment {
+    pub hub: HubId,
+    /// The order of the intent that gave the device this home.
+    pub generation: Order,
+    /// What the hub was last told the device signs in with. `None` when that is not known for sure.
+    pub credential: Option<Credential>,
+    pub assigned_at: Timestamp,
+}
+
+/// How an assignment came about (reference/dps.md §3.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SubStatus {
+    InitialAssignment,
+    DeviceDataMigrated,
+    DeviceDataReset,
+    ReprovisionedToInitialAssignment,
+}
+
+impl SubStatus {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SubStatus::InitialAssignment => "initial_assignment",
+            SubStatus::DeviceDataMigrated => "device_data_migrated",
+            SubStatus::DeviceDataReset => "device_data_reset",
+            SubStatus::ReprovisionedToInitialAssignment => "reprovisioned_to_initial_assignment",
+        }
+    }
+}
+
+/// Where the state came from that a device was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataSource {
+    /// Sealed at the old hub: complete.
+    Sealed,
+    /// The newest the service had seen, taken at this time.
+    LastKnown { seen_at: Timestamp },
+    /// The enrollment's initial configuration.
+    Initial,
+}
+
+impl DataSource {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DataSource::Sealed => "sealed",
+            DataSource::LastKnown { .. } => "last_known",
+            DataSource::Initial => "initial",
+        }
+    }
+}
+
+/// Where one operation stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OperationStatus {
+    /// Work is under way.
+    Assigning,
+    /// The device has its hub. `data_source` is absent where nothing was written.
+    Assigned { sub_status: SubStatus, data_source: Option<DataSource> },
+    /// It ended without a new assignment; an earlier one stands.
+    Failed { reason: Reason, message: String },
+    /// The enrollment that decides is disabled.
+    Disabled,
+}
+
+impl OperationStatus {
+    pub fn is_final(&self) -> bool {
+        match self {
+            OperationStatus::Assigning => false,
+            OperationStatus::Assigned { .. } | OperationStatus::Failed { .. } | OperationStatus::Disabled => true,
+        }
+    }
+
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            OperationStatus::Assigning => "assigning",
+            OperationStatus::Assigned { .. } => "assigned",
+            OperationStatus::Failed { .. } => "failed",
+            OperationStatus::Disabled => "disabled",
+        }
+    }
+}
+
+/// One run of a registration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operation {
+    pub id: OperationId,
+    pub status: OperationStatus,
+    /// The client's own id of the request that started it.
+    pub request_id: Option<RequestId>,
+    pub started_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+/// An operator's decision for one device, which outranks allocation until lifted or expired.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pin {
+    pub hub: HubId,
+    /// Who set it.
+    pub by: String,
+    /// Why, at most [`super::limits::REASON_CHARS_MAX`] characters.
+    pub reason: String,
+    pub set_at: Timestamp,
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Pin {
+    pub fn is_in_force(&self, now: Timestamp) -> bool {
+        self.expires_at.is_none_or(|expires_at| now < expires_at)
+    }
+}
+
+/// One event in a device's past, bounded by [`super::limits::HISTORY_ENTRIES_MAX`] (late twins do not count).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryEntry {
+    /// The order of the commit that wrote it: unique, and what the journaled state is found by.
+    pub order: Order,
+    pub at: Timestamp,
+    /// Who asked: `device`, or an operator's name.
+    pub by: String,
+    pub from: Option<HubId>,
+    pub to: Option<HubId>,
+    /// One sentence: what happened and why.
+    pub what: String,
+    /// Whether the journal keeps a device state under this order.
+    pub has_state: bool,
+    /// A twin that came back late: not counted, removed by an operator only.
+    pub late: bool,
+}
+
+/// A device's record. Created by its first registration, never by an operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    pub id: RegistrationId,
+    /// What hubs call it; unique across registrations.
+    pub device_id: DeviceId,
+    /// The enrollment that decided last, and its version then.
+    pub enrollment: EnrollmentId,
+    pub enrollment_version: Version,
+    /// The policy that applied last, for listings; `None` is sticky.
+    pub policy: Option<ReprovisionPolicy>,
+    /// `None` until the first assignment. Kept when its hub is unlinked.
+    pub assignment: Option<Assignment>,
+    /// The last finished operation.
+    pub operation: Operation,
+    pub pin: Option<Pin>,
+    /// What the allocation webhook handed the device last: JSON text.
+    pub payload: Option<String>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub version: Version,
+}

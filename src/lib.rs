@@ -1,0 +1,9 @@
+//! rehome tells every device which hub it belongs to, and moves devices between hubs without ever losing their twin.
+//!
+//! The rooms, in dependency order (`ARCHITECTURE.md` has the map, `tests/it/fences.rs` holds it):
+#![forbid(unsafe_code)]
+#![warn(clippy::unwrap_used, clippy::panic, missing_debug_implementations)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, reason = "a failing test may panic"))]
+
+/// The words of the service as types.
+pub mod domain;
