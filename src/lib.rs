@@ -7,3 +7,6 @@
 
 /// The words of the service as types.
 pub mod domain;
+
+/// The only door to "now" and "random".
+pub mod ambient;

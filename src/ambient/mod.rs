@@ -1,0 +1,11 @@
+//! The only door to "now", "later" and "random"; everything above is handed a [`Clock`] and an [`Entropy`].
+//!
+//! The manual versions make tests exact: time stands still until it is advanced, random numbers follow a seed.
+
+mod clock;
+mod entropy;
+mod writer;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use entropy::{Entropy, SeededEntropy, SystemEntropy};
+pub use writer::{GroupWriter, WriterClosed};
