@@ -10,3 +10,12 @@ pub mod domain;
 
 /// The only door to "now" and "random".
 pub mod ambient;
+
+/// Undoable work as data: plans, steps, journals.
+pub mod moves;
+
+/// The port behind which everything is remembered, and its adapters.
+pub mod store;
+
+/// The port behind which hubs live, and its adapters.
+pub mod hubs;
