@@ -14,7 +14,7 @@ pub enum Plan {
     Assign { to: HubId },
     /// Old home to new home, sealing the old one.
     Relocate { from: HubId, to: HubId, carry: Carry },
-    /// New home for a device whose state is in the journal of `source` and whose home `from` never opened.
+    /// New home for a device whose state is in the journal (of the move `source`) and whose home `from` never opened.
     Replant { from: HubId, to: HubId, source: Order },
     /// New home for a device whose old hub is unlinked, so that nothing can be asked of it.
     Rehouse { from: HubId, to: HubId },
@@ -52,6 +52,8 @@ pub struct Intent {
     pub sub_status: SubStatus,
     pub credential: Credential,
     pub initial: InitialState,
+    /// The state to plant, where it comes from the journal of an earlier move.
+    pub planted: Option<Box<DeviceState>>,
     pub unreachable: UnreachableRule,
     pub allow_late_writes: bool,
     /// JSON text handed to the device with the assignment.
