@@ -109,10 +109,13 @@ pub enum JournalRecord {
     Pivoted {
         data_source: Option<DataSource>,
     },
-    /// Given up before the pivot: never goes forward again.
+    /// Given up before the pivot: never goes forward again. `spare_current`: the hub's refusal proves that the step that
+    /// was due did not happen and cannot happen late, so it is not undone (a refused create must not delete whoever
+    /// occupies the name).
     Aborted {
         reason: Reason,
         message: String,
+        spare_current: bool,
     },
     /// A collect has read the left-over twin: the next call deletes it.
     Collected {

@@ -28,7 +28,7 @@ use std::time::Duration;
 use crate::domain::{
     Assignment, AuditAction, AuditEntry, CallFault, CallOutcome, DataSource, DeviceState, EnrollmentId, HubAnswer,
     HubCall, HubEffect, HubId, HubRefusal, NewDevice, Operation, OperationStatus, Order, Reason, Registration,
-    RegistrationId, SubStatus, Timestamp, UnreachableRule, Version, limits,
+    RegistrationId, Timestamp, UnreachableRule, Version, limits,
 };
 
 use super::journal::{Carry, Effect, Intent, JournalLine, JournalRecord, MoveLog, Plan};
