@@ -7,7 +7,9 @@ pub mod journal;
 pub mod machine;
 pub mod plan;
 pub mod progress;
+pub mod standing;
 
 pub use journal::{Carry, Effect, Intent, JournalLine, JournalRecord, MoveLog, Plan};
 pub use machine::{CallKey, Commit, Due, Machine, Preconditions, RecordChange, Tries};
 pub use progress::{Illegal, Move, Owed, OwedState, Phase};
+pub use standing::{Ending, Episode, Obligation, Running, Standing};
