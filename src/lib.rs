@@ -10,3 +10,9 @@ pub mod domain;
 
 /// The only door to "now" and "random".
 pub mod ambient;
+
+/// Decides, from values alone: which enrollment, whether it admits, which hub, and what happens to the twin.
+pub mod policy;
+
+/// Allocation that is asked outside.
+pub mod allocators;
