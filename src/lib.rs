@@ -11,6 +11,9 @@ pub mod domain;
 /// The only door to "now" and "random".
 pub mod ambient;
 
+/// Decides, from values alone: which enrollment, whether it admits, which hub, and what happens to the twin.
+pub mod policy;
+
 /// Undoable work as data: plans, steps, journals.
 pub mod moves;
 
@@ -19,3 +22,6 @@ pub mod store;
 
 /// The port behind which hubs live, and its adapters.
 pub mod hubs;
+
+/// Allocation that is asked outside.
+pub mod allocators;

@@ -1,0 +1,1 @@
+//! Allocation that is asked outside.
