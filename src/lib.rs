@@ -19,3 +19,6 @@ pub mod store;
 
 /// The port behind which hubs live, and its adapters.
 pub mod hubs;
+
+/// The protobuf API and its translation to domain types.
+pub mod wire;
