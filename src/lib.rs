@@ -25,3 +25,5 @@ pub mod hubs;
 
 /// Allocation that is asked outside.
 pub mod allocators;
+/// The protobuf API and its translation to domain types.
+pub mod wire;
