@@ -22,7 +22,7 @@
 //! of its intent: its own calls to X carry higher orders, so the older ones could only be refused as stale. Clean-up
 //! (`delete`, `collect`) owed *at the target* is settled before the first step; clean-up elsewhere goes on beside the move.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::time::Duration;
 
 use crate::domain::{
@@ -143,9 +143,19 @@ impl Machine {
         self.registration.as_ref()
     }
 
+    /// Generations kept from an earlier life of the registration.
+    pub fn earlier(&self) -> &[Order] {
+        &self.earlier
+    }
+
     /// Open moves, oldest first.
-    pub fn moves(&self) -> impl Iterator<Item = &Move> {
+    pub fn moves(&self) -> btree_map::Values<'_, Order, Move> {
         self.moves.values()
+    }
+
+    /// An open move by its generation.
+    pub fn open_move(&self, generation: Order) -> Option<&Move> {
+        self.moves.get(&generation)
     }
 
     /// The move whose operation is not over; a second register joins it.

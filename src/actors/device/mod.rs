@@ -110,7 +110,7 @@ impl DeviceActor {
             ctx.stop();
             return;
         }
-        let standing = Standing::of(core.machine.registration(), core.machine.moves_slice().iter());
+        let standing = Standing::of(core.machine.registration(), core.machine.moves());
         self.updates.send_if_modified(|current| {
             let changed = *current != standing;
             *current = standing;
