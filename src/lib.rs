@@ -14,5 +14,14 @@ pub mod ambient;
 /// Decides, from values alone: which enrollment, whether it admits, which hub, and what happens to the twin.
 pub mod policy;
 
+/// Undoable work as data: plans, steps, journals.
+pub mod moves;
+
+/// The port behind which everything is remembered, and its adapters.
+pub mod store;
+
+/// The port behind which hubs live, and its adapters.
+pub mod hubs;
+
 /// Allocation that is asked outside.
 pub mod allocators;
