@@ -416,7 +416,7 @@ mod tests {
             (r#"{"iotHubHostName":"a","initialTwin":[]}"#, "not what the contract says"),
             (r#"{"iotHubHostName":"a"} x"#, "is not JSON"),
             (r#"{"iotHubHostName":"a""#, "ends too early"),
-            (r#"{"iotHubHostName":"a","initialTwin":"for the device"}"#, "says (line 1, column 53)"),
+            (r#"{"iotHubHostName":"a","initialTwin":"for the device"}"#, "says (line 1, column 52)"),
             (r#"{"iotHubHostName":"a","initialTwin":{"tags":{"a.b":1}}}"#, "initial twin is refused: tags"),
             (r#"{"iotHubHostName":"a","initialTwin":{"properties":{"desired":{"$x":1}}}}"#, "refused: desired"),
             (long.as_str(), "more than 253 characters"),
