@@ -10,3 +10,6 @@ pub mod domain;
 
 /// The only door to "now" and "random".
 pub mod ambient;
+
+/// Judges evidence: only here can a `Verified` be made.
+pub mod attestation;
