@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::allocators::{AllocationAnswer, AllocationQuestion, AllocatorFault, ChosenHub};
 use crate::attestation::Verified;
 use crate::domain::{
-    ApiVersion, AuditAction, AuditEntry, CallOutcome, ClientFacts, Credential, DeviceId, Enrollment, Fault, HubCall, HubId, InitialState,
-    OperationId, Pin, Reason, Registration, RegistrationId, RequestId, SubStatus, Timestamp,
+    ApiVersion, AuditAction, AuditEntry, CallOutcome, ClientFacts, Credential, DeviceId, Enrollment, Fault, HubCall,
+    HubId, InitialState, OperationId, Pin, Reason, Registration, RegistrationId, RequestId, SubStatus, Timestamp,
     UnreachableRule,
 };
 use crate::moves::{self, CallKey, Intent, Machine, Plan, Preconditions, Standing, Tries};
@@ -16,8 +16,8 @@ use crate::store::{CommitFault, Unexpected};
 
 use super::super::messages::{Accepted, Answer, PinTo, Refused, Reply, Updates};
 use super::Surroundings;
-use super::judge::{self, Judgement, Said};
 pub(super) use super::judge::Request;
+use super::judge::{self, Judgement, Said};
 
 /// How often a choice is made again because the chosen hub filled up meanwhile.
 const CHOICES_MAX: u32 = 4;
@@ -113,7 +113,8 @@ impl Core {
     /// Takes the device up from the store, with whatever is left to do.
     pub async fn load(id: RegistrationId, surroundings: Arc<Surroundings>) -> Result<(Self, After), String> {
         let file = surroundings.store.load_device(&id).await.map_err(|fault| fault.to_string())?;
-        let machine = Machine::load(id, file.registration, file.open, file.earlier).map_err(|fault| fault.to_string())?;
+        let machine =
+            Machine::load(id, file.registration, file.open, file.earlier).map_err(|fault| fault.to_string())?;
         let mut this = Self { machine, surroundings, asking: None, joined: None };
         let after = this.drive().await;
         if after.stop { Err("its first step could not be written".to_owned()) } else { Ok((this, after)) }
@@ -165,7 +166,8 @@ impl Core {
             return (self, After::default());
         };
         if self.asking.is_some() || self.machine.running().is_some() {
-            let fault = Fault::new(Reason::DeviceMoving, "an operation of this device is under way: try again when it is over");
+            let fault =
+                Fault::new(Reason::DeviceMoving, "an operation of this device is under way: try again when it is over");
             asker.refuse(fault.into());
             return (self, After::default());
         }
@@ -263,7 +265,8 @@ impl Core {
             return (self, After::default());
         }
         if self.machine.running().is_some() {
-            let fault = Fault::new(Reason::DeviceMoving, "an operation of this device is under way: try again when it is over");
+            let fault =
+                Fault::new(Reason::DeviceMoving, "an operation of this device is under way: try again when it is over");
             asker.refuse(fault.into());
             return (self, After::default());
         }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::allocators::{AllocationQuestion, AnsweredTwin, CurrentHome, HubHost};
 use crate::domain::{
     AuditAction, AuditEntry, ClientFacts, Credential, DeviceId, Enrollment, Fault, HubId, InitialState, Operation,
-    OperationId, OperationStatus, Pin, Reason, Registration, ReprovisionPolicy, RequestId, SubStatus, Timestamp, Version,
+    OperationId, OperationStatus, Pin, Reason, Registration, ReprovisionPolicy, RequestId, SubStatus, Timestamp,
+    Version,
 };
 use crate::moves::{Carry, Commit, Intent, Machine, Plan, Preconditions, Standing};
 use crate::policy::{self, Admission, Decision, HubView, Outcome, Snapshot, WebhookOutcome};
@@ -46,11 +47,17 @@ impl Said {
 #[derive(Debug)]
 pub(super) enum Judgement {
     /// Nothing is written.
-    Answer { standing: Option<Box<Standing>>, why: String },
+    Answer {
+        standing: Option<Box<Standing>>,
+        why: String,
+    },
     Refuse(Fault),
     /// The webhook must be asked first.
     Ask(Box<AllocationQuestion>),
-    Write { commit: Box<Commit>, why: String },
+    Write {
+        commit: Box<Commit>,
+        why: String,
+    },
 }
 
 /// The sub-status of a device that stays where it is.
@@ -85,7 +92,7 @@ impl Case<'_> {
         if self.is_repeat() {
             return self.answer("the request was answered before".to_owned());
         }
-        if policy::admit(&self.request.enrollment) == Admission::Disabled {
+        if let Admission::Disabled { .. } = policy::admit(&self.request.enrollment) {
             return self.disabled();
         }
         let pin = self.pin();
@@ -178,13 +185,7 @@ impl Case<'_> {
         self.request.credential.is_some() && self.request.credential != self.recorded_credential()
     }
 
-    fn begin(
-        self,
-        plan: Plan,
-        policy: Option<ReprovisionPolicy>,
-        decision: &Decision,
-        pin: Option<Pin>,
-    ) -> Judgement {
+    fn begin(self, plan: Plan, policy: Option<ReprovisionPolicy>, decision: &Decision, pin: Option<Pin>) -> Judgement {
         let Some(credential) = self.request.credential.clone().or_else(|| self.recorded_credential()) else {
             let message = "what the device signs in with is not known for sure: it must register itself";
             return Judgement::Refuse(Fault::new(Reason::HubStateConflict, message));
@@ -264,12 +265,7 @@ impl Case<'_> {
         self.write(record, AuditAction::RegistrationAssigned, why)
     }
 
-    fn fail(
-        self,
-        reason: Reason,
-        message: &str,
-        policy: Option<ReprovisionPolicy>,
-    ) -> Judgement {
+    fn fail(self, reason: Reason, message: &str, policy: Option<ReprovisionPolicy>) -> Judgement {
         if !self.request.is_device {
             return Judgement::Refuse(Fault::new(reason, message));
         }
@@ -363,12 +359,11 @@ impl Case<'_> {
     }
 
     fn question(self, call: &policy::WebhookCall<'_>) -> AllocationQuestion {
-        let host = |id: &HubId| self.views.iter().find(|view| view.hub.id == *id).map(|view| view.hub.host_name.clone());
+        let host =
+            |id: &HubId| self.views.iter().find(|view| view.hub.id == *id).map(|view| view.hub.host_name.clone());
         let assignment = self.machine.registration().and_then(|record| record.assignment.as_ref());
-        let offered = call.offered.iter().map(|view| HubHost {
-            hub: view.hub.id.clone(),
-            host_name: view.hub.host_name.clone(),
-        });
+        let offered =
+            call.offered.iter().map(|view| HubHost { hub: view.hub.id.clone(), host_name: view.hub.host_name.clone() });
         AllocationQuestion {
             webhook: call.webhook.clone(),
             enrollment: Enrollment::clone(&self.request.enrollment),
