@@ -112,6 +112,8 @@ pub enum Change {
     Closed,
     /// Its twin is another one.
     Replaced,
+    /// It signs in with something else.
+    Credential,
 }
 
 /// What comes of a call.
@@ -248,7 +250,8 @@ fn step(tenant: Option<&Tenant>, effect: &HubEffect, now: Timestamp) -> Result<S
         HubEffect::ReplaceTwin(initial) => replace(tenant.ok_or(HubRefusal::NoSuchDevice)?, initial, now),
         HubEffect::UpdateCredential(credential) => {
             let tenant = tenant.ok_or(HubRefusal::NoSuchDevice)?;
-            Ok(quiet(Tenant { credential: credential.clone(), ..tenant.clone() }))
+            let change = if tenant.credential == *credential { Change::Unseen } else { Change::Credential };
+            Ok(Step { change, ..quiet(Tenant { credential: credential.clone(), ..tenant.clone() }) })
         }
     }
 }

@@ -4,6 +4,8 @@
 //! that is [`TwinHost`], which a hub elsewhere does for itself.
 
 pub mod entry;
+mod twins;
+mod watch;
 
 use std::fmt;
 use std::sync::Arc;
