@@ -3,7 +3,9 @@
 //! The service moves devices through [`HubConnector`] alone. An embedded hub also serves twins to devices and back ends:
 //! that is [`TwinHost`], which a hub elsewhere does for itself.
 
+pub mod embedded;
 pub mod entry;
+pub mod scripted;
 mod twins;
 mod watch;
 

@@ -3,12 +3,17 @@
 //! Back ends may read in any phase; devices are turned away as soon as their twin cannot be written, so that they
 //! register again instead of acting on a twin that is about to be somewhere else.
 
+use data_encoding::BASE64URL_NOPAD;
+
 use super::entry::{Change, Entry, Phase, Tenant, matches};
 use super::watch::{Notice, WholeDesired};
-use super::{Resident, TwinCaller, TwinRefusal, TwinWrite};
+use super::{Resident, ResidentPage, TwinCaller, TwinRefusal, TwinWrite};
 use crate::domain::{
     Credential, DeviceId, DeviceState, Document, DocumentFault, HubStatus, Timestamp, TwinFault, TwinPatch, limits,
 };
+
+/// Tells the tokens of this listing from those of others.
+const TOKEN_MARK: &str = "residents/";
 
 /// What a hub has of a device, as far as twins are concerned.
 #[derive(Debug, Clone, Copy)]
@@ -131,6 +136,20 @@ pub fn notice_of(change: Change, entry: Option<&Entry>) -> Option<Notice> {
 /// A tenant as callers see it.
 pub fn resident(device: &DeviceId, tenant: &Tenant) -> Resident {
     Resident { device: device.clone(), state: tenant.state.clone(), open: tenant.phase == Phase::Open }
+}
+
+/// A page, and the token of the next when there is more.
+pub fn page(rows: Vec<Resident>, more: bool) -> ResidentPage {
+    let last = rows.last().filter(|_| more);
+    let next = last.map(|last| BASE64URL_NOPAD.encode(format!("{TOKEN_MARK}{}", last.device).as_bytes()));
+    ResidentPage { rows, next }
+}
+
+/// The device after which a page begins.
+pub fn read_token(token: &str) -> Result<DeviceId, TwinRefusal> {
+    let text = BASE64URL_NOPAD.decode(token.as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let device = text.as_deref().and_then(|text| text.strip_prefix(TOKEN_MARK));
+    device.and_then(|device| DeviceId::parse(device).ok()).ok_or(TwinRefusal::PageToken)
 }
 
 fn check_status(status: &HubStatus) -> Result<(), TwinFault> {

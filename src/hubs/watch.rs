@@ -120,6 +120,7 @@ impl Watchers {
     }
 
     /// How many watch now.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         lock(&self.registry).by_device.values().map(Vec::len).sum()
     }
