@@ -13,7 +13,7 @@ use crate::domain::{
     AnchorRef, AuditAction, AuditEntry, DeviceId, Enrollment, EnrollmentId, GroupId, Hub, HubId, Order, Registration,
     RegistrationId, ReprovisionPolicy, StoredAudit, Timestamp, TrackingId, Version,
 };
-use crate::moves::{JournalRecord, MoveLog};
+use crate::moves::{self, JournalRecord, MoveLog, RecordChange};
 
 /// Why a read failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -63,6 +63,8 @@ pub enum Unexpected {
     CertificateTaken { owner: EnrollmentId },
     #[error("move {generation} is not open")]
     MoveNotOpen { generation: Order },
+    #[error("the journal of registration {id} has gone on")]
+    Journal { id: RegistrationId },
 }
 
 /// What must hold for a commit, beyond the versions inside its changes.
@@ -74,6 +76,8 @@ pub enum Expect {
     HubTakes { hub: HubId, capacity: Option<u64> },
     /// No registration lives there and no open move names it.
     HubUnused { hub: HubId },
+    /// The device has exactly these open moves, and the last line of each has this order.
+    Journal { registration: RegistrationId, seen: Vec<(Order, Order)> },
 }
 
 /// One change of a commit.
@@ -91,7 +95,10 @@ pub enum Change {
         id: HubId,
         version: Version,
     },
-    /// Creates or replaces as above. A device id may stand in one registration only.
+    /// Creates or replaces as above. A device id may stand in one registration only. [`moves::machine::OWN_ORDER`] in
+    /// `past` stands for the order of this commit (also in `DeleteRegistration`).
+    ///
+    /// [`moves::machine::OWN_ORDER`]: crate::moves::machine::OWN_ORDER
     PutRegistration(Box<Registration>),
     /// Removes the record; `past` stays behind so that the history outlives it.
     DeleteRegistration {
@@ -100,7 +107,7 @@ pub enum Change {
         past: Vec<Order>,
     },
     /// Appends a line to a move's journal; without a generation it opens a move, whose generation is this commit's order.
-    /// At most one journal line per commit.
+    /// At most one line of each move in a commit.
     Journal {
         registration: RegistrationId,
         generation: Option<Order>,
@@ -248,4 +255,35 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Makes everything in the commit durable, or nothing. When it returns `Ok` it survives a crash.
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Order, CommitFault>>;
+}
+
+impl From<moves::Commit> for Commit {
+    /// A device's step as the store writes it.
+    fn from(step: moves::Commit) -> Self {
+        let moves::Commit { registration, at, expect, seen, lines, close, forget, record, audit } = step;
+        let journal = Expect::Journal { registration: registration.clone(), seen };
+        let enrollment = expect.enrollment.map(|(id, version)| Expect::Enrollment { id, version });
+        let takes = expect.takes.map(|(hub, capacity)| Expect::HubTakes { hub, capacity });
+        let record = match record {
+            RecordChange::Keep => None,
+            RecordChange::Put(record) => Some(Change::PutRegistration(record)),
+            RecordChange::Delete { version: Version::ABSENT, .. } => None,
+            RecordChange::Delete { version, past } => {
+                Some(Change::DeleteRegistration { id: registration.clone(), version, past })
+            }
+        };
+        let lines = lines.into_iter().map(|(generation, record)| Change::Journal {
+            registration: registration.clone(),
+            generation,
+            at,
+            record,
+        });
+        let close = close.into_iter().map(|generation| Change::CloseMove { generation });
+        let forget = forget.into_iter().map(|generation| Change::ForgetMove { generation });
+        Self {
+            expect: std::iter::once(journal).chain(enrollment).chain(takes).collect(),
+            changes: lines.chain(record).chain(close).chain(forget).collect(),
+            audit,
+        }
+    }
 }
