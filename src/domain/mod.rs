@@ -10,6 +10,7 @@ pub mod hub;
 pub mod ids;
 pub mod limits;
 pub mod registration;
+pub mod role;
 pub mod time;
 pub mod twin;
 
@@ -28,5 +29,6 @@ pub use ids::{
 pub use registration::{
     Assignment, Credential, DataSource, HistoryEntry, Operation, OperationStatus, Pin, Registration, SubStatus,
 };
+pub use role::{Role, RoleGrant};
 pub use time::Timestamp;
 pub use twin::{Capabilities, DeviceState, HubStatus, Section, Twin, TwinFault, TwinPatch};
