@@ -13,3 +13,6 @@ pub mod ambient;
 
 /// Judges evidence: only here can a `Verified` be made.
 pub mod attestation;
+
+/// Makes certificates: the development PKI and issuing.
+pub mod pki;

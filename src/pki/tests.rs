@@ -1,0 +1,1 @@
+//! Certificates made here, judged by the verifier.
