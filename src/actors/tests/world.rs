@@ -237,9 +237,9 @@ impl World {
     pub async fn quiet(&self, device: &Device) -> Option<Standing> {
         let waiting = async {
             loop {
-                let report = self.directory.describe(&device.id).await.unwrap();
+                self.directory.describe(&device.id).await.unwrap();
                 if self.store.load_device(&device.id).await.unwrap().open.is_empty() {
-                    return report.standing;
+                    return self.directory.describe(&device.id).await.unwrap().standing;
                 }
                 self.clock.advance(Duration::from_secs(1));
                 tokio::task::yield_now().await;
