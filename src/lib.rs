@@ -10,3 +10,6 @@ pub mod domain;
 
 /// The only door to "now" and "random".
 pub mod ambient;
+
+/// What the service tells about itself: logs and metrics.
+pub mod telemetry;
