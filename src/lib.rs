@@ -13,3 +13,6 @@ pub mod ambient;
 
 /// What the service tells about itself: logs and metrics.
 pub mod telemetry;
+
+/// What the service is told before it starts.
+pub mod config;
