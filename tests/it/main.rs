@@ -1,1 +1,3 @@
+//! The integration tests: features over real gRPC, and the promises that only the whole tree can keep.
 
+mod fences;
