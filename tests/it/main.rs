@@ -1,3 +1,4 @@
 //! The integration tests: features over real gRPC, and the promises that only the whole tree can keep.
 
 mod fences;
+mod readme;
