@@ -51,7 +51,7 @@ pub const HISTORY_ENTRIES_MAX: usize = 32;
 /// Free text of operators and hubs that is kept (pin reason, status reason), as in reference/dps.md §8.1.
 pub const REASON_CHARS_MAX: usize = 128;
 
-/// Registration ids in one operator call that names many.
+/// What a device may say of its SDK and version.
 pub const SDK_NAME_CHARS_MAX: usize = 64;
 pub const SDK_VERSION_CHARS_MAX: usize = 32;
 pub const API_VERSION_CHARS_MAX: usize = 32;
@@ -65,3 +65,12 @@ pub const UNREACHABLE_WAIT_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 pub const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(10);
 pub const WEBHOOK_BYTES_MAX: usize = 64 * 1024;
 pub const WEBHOOK_URL_CHARS_MAX: usize = 2048;
+
+/// How long a target hub may keep a move (and with it the sealed twin) waiting before the move is given up. Short,
+/// since the device is without a writable twin meanwhile, and its next registration chooses among the hubs that answer.
+pub const TARGET_WAIT: Duration = Duration::from_secs(30);
+/// First and longest pause between two tries of a hub call.
+pub const RETRY_FIRST: Duration = Duration::from_millis(200);
+pub const RETRY_MAX: Duration = Duration::from_secs(30);
+/// Audit entries that are kept; the oldest go first. At 200 bytes each a million are some 200 MB.
+pub const AUDIT_ENTRIES_MAX: u64 = 1_000_000;

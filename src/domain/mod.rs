@@ -2,6 +2,8 @@
 //!
 //! No clock, no randomness, no IO, no async: everything here is a value or a pure function on values.
 
+pub mod audit;
+pub mod call;
 pub mod document;
 pub mod enrollment;
 pub mod evidence;
@@ -10,9 +12,12 @@ pub mod hub;
 pub mod ids;
 pub mod limits;
 pub mod registration;
+pub mod role;
 pub mod time;
 pub mod twin;
 
+pub use audit::{AuditAction, AuditEntry, StoredAudit};
+pub use call::{CallFault, CallOutcome, HubAnswer, HubCall, HubEffect, HubRefusal, NewDevice};
 pub use document::{Document, DocumentFault};
 pub use enrollment::{
     AllocationPolicy, AnchorRef, Attestation, CertificateRef, Enrollment, EnrollmentId, InitialState,
@@ -25,8 +30,7 @@ pub use ids::{
     DeviceId, GroupId, HubId, IdFault, Incarnation, OperationId, Order, RegistrationId, RequestId, Thumbprint,
     TrackingId, Version,
 };
-pub use registration::{
-    Assignment, Credential, DataSource, HistoryEntry, Operation, OperationStatus, Pin, Registration, SubStatus,
-};
+pub use registration::{Assignment, Credential, DataSource, Operation, OperationStatus, Pin, Registration, SubStatus};
+pub use role::{Role, RoleGrant};
 pub use time::Timestamp;
 pub use twin::{Capabilities, DeviceState, HubStatus, Section, Twin, TwinFault, TwinPatch};

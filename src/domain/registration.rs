@@ -145,24 +145,6 @@ impl Pin {
     }
 }
 
-/// One event in a device's past, bounded by [`super::limits::HISTORY_ENTRIES_MAX`] (late twins do not count).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HistoryEntry {
-    /// The order of the commit that wrote it: unique, and what the journaled state is found by.
-    pub order: Order,
-    pub at: Timestamp,
-    /// Who asked: `device`, or an operator's name.
-    pub by: String,
-    pub from: Option<HubId>,
-    pub to: Option<HubId>,
-    /// One sentence: what happened and why.
-    pub what: String,
-    /// Whether the journal keeps a device state under this order.
-    pub has_state: bool,
-    /// A twin that came back late: not counted, removed by an operator only.
-    pub late: bool,
-}
-
 /// A device's record. Created by its first registration, never by an operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registration {
@@ -181,6 +163,8 @@ pub struct Registration {
     pub pin: Option<Pin>,
     /// What the allocation webhook handed the device last: JSON text.
     pub payload: Option<String>,
+    /// The generations of the moves whose journals are kept as history, oldest first (DESIGN 7).
+    pub past: Vec<Order>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     pub version: Version,

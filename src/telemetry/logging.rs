@@ -165,7 +165,7 @@ mod tests {
     fn every_human_line_of_a_registration_carries_its_ids() {
         let lines = captured(LogFormat::Human, "info", registration);
         let (_, operation_id) = ids();
-        let expected = format!("registration_id=\"meter-17\" operation_id={operation_id}");
+        let expected = format!("registration_id=meter-17 operation_id={operation_id}");
         let carrying: Vec<bool> = lines.iter().map(|line| line.contains(&expected)).collect();
         assert_eq!(carrying, [true, true, true, false], "{lines:#?}");
     }

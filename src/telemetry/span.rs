@@ -12,7 +12,7 @@ pub(super) const REGISTRATION: &str = "registration";
 
 /// Opens the span. Where the operation is not known yet, [`operation_started`] adds it later.
 pub fn registration_span(registration_id: &RegistrationId, operation_id: Option<&OperationId>) -> Span {
-    let span = error_span!(REGISTRATION, registration_id = registration_id.as_str(), operation_id = field::Empty);
+    let span = error_span!(REGISTRATION, registration_id = %registration_id, operation_id = field::Empty);
     if let Some(operation_id) = operation_id {
         operation_started(&span, operation_id);
     }

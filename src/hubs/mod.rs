@@ -1,0 +1,166 @@
+//! Hubs: the port behind which a hub lives, whether inside this process or across an ocean.
+//!
+//! The service moves devices through [`HubConnector`] alone. An embedded hub also serves twins to devices and back ends:
+//! that is [`TwinHost`], which a hub elsewhere does for itself.
+
+#[cfg(test)]
+mod conformance;
+pub mod embedded;
+pub mod entry;
+pub mod scripted;
+mod twins;
+mod watch;
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
+
+use crate::domain::{
+    CallFault, CallOutcome, Credential, DeviceId, DeviceState, Document, HubCall, HubStatus, Incarnation, TwinFault,
+    TwinPatch,
+};
+
+/// What a hub can do; one that cannot gets the nearest substitute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Abilities {
+    pub writes_reported: bool,
+    pub seals: bool,
+    pub stages: bool,
+    pub fences: bool,
+    pub leases: bool,
+}
+
+/// What a hub says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HubReport {
+    pub incarnation: Incarnation,
+    /// Devices it holds, staged and sealed ones too.
+    pub devices: u64,
+}
+
+/// The port the service moves devices through. Implementations pass the suite in `hubs/conformance`.
+pub trait HubConnector: fmt::Debug + Send + Sync + 'static {
+    fn abilities(&self) -> Abilities;
+
+    /// Answers when the hub can be reached.
+    fn describe(&self) -> BoxFuture<'_, Result<HubReport, CallFault>>;
+
+    /// Obeys one call, durably before it answers. The rules of orders and states are in [`crate::domain::call`].
+    /// `incarnation` is the one the caller knows; another one is refused.
+    fn obey<'a>(&'a self, incarnation: Option<Incarnation>, call: &'a HubCall) -> BoxFuture<'a, CallOutcome>;
+
+    /// The state of a device as it is now, whatever its phase; `None` when the hub has none.
+    fn read<'a>(&'a self, device: &'a DeviceId) -> BoxFuture<'a, Result<Option<DeviceState>, CallFault>>;
+
+    /// The twins, where this hub serves them itself.
+    fn twins(&self) -> Option<Arc<dyn TwinHost>>;
+}
+
+/// Why a twin request was refused. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TwinRefusal {
+    #[error("the hub has no such device")]
+    NotFound,
+    /// Wrong credential, or the hub-side status is *disabled*: one answer for both.
+    #[error("the device is not let in")]
+    NotLetIn,
+    #[error("the device is being moved, register again")]
+    Moving,
+    /// Told only to who signs in as the device did when it was here.
+    #[error("the device has moved away, register again")]
+    Moved,
+    #[error("the twin changed since it was read")]
+    VersionMismatch,
+    #[error(transparent)]
+    Invalid(#[from] TwinFault),
+    #[error("the page token was not made by this listing")]
+    PageToken,
+    #[error("the hub is down")]
+    Unavailable,
+    #[error("it is not known whether the twin was written: {0}")]
+    Unknown(String),
+}
+
+/// Who asks for a twin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TwinCaller {
+    /// The device, by what it signed in with; matched against what the hub was given.
+    Device(Credential),
+    /// An operator or back end whose role was checked at the edge.
+    BackEnd,
+}
+
+/// What a watcher of desired properties is told.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DesiredEvent {
+    /// The whole document and its version: first, and again for a reader that fell behind.
+    Whole { desired: Document, version: u64 },
+    /// A merge patch that leads from `version - 1` to `version`, without gaps.
+    Patch { patch: Document, version: u64 },
+    /// The device is being moved or has left: register again. The last event.
+    Moved,
+}
+
+/// A device as a hub lists it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resident {
+    pub device: DeviceId,
+    pub state: DeviceState,
+    /// Whether writes are accepted now.
+    pub open: bool,
+}
+
+/// Devices of a hub by id, and where the next page begins.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ResidentPage {
+    pub rows: Vec<Resident>,
+    /// Absent on the last page.
+    pub next: Option<String>,
+}
+
+/// A back end's change of a twin.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TwinWrite {
+    /// Merge.
+    Patch(TwinPatch),
+    /// Replace the parts that are given.
+    Replace { tags: Option<Document>, desired: Option<Document> },
+    /// Let the device in or keep it out.
+    Status(HubStatus),
+}
+
+/// Twins as an embedded hub serves them. Writes are durable before they are acknowledged, and accepted only while the
+/// device is open (neither staged nor sealed).
+pub trait TwinHost: fmt::Debug + Send + Sync + 'static {
+    /// The twin; a device sees its own only, and never the tags (the edge leaves them out).
+    fn read<'a>(&'a self, device: &'a DeviceId, caller: &'a TwinCaller)
+    -> BoxFuture<'a, Result<Resident, TwinRefusal>>;
+
+    /// The device's report: a merge patch of *reported*.
+    fn report<'a>(
+        &'a self,
+        device: &'a DeviceId,
+        caller: &'a TwinCaller,
+        patch: Document,
+    ) -> BoxFuture<'a, Result<Resident, TwinRefusal>>;
+
+    /// A back end's change; `version` is the twin version that must still hold, when given.
+    fn write<'a>(
+        &'a self,
+        device: &'a DeviceId,
+        version: Option<u64>,
+        write: TwinWrite,
+    ) -> BoxFuture<'a, Result<Resident, TwinRefusal>>;
+
+    /// Desired properties as they change. The channel is bounded; a reader that falls behind gets a whole document.
+    fn watch<'a>(
+        &'a self,
+        device: &'a DeviceId,
+        caller: &'a TwinCaller,
+    ) -> BoxFuture<'a, Result<mpsc::Receiver<DesiredEvent>, TwinRefusal>>;
+
+    /// Devices by id, from a token on.
+    fn list<'a>(&'a self, size: u32, token: Option<&'a str>) -> BoxFuture<'a, Result<ResidentPage, TwinRefusal>>;
+}

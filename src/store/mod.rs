@@ -1,0 +1,289 @@
+//! The store: the port behind which everything is remembered.
+//!
+//! Every write is one [`Commit`]: expectations, changes and audit entries that happen together or not at all, and get one
+//! [`Order`], the store-wide sequence number that is never reused (not after deletions, not after a restart).
+//! Records carry the version they were read at; a commit that finds another one changes nothing and says so.
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use crate::domain::{
+    AnchorRef, AuditAction, AuditEntry, DeviceId, Enrollment, EnrollmentId, GroupId, Hub, HubId, Order, Registration,
+    RegistrationId, ReprovisionPolicy, StoredAudit, Timestamp, TrackingId, Version,
+};
+use crate::moves::{self, JournalRecord, MoveLog, RecordChange};
+
+/// Why a read failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreFault {
+    #[error("the store cannot be read: {0}")]
+    Broken(String),
+    #[error("the store holds a record that cannot be understood: {0}")]
+    Corrupt(String),
+    #[error("the page token was not made by this listing")]
+    PageToken,
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// Why a commit failed. Only [`CommitFault::Unknown`] may have happened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommitFault {
+    /// An expectation does not hold. Nothing was changed; read again and decide again.
+    #[error("{0}")]
+    Unexpected(Unexpected),
+    /// Nothing was changed, for a reason that is not the caller's.
+    #[error("nothing was written: {0}")]
+    NotWritten(String),
+    /// It may have been written: stop, read again, decide again.
+    #[error("it is not known whether it was written: {0}")]
+    Unknown(String),
+}
+
+/// Which expectation did not hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unexpected {
+    #[error("{id} changed: expected version {expected:?}, found {found:?}")]
+    Enrollment { id: EnrollmentId, expected: Version, found: Version },
+    #[error("registration {id} changed: expected version {expected:?}, found {found:?}")]
+    Registration { id: RegistrationId, expected: Version, found: Version },
+    #[error("hub {id} changed: expected version {expected:?}, found {found:?}")]
+    Hub { id: HubId, expected: Version, found: Version },
+    #[error("hub {hub} is not linked")]
+    HubNotLinked { hub: HubId },
+    #[error("hub {hub} is full")]
+    HubFull { hub: HubId },
+    #[error("hub {hub} is named by {homes} registrations and {moves} moves")]
+    HubInUse { hub: HubId, homes: u64, moves: u64 },
+    #[error("device id {device} belongs to registration {owner}")]
+    DeviceIdTaken { device: DeviceId, owner: RegistrationId },
+    #[error("a certificate of it belongs to {owner}")]
+    CertificateTaken { owner: EnrollmentId },
+    #[error("move {generation} is not open")]
+    MoveNotOpen { generation: Order },
+    #[error("the journal of registration {id} has gone on")]
+    Journal { id: RegistrationId },
+}
+
+/// What must hold for a commit, beyond the versions inside its changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expect {
+    /// The enrollment still has this version.
+    Enrollment { id: EnrollmentId, version: Version },
+    /// The hub is linked and fewer than `capacity` devices live there or are on their way.
+    HubTakes { hub: HubId, capacity: Option<u64> },
+    /// No registration lives there and no open move names it.
+    HubUnused { hub: HubId },
+    /// The device has exactly these open moves, and the last line of each has this order.
+    Journal { registration: RegistrationId, seen: Vec<(Order, Order)> },
+}
+
+/// One change of a commit.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// Creates (`version` absent) or replaces (at that version). A certificate may stand in one enrollment only.
+    PutEnrollment(Box<Enrollment>),
+    DeleteEnrollment {
+        id: EnrollmentId,
+        version: Version,
+    },
+    /// Creates or replaces as above.
+    PutHub(Box<Hub>),
+    DeleteHub {
+        id: HubId,
+        version: Version,
+    },
+    /// Creates or replaces as above. A device id may stand in one registration only. [`moves::machine::OWN_ORDER`] in
+    /// `past` stands for the order of this commit (also in `DeleteRegistration`).
+    ///
+    /// [`moves::machine::OWN_ORDER`]: crate::moves::machine::OWN_ORDER
+    PutRegistration(Box<Registration>),
+    /// Removes the record; `past` stays behind so that the history outlives it.
+    DeleteRegistration {
+        id: RegistrationId,
+        version: Version,
+        past: Vec<Order>,
+    },
+    /// Appends a line to a move's journal; without a generation it opens a move, whose generation is this commit's order.
+    /// At most one line of each move in a commit.
+    Journal {
+        registration: RegistrationId,
+        generation: Option<Order>,
+        at: Timestamp,
+        record: JournalRecord,
+    },
+    /// The move owes nothing any more. Its lines stay until they are forgotten.
+    CloseMove {
+        generation: Order,
+    },
+    /// Removes the lines of a closed move.
+    ForgetMove {
+        generation: Order,
+    },
+}
+
+/// Everything that happens together.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Commit {
+    pub expect: Vec<Expect>,
+    pub changes: Vec<Change>,
+    pub audit: Vec<AuditEntry>,
+}
+
+/// What a device's actor loads: its record, its open moves (oldest first), and what an earlier life left behind.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DeviceFile {
+    pub registration: Option<Registration>,
+    pub open: Vec<MoveLog>,
+    /// Generations kept from a registration that was deleted.
+    pub earlier: Vec<Order>,
+}
+
+/// How a hub is used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HubUse {
+    /// Registrations that live there.
+    pub homes: u64,
+    /// Open moves on their way there.
+    pub arriving: u64,
+    /// Open moves that name it (as source, target or for clean-up).
+    pub moves: u64,
+}
+
+/// One page of a listing and where the next begins.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page<T> {
+    pub rows: Vec<T>,
+    /// Absent on the last page. Bound to the listing and its filter; another's is refused.
+    pub next: Option<String>,
+}
+
+/// Which page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageRequest {
+    /// 1 to [`crate::domain::limits::PAGE_SIZE_MAX`].
+    pub size: u32,
+    pub token: Option<String>,
+}
+
+/// Which registrations; all given filters must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct RegistrationFilter {
+    pub hub: Option<HubId>,
+    pub group: Option<GroupId>,
+    pub status: Option<StatusFilter>,
+    /// The policy that applied last; `Some(None)` is sticky.
+    pub policy: Option<Option<ReprovisionPolicy>>,
+    pub pinned: Option<bool>,
+}
+
+/// The status of a registration as listings see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StatusFilter {
+    /// It has an open move.
+    Assigning,
+    Assigned,
+    Failed,
+    Disabled,
+}
+
+/// Which audit entries; all given filters must hold. Newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct AuditFilter {
+    pub action: Option<AuditAction>,
+    pub registration: Option<RegistrationId>,
+}
+
+/// Individuals or groups, by id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EnrollmentListing {
+    Individuals,
+    Groups,
+}
+
+/// The port. Implementations pass the suite in `store/conformance`.
+///
+/// Reads see every commit that was acknowledged before they began. All methods may be called from any thread.
+pub trait Store: fmt::Debug + Send + Sync + 'static {
+    fn load_enrollment<'a>(
+        &'a self,
+        id: &'a EnrollmentId,
+    ) -> BoxFuture<'a, Result<Option<Arc<Enrollment>>, StoreFault>>;
+
+    /// The groups that hold a certificate with one of these thumbprints, or whose certificate's subject is one of these
+    /// issuers; each group once.
+    fn find_groups<'a>(&'a self, chain: &'a [AnchorRef]) -> BoxFuture<'a, Result<Vec<Arc<Enrollment>>, StoreFault>>;
+
+    fn load_hub<'a>(&'a self, id: &'a HubId) -> BoxFuture<'a, Result<Option<Hub>, StoreFault>>;
+
+    /// Every linked hub and how it is used, by id. There are at most [`crate::domain::limits::HUBS_MAX`].
+    fn hubs(&self) -> BoxFuture<'_, Result<Vec<(Hub, HubUse)>, StoreFault>>;
+
+    fn load_device<'a>(&'a self, id: &'a RegistrationId) -> BoxFuture<'a, Result<DeviceFile, StoreFault>>;
+
+    /// The lines of one move, open or closed; absent when it was forgotten.
+    fn load_move(&self, generation: Order) -> BoxFuture<'_, Result<Option<MoveLog>, StoreFault>>;
+
+    /// Who has a device id.
+    fn find_owner<'a>(&'a self, device: &'a DeviceId) -> BoxFuture<'a, Result<Option<RegistrationId>, StoreFault>>;
+
+    fn list_enrollments<'a>(
+        &'a self,
+        listing: EnrollmentListing,
+        page: &'a PageRequest,
+    ) -> BoxFuture<'a, Result<Page<Arc<Enrollment>>, StoreFault>>;
+
+    /// By registration id. Rows come with their open moves.
+    fn list_registrations<'a>(
+        &'a self,
+        filter: &'a RegistrationFilter,
+        page: &'a PageRequest,
+    ) -> BoxFuture<'a, Result<Page<DeviceFile>, StoreFault>>;
+
+    fn list_audit<'a>(
+        &'a self,
+        filter: &'a AuditFilter,
+        page: &'a PageRequest,
+    ) -> BoxFuture<'a, Result<Page<StoredAudit>, StoreFault>>;
+
+    fn find_audit(&self, tracking: TrackingId) -> BoxFuture<'_, Result<Option<StoredAudit>, StoreFault>>;
+
+    /// The devices that have an open move: what must be taken up again after a start.
+    fn unfinished(&self) -> BoxFuture<'_, Result<Vec<RegistrationId>, StoreFault>>;
+
+    /// Makes everything in the commit durable, or nothing. When it returns `Ok` it survives a crash.
+    fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Order, CommitFault>>;
+}
+
+impl From<moves::Commit> for Commit {
+    /// A device's step as the store writes it.
+    fn from(step: moves::Commit) -> Self {
+        let moves::Commit { registration, at, expect, seen, lines, close, forget, record, audit } = step;
+        let journal = Expect::Journal { registration: registration.clone(), seen };
+        let enrollment = expect.enrollment.map(|(id, version)| Expect::Enrollment { id, version });
+        let takes = expect.takes.map(|(hub, capacity)| Expect::HubTakes { hub, capacity });
+        let record = match record {
+            RecordChange::Keep => None,
+            RecordChange::Put(record) => Some(Change::PutRegistration(record)),
+            RecordChange::Delete { version: Version::ABSENT, .. } => None,
+            RecordChange::Delete { version, past } => {
+                Some(Change::DeleteRegistration { id: registration.clone(), version, past })
+            }
+        };
+        let lines = lines.into_iter().map(|(generation, record)| Change::Journal {
+            registration: registration.clone(),
+            generation,
+            at,
+            record,
+        });
+        let close = close.into_iter().map(|generation| Change::CloseMove { generation });
+        let forget = forget.into_iter().map(|generation| Change::ForgetMove { generation });
+        Self {
+            expect: std::iter::once(journal).chain(enrollment).chain(takes).collect(),
+            changes: lines.chain(record).chain(close).chain(forget).collect(),
+            audit,
+        }
+    }
+}
