@@ -98,13 +98,13 @@ setting_table! {
         "messages waiting for one device's actor";
     "limits.hub_queue_max": Number { min: 1, max: 1_000_000 }, "1024",
         "calls waiting for one hub";
-    "limits.store_queue_max": Number { min: 1, max: 1_000_000 }, "4096",
+    "limits.store_queue_max": Number { min: 1, max: 1_000_000 }, "1024",
         "commits waiting for the store";
-    "limits.store_group_max": Number { min: 1, max: 10_000 }, "1000",
+    "limits.store_group_max": Number { min: 1, max: 10_000 }, "256",
         "commits that share one fsync";
     "actors.arbiters": Number { min: 0, max: 256 }, "0",
         "threads for actors; 0 is one for each core";
-    "actors.passivate_after": Span { min: seconds(1), max: seconds(7 * 24 * 3600) }, "10m",
+    "actors.passivate_after": Span { min: seconds(1), max: seconds(7 * 24 * 3600) }, "1m",
         "a device's actor leaves memory when idle for this long";
     "store.cache_bytes": Number { min: 1 << 20, max: 1 << 40 }, "268435456",
         "page cache of the service's store";

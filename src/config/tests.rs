@@ -27,7 +27,7 @@ fn no_configuration_is_a_configuration() {
     assert_eq!(config.client.server, "https://127.0.0.1:7443");
     let hubs: Vec<String> = config.hubs.initial.iter().map(|hub| format!("{} {}", hub.id, hub.host_name)).collect();
     assert_eq!(hubs, ["hub-a hub-a.localhost", "hub-b hub-b.localhost"]);
-    assert_eq!((config.actors.arbiters, config.actors.passivate_after), (None, Duration::from_secs(600)));
+    assert_eq!((config.actors.arbiters, config.actors.passivate_after), (None, Duration::from_secs(60)));
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn the_later_layer_wins() {
     assert_eq!(config.limits.handshakes_max, 22, "the variable");
     assert_eq!(config.limits.idle_timeout, Duration::from_secs(60), "the file");
     assert_eq!(config.listen.port(), 1, "the file");
-    assert_eq!(config.limits.store_group_max, 1000, "the default");
+    assert_eq!(config.limits.store_group_max, 256, "the default");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use judge::{Violation, judge, test_modules};
 
 /// Every `.rs` file below a folder, as (path below it with `/`, text), sorted.
-fn sources(root: &Path) -> Vec<(String, String)> {
+pub fn sources(root: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut folders: Vec<PathBuf> = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {

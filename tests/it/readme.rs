@@ -2,6 +2,7 @@
 //!
 //! `cargo test --test it write_readme_tables -- --ignored` writes the tables anew.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -92,4 +93,25 @@ fn write_readme_tables() {
         text = format!("{before}\n{table}\n{after}");
     }
     std::fs::write(readme(), text).expect("README.md can be written");
+}
+
+/// Settings that `config` itself answers: it refuses to start without them.
+const ANSWERED_IN_CONFIG: &[&str] = &["allow_development_pki_off_loopback"];
+
+#[test]
+fn every_setting_is_read_by_somebody() {
+    let src = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src");
+    if !src.join("compose.rs").exists() {
+        return;
+    }
+    let code: String = crate::fences::sources(&src)
+        .into_iter()
+        .filter(|(path, _)| !path.starts_with("config/"))
+        .map(|(_, text)| text)
+        .collect();
+    let words: BTreeSet<&str> = code.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
+    for setting in SETTINGS.iter().filter(|setting| !ANSWERED_IN_CONFIG.contains(&setting.key)) {
+        let field = setting.key.rsplit('.').next().expect("a key has a last part");
+        assert!(words.contains(field), "{} is a setting that nothing outside src/config reads", setting.key);
+    }
 }
