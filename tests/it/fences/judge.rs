@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::paths::{Found, Leads, module_of, survey};
-use super::tables::{CONFINED, Confinement, Import, May, Part, ROOMS, Row, Use};
+use super::tables::{CONFINED, Confinement, Import, May, PASSED_ON, Part, ROOMS, Row, Use};
 
 /// A broken rule, with what to do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,8 +96,8 @@ impl Place<'_> {
                 format!("`{own}` may import {}; pass the value in, or move the code", shown(self.row)),
             ));
         }
-        // Everybody may use `domain`, so passing it on opens no door.
-        if found.republished && room != "domain" {
+        let is_passed_on = room == "domain" || PASSED_ON.contains(&(own, room.as_str()));
+        if found.republished && !is_passed_on {
             return Some(self.violation(
                 found,
                 format!("`{own}` re-exports `{}` of another room", target.join("::")),

@@ -97,10 +97,12 @@ fn the_crate_as_a_whole_hides_rooms() {
 }
 
 #[test]
-fn rooms_pass_nothing_on_but_domain() {
+fn rooms_pass_on_only_what_the_table_says() {
     check("service/mod.rs", "pub use crate::store::Store;", &["`service` re-exports `store::Store` of another room"]);
     check("actors/mod.rs", "pub(crate) use crate::hubs::X;", &["`actors` re-exports `hubs::X` of another room"]);
     check("client/mod.rs", "pub use crate::domain::Twin;", &[]);
+    check("client/mod.rs", "pub use crate::wire::{RemoteFault, convert::HubRecord};", &[]);
+    check("api/mod.rs", "pub use crate::wire::X;", &["`api` re-exports `wire::X` of another room"]);
     check("service/mod.rs", "pub use self::registration::Register; pub use super::service::x;", &[]);
 }
 

@@ -245,3 +245,9 @@ pub const CONFINED: &[Confinement] = &[
         instead: "let the file stand where its module is, so that its room can be seen",
     },
 ];
+
+/// Whose items a room may re-export, beside `domain`'s (which everybody may use, so that opens no door).
+pub const PASSED_ON: &[(&str, &str)] = &[
+    // The answers of the SDK are `wire`'s records; who uses the SDK must be able to name them.
+    ("client", "wire"),
+];
