@@ -35,8 +35,11 @@ pub mod wire;
 /// Makes certificates: the development PKI and issuing.
 pub mod pki;
 
-/// What the service says of itself.
+/// What the service tells about itself: logs and metrics.
 pub mod telemetry;
 
 /// One actor per device and one per hub.
 pub mod actors;
+
+/// What the service is told before it starts.
+pub mod config;
