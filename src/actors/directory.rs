@@ -109,13 +109,8 @@ impl Directory {
     pub fn start(config: Config, surroundings: Surroundings) -> io::Result<Self> {
         let arbiters = Arbiters::start(config.arbiters)?;
         let devices = Arc::new(Devices::new());
-        let inner = Inner {
-            devices,
-            surroundings: Arc::new(surroundings),
-            arbiters,
-            config,
-            closing: AtomicBool::new(false),
-        };
+        let inner =
+            Inner { devices, surroundings: Arc::new(surroundings), arbiters, config, closing: AtomicBool::new(false) };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -258,7 +253,7 @@ impl Directory {
         Duration::from_millis(1000 + u64::try_from(draw).unwrap_or(0))
     }
 
-    fn activate(&self, id: &RegistrationId) -> Addr<DeviceActor> {
+    pub(super) fn activate(&self, id: &RegistrationId) -> Addr<DeviceActor> {
         let inner = &self.inner;
         let mut shard = inner.devices.shard(id);
         if let Some(actor) = shard.get(id) {
@@ -271,7 +266,8 @@ impl Directory {
             inner.config.passivate_after,
             inner.config.mailbox_max,
         );
-        let actor = DeviceActor::start_in_arbiter(inner.arbiters.of(hash_of(id)), move |_: &mut Context<DeviceActor>| device);
+        let actor =
+            DeviceActor::start_in_arbiter(inner.arbiters.of(hash_of(id)), move |_: &mut Context<DeviceActor>| device);
         shard.insert(id.clone(), actor.clone());
         actor
     }

@@ -9,7 +9,6 @@ mod directory;
 mod fleet;
 mod hub;
 mod messages;
-
 #[cfg(test)]
 mod tests;
 
