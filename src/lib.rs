@@ -37,3 +37,6 @@ pub mod telemetry;
 
 /// One actor per device and one per hub.
 pub mod actors;
+
+/// The device SDK and the operator's client.
+pub mod client;
