@@ -1,3 +1,4 @@
 //! Integration tests: one binary, one file per feature.
 
 mod certificates;
+mod following;
