@@ -43,3 +43,6 @@ pub mod actors;
 
 /// What the service is told before it starts.
 pub mod config;
+
+/// The device SDK and the operator's client.
+pub mod client;

@@ -2,4 +2,5 @@
 
 mod certificates;
 mod fences;
+mod following;
 mod readme;
