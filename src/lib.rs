@@ -37,3 +37,6 @@ pub mod telemetry;
 
 /// One actor per device and one per hub.
 pub mod actors;
+
+/// The one API that every edge calls.
+pub mod service;

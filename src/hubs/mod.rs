@@ -16,8 +16,8 @@ use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use crate::domain::{
-    CallFault, CallOutcome, Credential, DeviceId, DeviceState, Document, HubCall, HubStatus, Incarnation, TwinFault,
-    TwinPatch,
+    CallFault, CallOutcome, Credential, DeviceId, DeviceState, Document, Hub, HubCall, HubId, HubStatus, Incarnation,
+    TwinFault, TwinPatch,
 };
 
 /// What a hub can do; one that cannot gets the nearest substitute.
@@ -54,6 +54,22 @@ pub trait HubConnector: fmt::Debug + Send + Sync + 'static {
 
     /// The twins, where this hub serves them itself.
     fn twins(&self) -> Option<Arc<dyn TwinHost>>;
+}
+
+/// Opens the hubs that are linked: where a record becomes something that can be called.
+pub trait HubFactory: fmt::Debug + Send + Sync + 'static {
+    /// Opens the hub's data, or makes it. The text of a failure is for operators.
+    fn open<'a>(&'a self, hub: &'a Hub) -> BoxFuture<'a, Result<Arc<dyn HubConnector>, String>>;
+
+    /// Lets go of a hub; its data stays where it is, and is closed when the last connector to it is dropped.
+    fn close<'a>(&'a self, hub: &'a HubId) -> BoxFuture<'a, ()>;
+
+    /// Makes the hub behave as if it did not answer, also toward devices. A hub that is not open is left alone, here and
+    /// below.
+    fn take_down(&self, hub: &HubId);
+
+    /// Ends what [`HubFactory::take_down`] began.
+    fn bring_up(&self, hub: &HubId);
 }
 
 /// Why a twin request was refused. Nothing was changed.
