@@ -253,7 +253,7 @@ impl Directory {
         Duration::from_millis(1000 + u64::try_from(draw).unwrap_or(0))
     }
 
-    fn activate(&self, id: &RegistrationId) -> Addr<DeviceActor> {
+    pub(super) fn activate(&self, id: &RegistrationId) -> Addr<DeviceActor> {
         let inner = &self.inner;
         let mut shard = inner.devices.shard(id);
         if let Some(actor) = shard.get(id) {

@@ -3,6 +3,8 @@
 //! The service moves devices through [`HubConnector`] alone. An embedded hub also serves twins to devices and back ends:
 //! that is [`TwinHost`], which a hub elsewhere does for itself.
 
+#[cfg(test)]
+mod conformance;
 pub mod embedded;
 pub mod entry;
 pub mod scripted;

@@ -232,8 +232,8 @@ impl ScriptedHub {
         verdict.answer.map_err(CallFault::Refused)
     }
 
-    /// Publishes before the next change can be made. Watchers are locked before the state everywhere else, so the state
-    /// is released first; a watcher that enters in between finds the change in its snapshot.
+    /// The state is released first, since a watcher that enters locks the watchers before it. Two changes may so be told
+    /// out of turn: their versions tell, and a gap is closed by a whole document.
     fn publish(&self, state: MutexGuard<'_, State>, device: &DeviceId, notice: Option<Notice>) {
         drop(state);
         if let Some(notice) = notice {
@@ -422,5 +422,99 @@ impl fmt::Debug for ScriptedHub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.lock();
         write!(f, "ScriptedHub({} devices, {} calls)", state.devices(), state.received.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ambient::ManualClock;
+    use crate::domain::{
+        Capabilities, Credential, HubAnswer, HubEffect, HubId, HubStatus, InitialState, NewDevice, Order, Thumbprint,
+        Timestamp, Twin,
+    };
+
+    fn hub() -> ScriptedHub {
+        ScriptedHub::new(Incarnation(1), Arc::new(ManualClock::at(Timestamp(1_000))))
+    }
+
+    fn device() -> DeviceId {
+        DeviceId::parse("d").unwrap()
+    }
+
+    fn create() -> HubCall {
+        let state = DeviceState {
+            twin: Twin::initial(&InitialState::default(), Timestamp(1_000)),
+            capabilities: Capabilities::default(),
+            status: HubStatus::Enabled,
+        };
+        let credential = Credential::x509([Thumbprint([1; 32])]);
+        let effect = HubEffect::Create(Box::new(NewDevice { generation: Order(1), credential, state }));
+        HubCall { hub: HubId::parse("h").unwrap(), device: device(), order: Order(1), effect }
+    }
+
+    #[tokio::test]
+    async fn every_fault_and_what_it_leaves_behind() {
+        use ScriptedFault::*;
+        let staged = Some(Phase::Staged);
+        for (fault, outcome, phase, late) in [
+            (None, "done", staged, 0),
+            (Some(Unavailable), "unavailable", None, 0),
+            (Some(LoseAnswer), "unknown", staged, 0),
+            (Some(LoseCall), "unknown", None, 0),
+            (Some(Delay), "unknown", None, 1),
+            (Some(Duplicate), "done", staged, 1),
+            (Some(Refuse(HubRefusal::Full)), "full", None, 0),
+        ] {
+            let hub = hub();
+            let name = format!("{fault:?}");
+            if let Some(fault) = fault {
+                hub.script(EffectKind::Create, fault);
+            }
+            let told = match hub.obey(None, &create()).await {
+                Ok(HubAnswer::Done) => "done",
+                Ok(HubAnswer::State(_)) => "state",
+                Err(CallFault::Refused(refusal)) => refusal.as_str(),
+                Err(CallFault::Unavailable(_)) => "unavailable",
+                Err(CallFault::Unknown(_)) => "unknown",
+            };
+            assert_eq!((told, hub.phase(&device())), (outcome, phase), "{name}");
+            assert_eq!(hub.received(), [create()], "{name}");
+            assert_eq!(hub.deliver_late(), vec![Ok(HubAnswer::Done); late], "{name}");
+            assert_eq!(hub.obey(None, &create()).await, Ok(HubAnswer::Done), "{name}: one fault, one call");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_held_call_waits_at_the_door() {
+        let hub = hub();
+        let hold = hub.hold(EffectKind::Create);
+        let held = tokio::spawn({
+            let hub = hub.clone();
+            async move { hub.obey(None, &create()).await }
+        });
+        hold.reached().await;
+        assert_eq!(hub.phase(&device()), None);
+        hold.release();
+        assert_eq!(held.await.unwrap(), Ok(HubAnswer::Done));
+        assert_eq!(hub.phase(&device()), Some(Phase::Staged));
+    }
+
+    #[tokio::test]
+    async fn a_hub_that_is_cut_off_keeps_its_faults_and_its_devices() {
+        let hub = hub();
+        assert_eq!(hub.obey(None, &create()).await, Ok(HubAnswer::Done));
+        let open = HubCall { order: Order(2), effect: HubEffect::Activate, ..create() };
+        assert_eq!(hub.obey(None, &open).await, Ok(HubAnswer::Done));
+        hub.script(EffectKind::Seal, ScriptedFault::LoseCall);
+        hub.set_reachable(false);
+        let seal = HubCall { order: Order(3), effect: HubEffect::Seal, ..create() };
+        assert!(matches!(hub.obey(None, &seal).await, Err(CallFault::Unavailable(_))));
+        let late = TwinPatch { reported: Some(Document::from_text(r#"{"late":1}"#).unwrap()), ..TwinPatch::default() };
+        assert!(hub.write_directly(&device(), late).is_ok());
+        hub.set_reachable(true);
+        assert!(matches!(hub.obey(None, &seal).await, Err(CallFault::Unknown(_))));
+        let sealed = hub.obey(None, &seal).await.unwrap();
+        assert_eq!(sealed, HubAnswer::State(Box::new(hub.state(&device()).unwrap())));
     }
 }

@@ -343,8 +343,13 @@ impl Machine {
         Ok(())
     }
 
-    /// A step that needs no call is done as soon as it is due.
+    /// A step that needs no call is done as soon as it is due; a move that owes nothing is closed.
     fn callless_step(&self, now: Timestamp) -> Option<Commit> {
+        if let Some(this) = self.moves.values().find(|this| this.is_closed()) {
+            let mut commit = self.blank_commit(now);
+            self.close(this, &mut commit);
+            return Some(commit);
+        }
         let this = self.running()?;
         let step = due_step(this)?;
         match step.effect {

@@ -36,6 +36,7 @@ pub struct CertificateInfo {
 ///
 /// Checks form only: [`check_leaf`] and [`check_anchor`] judge whether it may be enrolled.
 pub fn certificate_ref(der_or_pem: &[u8]) -> Result<CertificateRef, Refusal> {
+    require(der_or_pem.len() <= PEM_BYTES_MAX, Refusal::CertificateTooLarge)?;
     let der = match is_pem(der_or_pem) {
         true => der_of_pem(der_or_pem)?,
         false => der_or_pem.to_vec(),
@@ -133,7 +134,7 @@ impl Facts {
     }
 
     pub(super) fn of(certificate: &X509Certificate<'_>, der: &[u8]) -> Result<Self, Refusal> {
-        // Each of these fails when the extension is repeated or does not parse.
+        // Repeated extensions fail here. Basic constraints that do not parse count as none, which makes no authority.
         let basic_constraints = certificate.basic_constraints().map_err(|_| Refusal::Malformed)?;
         let key_usage = certificate.key_usage().map_err(|_| Refusal::Malformed)?.map(|usage| usage.value);
         let extended = certificate.extended_key_usage().map_err(|_| Refusal::Malformed)?.map(|usage| usage.value);
@@ -251,7 +252,6 @@ fn is_pem(bytes: &[u8]) -> bool {
 
 /// A text with a private key beside the certificate is refused too: the operator should learn that it was sent.
 fn der_of_pem(pem: &[u8]) -> Result<Vec<u8>, Refusal> {
-    require(pem.len() <= PEM_BYTES_MAX, Refusal::CertificateTooLarge)?;
     let mut sections = <(SectionKind, Vec<u8>)>::pem_slice_iter(pem);
     match (sections.next(), sections.next()) {
         (Some(Ok((SectionKind::Certificate, der))), None) => Ok(der),

@@ -9,6 +9,7 @@ use crate::domain::{AnchorRef, RegistrationId, Thumbprint, limits};
 /// What a caller presented, leaf first. It names who the leaf says it is; it proves nothing.
 #[derive(Clone)]
 pub struct Presented {
+    /// Never empty.
     pub(super) certificates: Vec<PresentedCertificate>,
     references: Vec<AnchorRef>,
     common_name: RegistrationId,

@@ -221,7 +221,7 @@ impl HubConnector for EmbeddedHub {
 impl EmbeddedTwins {
     async fn write(&self, device: &DeviceId, ask: TwinAsk) -> Result<Resident, TwinRefusal> {
         let (asker, answer) = Asker::new();
-        let job = Job::Twin(TwinJob { device: device.clone(), ask, asker });
+        let job = Job::Twin(Box::new(TwinJob { device: device.clone(), ask, asker }));
         self.core.hand_in(job, answer).await?
     }
 }

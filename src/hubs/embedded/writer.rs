@@ -23,7 +23,7 @@ use crate::hubs::{Resident, TwinCaller, TwinRefusal, TwinWrite};
 /// Work for the writer and whom to tell.
 pub enum Job {
     Call(CallJob),
-    Twin(TwinJob),
+    Twin(Box<TwinJob>),
     Readmit(ReadmitJob),
 }
 
