@@ -32,6 +32,9 @@ pub mod allocators;
 /// The protobuf API and its translation to domain types.
 pub mod wire;
 
+/// Makes certificates: the development PKI and issuing.
+pub mod pki;
+
 /// What the service says of itself.
 pub mod telemetry;
 
