@@ -43,3 +43,6 @@ pub mod actors;
 
 /// The one API that every edge calls.
 pub mod service;
+
+/// Edges: who is calling, what may be called, and translation.
+pub mod api;

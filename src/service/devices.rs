@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::actors::PinTo;
 use crate::domain::{
-    Attestation, AuditAction, CertificateRef, Credential, DeviceState, Enrollment, EnrollmentId, Fault, HubId, Order,
-    Pin, Reason, Registration, RegistrationId, RequestId, Thumbprint, Timestamp, UnreachableRule, Version, X509Leaves,
-    limits,
+    Attestation, AuditAction, CertificateRef, Credential, DeviceId, DeviceState, Enrollment, EnrollmentId, Fault,
+    HubId, Order, Pin, Reason, Registration, RegistrationId, RequestId, Thumbprint, Timestamp, UnreachableRule,
+    Version, X509Leaves, limits,
 };
 use crate::moves::plan::Side;
 use crate::moves::{CallKey, Effect, Episode, Illegal, JournalRecord, MoveLog, Standing, Tries};
@@ -100,16 +100,20 @@ impl Service {
         Ok(episodes)
     }
 
-    /// The device states that the history keeps of one move, oldest first.
-    pub async fn history_states(&self, id: &RegistrationId, generation: Order) -> Result<Vec<KeptState>, Fault> {
+    /// The device states that the history keeps of one move, oldest first, and whose they are.
+    pub async fn history_states(
+        &self,
+        id: &RegistrationId,
+        generation: Order,
+    ) -> Result<(DeviceId, Vec<KeptState>), Fault> {
         let none =
             || Fault::new(Reason::TwinNotFound, format!("the history of {id} keeps no twin of move {generation}"));
         if !self.generations(id).await?.contains(&generation) {
             return Err(none());
         }
         let log = self.inner.store.load_move(generation).await.map_err(fault::of_store)?.ok_or_else(none)?;
-        let states = kept_states(log);
-        if states.is_empty() { Err(none()) } else { Ok(states) }
+        let (device, states) = kept_states(log).ok_or_else(none)?;
+        if states.is_empty() { Err(none()) } else { Ok((device, states)) }
     }
 
     /// The moves that are kept, newest first.
@@ -293,28 +297,25 @@ fn unreadable(illegal: Illegal) -> Fault {
     Fault::new(Reason::Internal, "a device's record cannot be read, the log has the details")
 }
 
-/// The states in a journal, in its order.
-fn kept_states(log: MoveLog) -> Vec<KeptState> {
-    let mut sealed_at = None;
-    let mut kept = Vec::new();
-    for line in log.lines {
+/// The states in a journal, in its order. `None` for a journal without an intent, which nobody writes.
+fn kept_states(log: MoveLog) -> Option<(DeviceId, Vec<KeptState>)> {
+    let mut lines = log.lines.into_iter();
+    let JournalRecord::Intent(intent) = lines.next()?.record else { return None };
+    let sealed_at = intent.plan.hub(Side::From);
+    let kept = lines.filter_map(|line| {
         let (hub, late, state) = match line.record {
-            JournalRecord::Intent(intent) => {
-                sealed_at = intent.plan.hub(Side::From).cloned();
-                continue;
-            }
-            JournalRecord::StepDone { effect: Effect::Seal, state } => (sealed_at.clone(), false, state),
-            JournalRecord::Collected { hub, state } => (Some(hub), true, state),
-            JournalRecord::Settled { hub, state, .. } => (Some(hub), false, state),
-            JournalRecord::StepDone { .. }
+            JournalRecord::StepDone { effect: Effect::Seal, state } => (sealed_at.cloned()?, false, state),
+            JournalRecord::Collected { hub, state } => (hub, true, state),
+            JournalRecord::Settled { hub, state, .. } => (hub, false, state),
+            JournalRecord::Intent(_)
+            | JournalRecord::StepDone { .. }
             | JournalRecord::Pivoted { .. }
             | JournalRecord::Aborted { .. }
             | JournalRecord::Stuck { .. }
-            | JournalRecord::Dropped { .. } => continue,
+            | JournalRecord::Dropped { .. } => return None,
         };
-        if let (Some(hub), Some(state)) = (hub, state) {
-            kept.push(KeptState { hub, at: line.at, late, state: *state });
-        }
-    }
-    kept
+        Some(KeptState { hub, at: line.at, late, state: *state? })
+    });
+    let kept = kept.collect();
+    Some((intent.device.clone(), kept))
 }

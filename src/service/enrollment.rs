@@ -178,11 +178,11 @@ impl Service {
             }
             EnrollmentId::Group(_) => x509::check_anchor(&certificate).map_err(invalid)?,
         }
-        if let Some(operators) = self.operator_authority()
-            && x509::shares_authority(&certificate.der, operators).map_err(invalid)?
-        {
-            let message = format!("{field}: the operators' authority cannot vouch for devices");
-            return Err(Fault::new(Reason::CertificateInUse, message).with("field", field));
+        for operators in &self.inner.operator_authorities {
+            if x509::shares_authority(&certificate.der, &operators.der).map_err(invalid)? {
+                let message = format!("{field}: the operators' authority cannot vouch for devices");
+                return Err(Fault::new(Reason::CertificateInUse, message).with("field", field));
+            }
         }
         Ok(certificate)
     }

@@ -8,6 +8,7 @@ mod devices;
 mod enrollment;
 mod fault;
 mod fleet;
+mod operators;
 mod proof;
 mod registration;
 mod throttle;
@@ -21,14 +22,14 @@ use tokio::sync::Mutex;
 
 use crate::actors::Directory;
 use crate::ambient::{Clock, Entropy};
-use crate::domain::Timestamp;
+use crate::domain::CertificateRef;
 use crate::hubs::HubFactory;
 use crate::store::Store;
 
 pub use self::devices::{Explained, KeptState, PinRequest, RegistrationView, Revoked};
 pub use self::fleet::HubReading;
 pub use self::registration::{DeviceView, Peer, RegisterAsk, Registering};
-pub use crate::attestation::x509::{CertificateInfo, describe as describe_certificate};
+pub use crate::attestation::x509::Operator;
 pub use crate::hubs::{DesiredEvent, Resident, ResidentPage, TwinWrite};
 pub use crate::moves::{CallKey, Effect, Ending, Episode, Obligation, Running, Standing, Tries};
 pub use crate::policy::{Applies, Basis, Current, Decision, Explanation, Outcome};
@@ -81,8 +82,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
     pub hubs: Arc<dyn HubFactory>,
-    /// The authority of the operators' certificates, DER. Without one nobody is an operator.
-    pub operator_authority: Option<Vec<u8>>,
+    /// The authorities of the operators' certificates. Without one nobody is an operator.
+    pub operator_authorities: Vec<CertificateRef>,
     pub config: Config,
 }
 
@@ -98,7 +99,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     hubs: Arc<dyn HubFactory>,
-    operator_authority: Option<Vec<u8>>,
+    operator_authorities: Vec<CertificateRef>,
     config: Config,
     proofs: proof::Proofs,
     throttle: throttle::Throttle,
@@ -115,22 +116,22 @@ impl fmt::Debug for Service {
 impl Service {
     /// Puts the parts together. Nothing is opened or resumed: see [`Service::start`].
     pub fn new(parts: Parts) -> Self {
-        let Parts { store, directory, clock, entropy, hubs, operator_authority, config } = parts;
+        let Parts { store, directory, clock, entropy, hubs, operator_authorities, config } = parts;
         let proofs = proof::Proofs::new(config.proofs_max);
         let throttle = throttle::Throttle::new(&config);
         let fleet_gate = Mutex::new(());
-        let inner =
-            Inner { store, directory, clock, entropy, hubs, operator_authority, config, proofs, throttle, fleet_gate };
+        let inner = Inner {
+            store,
+            directory,
+            clock,
+            entropy,
+            hubs,
+            operator_authorities,
+            config,
+            proofs,
+            throttle,
+            fleet_gate,
+        };
         Self { inner: Arc::new(inner) }
-    }
-
-    /// The authority that operators' certificates are held against, DER.
-    pub fn operator_authority(&self) -> Option<&[u8]> {
-        self.inner.operator_authority.as_deref()
-    }
-
-    /// The time by which certificates are judged.
-    pub fn now(&self) -> Timestamp {
-        self.inner.clock.now()
     }
 }

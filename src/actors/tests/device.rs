@@ -9,8 +9,8 @@ use crate::actors::Config;
 use crate::actors::messages::{Refused, StepFinished};
 use crate::allocators::{AllocationAnswer, AllocatorFault, ChosenHub};
 use crate::domain::{
-    AllocationPolicy, Attestation, CallFault, Credential, DeviceId, HubAnswer, OperationStatus, Reason, ReprovisionPolicy,
-    SubStatus, UnreachableRule, WebhookPolicy, X509Leaves,
+    AllocationPolicy, Attestation, CallFault, Credential, DeviceId, HubAnswer, OperationStatus, Reason,
+    ReprovisionPolicy, SubStatus, UnreachableRule, WebhookPolicy, X509Leaves,
 };
 use crate::hubs::entry::{EffectKind, Phase};
 use crate::hubs::scripted::ScriptedFault;
@@ -102,10 +102,7 @@ async fn a_joining_register_with_another_credential_gets_it_written_afterwards()
         })
         .await;
     let second = world.register(&both).await;
-    assert_eq!(
-        first.standing.as_ref().unwrap().operation.id,
-        second.standing.as_ref().unwrap().operation.id
-    );
+    assert_eq!(first.standing.as_ref().unwrap().operation.id, second.standing.as_ref().unwrap().operation.id);
     hold.release();
     world.over(first).await;
     let expected = both.verified.credential().clone();
@@ -393,7 +390,10 @@ async fn never_and_sticky_write_nothing() {
 }
 
 fn webhook() -> Option<AllocationPolicy> {
-    Some(AllocationPolicy::Custom(WebhookPolicy { url: "https://x.test/".to_owned(), api_version: "2021-10-01".to_owned() }))
+    Some(AllocationPolicy::Custom(WebhookPolicy {
+        url: "https://x.test/".to_owned(),
+        api_version: "2021-10-01".to_owned(),
+    }))
 }
 
 #[tokio::test]
@@ -518,9 +518,7 @@ async fn a_target_that_does_not_answer_is_given_up_soon_and_the_old_home_opens_a
     let standing = world.until(&device, |it| it.is_some_and(|it| it.operation.status.is_final())).await.unwrap();
     assert!(matches!(standing.operation.status, OperationStatus::Failed { reason: Reason::HubUnavailable, .. }));
     drop(accepted);
-    world
-        .until(&device, |_| world.hub("a").phase(&DeviceId::from(&device.id)) == Some(Phase::Open))
-        .await;
+    world.until(&device, |_| world.hub("a").phase(&DeviceId::from(&device.id)) == Some(Phase::Open)).await;
     assert!(!world.directory.describe(&device.id).await.unwrap().standing.unwrap().obligations.is_empty());
     world.hub("b").set_reachable(true);
     world.quiet(&device).await;

@@ -7,12 +7,14 @@ use std::sync::{Arc, Mutex};
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
-use crate::domain::{AnchorRef, DeviceId, Enrollment, EnrollmentId, Hub, HubId, Order, RegistrationId, StoredAudit, TrackingId};
+use crate::domain::{
+    AnchorRef, DeviceId, Enrollment, EnrollmentId, Hub, HubId, Order, RegistrationId, StoredAudit, TrackingId,
+};
 use crate::moves::MoveLog;
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    AuditFilter, Commit, CommitFault, DeviceFile, EnrollmentListing, HubUse, Page, PageRequest, RegistrationFilter, Store,
-    StoreFault,
+    AuditFilter, Commit, CommitFault, DeviceFile, EnrollmentListing, HubUse, Page, PageRequest, RegistrationFilter,
+    Store, StoreFault,
 };
 
 /// What happens to one commit.
@@ -76,7 +78,10 @@ impl FaultyStore {
 }
 
 impl Store for FaultyStore {
-    fn load_enrollment<'a>(&'a self, id: &'a EnrollmentId) -> BoxFuture<'a, Result<Option<Arc<Enrollment>>, StoreFault>> {
+    fn load_enrollment<'a>(
+        &'a self,
+        id: &'a EnrollmentId,
+    ) -> BoxFuture<'a, Result<Option<Arc<Enrollment>>, StoreFault>> {
         self.memory.load_enrollment(id)
     }
 

@@ -69,8 +69,9 @@ async fn a_hub_that_fails_again_and_again_is_left_alone_and_probed() {
     world.hub("a").set_reachable(true);
     world
         .until(&device, |it| {
-            it.is_some_and(|it| matches!(it.operation.status, OperationStatus::Assigned { .. } | OperationStatus::Failed { .. }))
-                && view()
+            it.is_some_and(|it| {
+                matches!(it.operation.status, OperationStatus::Assigned { .. } | OperationStatus::Failed { .. })
+            }) && view()
         })
         .await;
     let standing = world.settle(&device).await;

@@ -196,7 +196,9 @@ async fn unlink(world: &World, hub: &str) -> Result<(), Unexpected> {
 
 #[tokio::test]
 async fn trace_7a_and_7b_a_hub_that_a_move_names_is_not_unlinked() {
-    for (hub, kind) in [("a", EffectKind::Seal), ("b", EffectKind::Create), ("b", EffectKind::Activate), ("a", EffectKind::Delete)] {
+    for (hub, kind) in
+        [("a", EffectKind::Seal), ("b", EffectKind::Create), ("b", EffectKind::Activate), ("a", EffectKind::Delete)]
+    {
         let (world, device) = about_to_move(|_| {}).await;
         let hold = world.hub(hub).hold(kind);
         let accepted = world.register(&device).await;
@@ -257,7 +259,9 @@ async fn trace_10_a_new_home_that_dies_before_it_opens_is_replaced_from_the_jour
     world.hub("b").set_reachable(false);
     let _ = first;
     world
-        .until(&device, |it| it.is_some_and(|it| it.running.as_ref().is_some_and(|run| run.effect.as_str() == "activate")))
+        .until(&device, |it| {
+            it.is_some_and(|it| it.running.as_ref().is_some_and(|run| run.effect.as_str() == "activate"))
+        })
         .await;
     let device = world.edit(&device, |enrollment| enrollment.hubs = vec![hub_id("c")]).await;
     let moved = async {

@@ -14,9 +14,9 @@ use crate::allocators::{AllocationAnswer, AllocationQuestion, Allocator, Allocat
 use crate::ambient::{Clock, ManualClock, SeededEntropy};
 use crate::attestation::{Verified, x509};
 use crate::domain::{
-    AllocationPolicy, Attestation, ClientFacts, DeviceId, Document, Enrollment, EnrollmentId, Evidence, Fault, Hub, HubId,
-    HubKind, HubState, Incarnation, InitialState, Reason, RegistrationId, RequestId, ResetOnSameHub, Timestamp, TwinPatch,
-    UnreachableRule, Version, X509Leaves,
+    AllocationPolicy, Attestation, ClientFacts, DeviceId, Document, Enrollment, EnrollmentId, Evidence, Fault, Hub,
+    HubId, HubKind, HubState, Incarnation, InitialState, Reason, RegistrationId, RequestId, ResetOnSameHub, Timestamp,
+    TwinPatch, UnreachableRule, Version, X509Leaves,
 };
 use crate::hubs::entry::Phase;
 use crate::hubs::scripted::ScriptedHub;
@@ -227,26 +227,19 @@ impl World {
         if let Some(standing) = accepted.standing.clone().filter(|it| it.operation.status.is_final()) {
             return standing;
         }
-        let over = accepted.updates.wait_for(|standing| {
-            standing.as_ref().is_none_or(|standing| standing.operation.status.is_final())
-        });
+        let over = accepted
+            .updates
+            .wait_for(|standing| standing.as_ref().is_none_or(|standing| standing.operation.status.is_final()));
         tokio::time::timeout(PATIENCE, over).await.expect("the operation ends").unwrap().clone().unwrap()
     }
 
     /// Waits until nothing runs and nothing is owed, moving the clock when only time is missing.
     pub async fn quiet(&self, device: &Device) -> Option<Standing> {
-        self.until(device, |standing| {
-            standing.is_none_or(|it| it.running.is_none() && it.obligations.is_empty())
-        })
-        .await
+        self.until(device, |standing| standing.is_none_or(|it| it.running.is_none() && it.obligations.is_empty())).await
     }
 
     /// Waits for a standing, moving the clock a second at a time.
-    pub async fn until(
-        &self,
-        device: &Device,
-        mut is_so: impl FnMut(Option<&Standing>) -> bool,
-    ) -> Option<Standing> {
+    pub async fn until(&self, device: &Device, mut is_so: impl FnMut(Option<&Standing>) -> bool) -> Option<Standing> {
         let waiting = async {
             loop {
                 let report = self.directory.describe(&device.id).await.unwrap();
