@@ -12,6 +12,7 @@ mod twins;
 mod watch;
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -72,6 +73,9 @@ pub trait HubFactory: fmt::Debug + Send + Sync + 'static {
 
     /// Ends what [`HubFactory::take_down`] began.
     fn bring_up(&self, hub: &HubId);
+
+    /// Writes a consistent copy of an open hub's data to a new file while the hub goes on.
+    fn back_up<'a>(&'a self, hub: &'a HubId, to: &'a Path) -> BoxFuture<'a, Result<(), String>>;
 }
 
 /// Why a twin request was refused. Nothing was changed.

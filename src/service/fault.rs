@@ -16,6 +16,10 @@ pub fn of_store(fault: StoreFault) -> Fault {
         StoreFault::Closed => {
             Fault::new(Reason::ServiceUnavailable, "the service is stopping").retry_after(STORE_RETRY)
         }
+        StoreFault::BackUp(why) => {
+            tracing::error!("a backup failed: {why}");
+            Fault::new(Reason::Internal, "the store was not backed up, the log has the details")
+        }
         StoreFault::Broken(_) | StoreFault::Corrupt(_) => {
             tracing::error!("a read failed: {fault}");
             Fault::new(Reason::Internal, "the store cannot be read, the log has the details")

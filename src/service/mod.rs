@@ -4,6 +4,7 @@
 //! audit entry. What a device's registration *does* is the device's actor's.
 
 mod audit;
+mod backup;
 mod devices;
 mod enrollment;
 mod fault;
@@ -15,6 +16,7 @@ mod throttle;
 mod twin;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +28,7 @@ use crate::domain::CertificateRef;
 use crate::hubs::HubFactory;
 use crate::store::Store;
 
+pub use self::backup::BackupPart;
 pub use self::devices::{Explained, KeptState, PinRequest, RegistrationView, Revoked};
 pub use self::fleet::HubReading;
 pub use self::registration::{DeviceView, Peer, RegisterAsk, Registering};
@@ -56,6 +59,8 @@ pub struct Config {
     pub embedded_domain: String,
     /// Where embedded hubs are reached when their operator does not say: `host:port` of this very service.
     pub embedded_endpoint: String,
+    /// Where copies lie while a backup is read.
+    pub scratch_folder: PathBuf,
 }
 
 impl Default for Config {
@@ -70,6 +75,7 @@ impl Default for Config {
             proofs_max: 10_000,
             embedded_domain: "rehome.local".to_owned(),
             embedded_endpoint: "localhost:8443".to_owned(),
+            scratch_folder: PathBuf::from("tmp"),
         }
     }
 }
@@ -105,6 +111,8 @@ struct Inner {
     throttle: throttle::Throttle,
     /// Held while a hub is linked, changed or unlinked: opening its files and writing its record are two things.
     fleet_gate: Mutex<()>,
+    /// Held while a backup is made and read.
+    backup_gate: Arc<Mutex<()>>,
 }
 
 impl fmt::Debug for Service {
@@ -119,7 +127,7 @@ impl Service {
         let Parts { store, directory, clock, entropy, hubs, operator_authorities, config } = parts;
         let proofs = proof::Proofs::new(config.proofs_max);
         let throttle = throttle::Throttle::new(&config);
-        let fleet_gate = Mutex::new(());
+        let (fleet_gate, backup_gate) = (Mutex::new(()), Arc::default());
         let inner = Inner {
             store,
             directory,
@@ -131,6 +139,7 @@ impl Service {
             proofs,
             throttle,
             fleet_gate,
+            backup_gate,
         };
         Self { inner: Arc::new(inner) }
     }

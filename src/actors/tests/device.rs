@@ -13,7 +13,6 @@ use crate::domain::{
     ReprovisionPolicy, SubStatus, UnreachableRule, WebhookPolicy, X509Leaves,
 };
 use crate::hubs::entry::{EffectKind, Phase};
-use crate::hubs::scripted::ScriptedFault;
 use crate::moves::Standing;
 use crate::store::Store;
 
@@ -450,7 +449,7 @@ async fn an_operator_moves_a_device_and_its_pin_holds_until_it_is_lifted() {
     world.settle(&device).await;
     world.quiet(&device).await;
     world.assert_home(&device, "a");
-    assert_eq!(reason(world.move_to(&device, "nowhere").await), Some(Reason::NoHubAvailable));
+    assert_eq!(reason(world.move_to(&device, "nowhere").await), Some(Reason::HubNotFound));
 }
 
 #[tokio::test]
@@ -562,7 +561,6 @@ async fn what_was_under_way_is_taken_up_after_a_restart() {
         assert!(world.write(&device, "a", r#"{"kept":true}"#));
         let device = world.edit(&device, |enrollment| enrollment.hubs = vec![hub_id("b")]).await;
         let hub = if matches!(kind, EffectKind::Seal | EffectKind::Delete) { "a" } else { "b" };
-        world.hub(hub).script(kind, ScriptedFault::LoseAnswer);
         let hold = world.hub(hub).hold(kind);
         world.register(&device).await;
         hold.reached().await;

@@ -11,10 +11,9 @@ use crate::domain::{
     AnchorRef, DeviceId, Enrollment, EnrollmentId, Hub, HubId, Order, RegistrationId, StoredAudit, TrackingId,
 };
 use crate::moves::MoveLog;
-use crate::store::memory::MemoryStore;
 use crate::store::{
-    AuditFilter, Commit, CommitFault, DeviceFile, EnrollmentListing, HubUse, Page, PageRequest, RegistrationFilter,
-    Store, StoreFault,
+    AuditFilter, Commit, CommitFault, DeviceFile, EnrollmentListing, HubUse, MemoryStore, Page, PageRequest,
+    RegistrationFilter, Store, StoreFault,
 };
 
 /// What happens to one commit.

@@ -133,10 +133,8 @@ async fn trace_2b_a_late_undo_does_not_delete_the_new_home() {
 async fn trace_3_a_seal_of_unknown_outcome_is_taken_back_at_the_deadline() {
     let (world, device) = about_to_move(|_| {}).await;
     world.hub("a").script(EffectKind::Seal, ScriptedFault::LoseAnswer);
-    let hold = world.hub("a").hold(EffectKind::Seal);
     world.register(&device).await;
-    hold.reached().await;
-    hold.release();
+    world.until(&device, |_| at(&world, &device, "a") == Some(Phase::Sealed)).await;
     world.hub("a").set_reachable(false);
     let failed = world.until(&device, |it| it.is_some_and(|it| it.operation.status.is_final())).await.unwrap();
     assert!(matches!(failed.operation.status, OperationStatus::Failed { reason: Reason::HubUnavailable, .. }));
@@ -252,12 +250,11 @@ async fn trace_10_a_new_home_that_dies_before_it_opens_is_replaced_from_the_jour
     world.settle(&device).await;
     assert!(world.write(&device, "a", r#"{"kept":1}"#));
     let device = world.edit(&device, |enrollment| enrollment.hubs = vec![hub_id("b")]).await;
-    let hold = world.hub("b").hold(EffectKind::Activate);
-    world.hub("b").script(EffectKind::Activate, ScriptedFault::Unavailable);
-    let first = world.register(&device).await;
-    drop(hold);
+    let hold = world.hub("b").hold(EffectKind::Create);
+    world.register(&device).await;
+    hold.reached().await;
     world.hub("b").set_reachable(false);
-    let _ = first;
+    hold.release();
     world
         .until(&device, |it| {
             it.is_some_and(|it| it.running.as_ref().is_some_and(|run| run.effect.as_str() == "activate"))

@@ -12,6 +12,7 @@ mod registration;
 mod registration_admin;
 mod routes;
 mod server;
+mod store;
 mod tls;
 mod twin;
 mod twin_admin;

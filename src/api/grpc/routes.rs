@@ -21,6 +21,7 @@ use super::group::GroupEdge;
 use super::hub::HubEdge;
 use super::registration::RegistrationEdge;
 use super::registration_admin::RegistrationAdminEdge;
+use super::store::StoreEdge;
 use super::twin::TwinEdge;
 use super::twin_admin::TwinAdminEdge;
 
@@ -61,6 +62,7 @@ impl Routes {
             route(HubEdge::server(service.clone())),
             route(RegistrationAdminEdge::server(service.clone())),
             route(AuditEdge::server(service.clone())),
+            route(StoreEdge::server(service.clone())),
             route(health),
             route(descriptors().build_v1()?),
             // Released grpcurl builds speak only this one.
