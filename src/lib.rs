@@ -46,3 +46,8 @@ pub mod config;
 
 /// The device SDK and the operator's client.
 pub mod client;
+/// The one API that every edge calls.
+pub mod service;
+
+/// Edges: who is calling, what may be called, and translation.
+pub mod api;
