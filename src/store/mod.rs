@@ -7,6 +7,7 @@
 mod listing;
 mod memory;
 mod open_move;
+pub mod redb;
 mod shape;
 
 #[cfg(test)]
@@ -26,6 +27,7 @@ use crate::domain::{
 };
 use crate::moves::{JournalRecord, MoveLog};
 
+pub use self::redb::RedbStore;
 pub use memory::MemoryStore;
 
 /// Why a read failed.

@@ -1,7 +1,8 @@
 //! The shape every commit must have, whatever the store holds. A commit of another shape is a defect of the caller: it
 //! is refused whole.
 
-use super::{Change, Commit, CommitFault};
+use super::{Change, Commit, CommitFault, Unexpected};
+use crate::domain::Version;
 use crate::moves::JournalRecord;
 
 /// Refuses a commit that no state of the store could take.
@@ -53,4 +54,15 @@ pub(super) fn check_shape(commit: &Commit) -> Result<(), CommitFault> {
 
 pub(super) fn not_written(why: impl Into<String>) -> CommitFault {
     CommitFault::NotWritten(why.into())
+}
+
+/// What never existed cannot be deleted, whatever the version says.
+pub(super) fn expect_existing(version: Version) -> Result<(), CommitFault> {
+    if version == Version::ABSENT { Err(not_written("a deletion names the version it deletes")) } else { Ok(()) }
+}
+
+impl From<Unexpected> for CommitFault {
+    fn from(unexpected: Unexpected) -> Self {
+        CommitFault::Unexpected(unexpected)
+    }
 }
