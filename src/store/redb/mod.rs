@@ -5,6 +5,7 @@
 
 mod backup;
 mod check;
+#[allow(missing_debug_implementations, reason = "shapes are never shown, and some hold webhook keys")]
 mod form;
 mod index;
 mod open;
@@ -13,6 +14,8 @@ mod records;
 mod tables;
 mod writer;
 
+#[cfg(test)]
+mod crash;
 #[cfg(test)]
 mod tests;
 
@@ -109,6 +112,9 @@ impl fmt::Debug for Hooks {
 }
 
 /// The store in one redb file. Dropping it finishes what is queued, and gives the file free once no read runs.
+///
+/// After a commit whose outcome is unknown (the disk failed under it) it goes on serving what was acknowledged before, and
+/// writes nothing more until it is opened again.
 pub struct RedbStore {
     // Before the rest, so that the writer has ended when they are dropped.
     writer: GroupWriter<Job>,
@@ -152,8 +158,13 @@ impl Shared {
 impl RedbStore {
     /// Opens the store of a file, made if there is none. Reads what is needed to serve at once.
     pub fn open(config: Config, hooks: Hooks) -> Result<Self, OpenFault> {
-        let Config { path, cache_bytes, queue_max, group_max, audit_max, quick_repair } = config;
-        let database = Arc::new(open::open_or_create(&path, cache_bytes, hooks.repair)?);
+        let database = open::open_or_create(&config.path, config.cache_bytes, hooks.repair)?;
+        Self::serve(database, config, hooks.group)
+    }
+
+    fn serve(database: Database, config: Config, observer: GroupObserver) -> Result<Self, OpenFault> {
+        let Config { path, cache_bytes: _, queue_max, group_max, audit_max, quick_repair } = config;
+        let database = Arc::new(database);
         let live =
             Live::of(&database).map_err(|fault| OpenFault::Damaged { path: path.clone(), why: fault.to_string() })?;
         let (ahead, last) = ((*live.index).clone(), live.last);
@@ -166,7 +177,7 @@ impl RedbStore {
             audit_max,
             quick_repair,
             poison: None,
-            observer: hooks.group,
+            observer,
         };
         let started = GroupWriter::start("store-writer", queue_max, group_max, move |jobs| writer.write(jobs));
         let writer = started.map_err(|source| OpenFault::Io { path: path.clone(), source })?;
