@@ -5,8 +5,6 @@
 
 mod backup;
 mod check;
-#[allow(missing_debug_implementations, reason = "shapes are never shown, and some hold webhook keys")]
-mod form;
 mod index;
 mod open;
 mod reader;
