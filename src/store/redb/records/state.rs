@@ -118,6 +118,18 @@ impl TryFrom<form::DeviceState> for DeviceState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Document;
+
+    #[test]
+    fn numbers_come_back_to_the_last_bit() {
+        for number in (1..2000).map(|number| (f64::from(number) * 0.07).exp() / 3.0) {
+            let text = format!("{{\"n\":{number:e}}}");
+            let section = Section::fresh(Document::from_text(&text).unwrap(), 1, Timestamp(1));
+            let back = Section::try_from(form::Section::from(&section)).unwrap();
+            let read = |section: &Section| section.properties.0.get("n").and_then(serde_json::Value::as_f64);
+            assert_eq!((read(&section), read(&back)), (Some(number), Some(number)));
+        }
+    }
 
     #[test]
     fn metadata_that_makes_no_tree_is_refused() {
