@@ -11,6 +11,12 @@ pub mod domain;
 /// The only door to "now" and "random".
 pub mod ambient;
 
+/// Who is it? Evidence goes in, a witness that it was checked comes out.
+pub mod attestation;
+
+/// Decides, from values alone: which enrollment, whether it admits, which hub, and what happens to the twin.
+pub mod policy;
+
 /// Undoable work as data: plans, steps, journals.
 pub mod moves;
 
@@ -19,3 +25,18 @@ pub mod store;
 
 /// The port behind which hubs live, and its adapters.
 pub mod hubs;
+
+/// Allocation that is asked outside.
+pub mod allocators;
+
+/// The protobuf API and its translation to domain types.
+pub mod wire;
+
+/// Makes certificates: the development PKI and issuing.
+pub mod pki;
+
+/// What the service says of itself.
+pub mod telemetry;
+
+/// One actor per device and one per hub.
+pub mod actors;

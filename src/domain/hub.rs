@@ -5,7 +5,7 @@
 //! ```
 
 use super::evidence::Geo;
-use super::ids::{HubId, Version};
+use super::ids::{HubId, Incarnation, Version};
 use super::time::Timestamp;
 
 /// How a hub is reached.
@@ -83,6 +83,8 @@ pub struct Hub {
     pub capacity: Option<u64>,
     /// Calls a second that the service may make to it; `None` is no bound.
     pub calls_per_second: Option<u32>,
+    /// The life of its data that the service knows: calls name it, and a hub of another one refuses them.
+    pub incarnation: Option<Incarnation>,
     /// Taken down by an operator: the service behaves as if the hub did not answer.
     pub taken_down: bool,
     pub created_at: Timestamp,

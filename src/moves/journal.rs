@@ -14,7 +14,7 @@ pub enum Plan {
     Assign { to: HubId },
     /// Old home to new home, sealing the old one.
     Relocate { from: HubId, to: HubId, carry: Carry },
-    /// New home for a device whose state is in the journal of `source` and whose home `from` never opened.
+    /// New home for a device whose state is in the journal (of the move `source`) and whose home `from` never opened.
     Replant { from: HubId, to: HubId, source: Order },
     /// New home for a device whose old hub is unlinked, so that nothing can be asked of it.
     Rehouse { from: HubId, to: HubId },
@@ -52,6 +52,8 @@ pub struct Intent {
     pub sub_status: SubStatus,
     pub credential: Credential,
     pub initial: InitialState,
+    /// The state to plant, where it comes from the journal of an earlier move.
+    pub planted: Option<Box<DeviceState>>,
     pub unreachable: UnreachableRule,
     pub allow_late_writes: bool,
     /// JSON text handed to the device with the assignment.
@@ -107,10 +109,13 @@ pub enum JournalRecord {
     Pivoted {
         data_source: Option<DataSource>,
     },
-    /// Given up before the pivot: never goes forward again.
+    /// Given up before the pivot: never goes forward again. `spare_current`: the hub's refusal proves that the step that
+    /// was due did not happen and cannot happen late, so it is not undone (a refused create must not delete whoever
+    /// occupies the name).
     Aborted {
         reason: Reason,
         message: String,
+        spare_current: bool,
     },
     /// A collect has read the left-over twin: the next call deletes it.
     Collected {

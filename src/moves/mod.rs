@@ -1,5 +1,17 @@
 //! Moves: undoable work as data. Knows what to do next and what to undo; performs nothing.
+//!
+//! `journal` is what is written, `plan` the lists of steps, `progress` the fold of a journal, `machine` the function that
+//! actors and simulations drive, `standing` what people and devices are told about it.
 
 pub mod journal;
+pub mod machine;
+pub mod plan;
+pub mod progress;
+pub mod standing;
+#[cfg(test)]
+mod tests;
 
 pub use journal::{Carry, Effect, Intent, JournalLine, JournalRecord, MoveLog, Plan};
+pub use machine::{CallKey, Commit, Due, Machine, Preconditions, RecordChange, Tries};
+pub use progress::{Illegal, Move, Owed, OwedState, Phase};
+pub use standing::{Ending, Episode, Obligation, Running, Standing};

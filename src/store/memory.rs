@@ -12,7 +12,7 @@ use futures_util::future::{BoxFuture, ready};
 
 use super::listing::{self, Listing};
 use super::open_move::OpenMove;
-use super::shape::{check_shape, expect_existing, not_written};
+use super::shape::{check_shape, expect_existing, named, not_written};
 use super::{
     AuditFilter, Change, Commit, CommitFault, DeviceFile, EnrollmentListing, Expect, HubUse, Page, PageRequest,
     RegistrationFilter, Store, StoreFault, Unexpected,
@@ -189,6 +189,15 @@ impl State {
                 HubUse { homes: 0, moves: 0, arriving: _ } => Ok(()),
                 HubUse { homes, moves, arriving: _ } => Err(Unexpected::HubInUse { hub: hub.clone(), homes, moves }),
             },
+            Expect::Journal { registration, seen } => {
+                let open =
+                    self.open.rows.range((registration.clone(), Order(0))..=(registration.clone(), Order(u64::MAX)));
+                let logs = open.filter_map(|((_, generation), ())| self.moves.rows.get(generation));
+                let found =
+                    logs.map(|kept| (kept.log.generation, kept.log.lines.last().map_or(Order(0), |line| line.order)));
+                let fault = || Unexpected::Journal { id: registration.clone() };
+                if found.eq(seen.iter().copied()) { Ok(()) } else { Err(fault()) }
+            }
         }
     }
 
@@ -211,13 +220,13 @@ impl State {
                 self.expect_hub(id, *version)?;
                 self.hubs.set(id.clone(), None);
             }
-            Change::PutRegistration(put) => self.put_registration(put)?,
+            Change::PutRegistration(put) => self.put_registration(put, order)?,
             Change::DeleteRegistration { id, version, past } => {
                 expect_existing(*version)?;
                 self.expect_registration(id, *version)?;
                 self.drop_device_id(id);
                 self.registrations.set(id.clone(), None);
-                self.earlier.set(id.clone(), Some(past.clone()).filter(|past| !past.is_empty()));
+                self.earlier.set(id.clone(), Some(named(past, order)).filter(|past| !past.is_empty()));
             }
             Change::Journal { registration, generation, at, record } => {
                 let line = JournalLine { order, at: *at, record: record.clone() };
@@ -266,14 +275,15 @@ impl State {
         Ok(())
     }
 
-    fn put_registration(&mut self, put: &Registration) -> Result<(), Unexpected> {
+    fn put_registration(&mut self, put: &Registration, order: Order) -> Result<(), Unexpected> {
         self.expect_registration(&put.id, put.version)?;
         self.drop_device_id(&put.id);
         if let Some(owner) = self.devices.rows.get(&put.device_id) {
             return Err(Unexpected::DeviceIdTaken { device: put.device_id.clone(), owner: owner.clone() });
         }
         self.devices.set(put.device_id.clone(), Some(put.id.clone()));
-        let registration = Registration { version: put.version.next(), ..put.clone() };
+        let past = named(&put.past, order);
+        let registration = Registration { version: put.version.next(), past, ..put.clone() };
         self.registrations.set(put.id.clone(), Some(registration));
         Ok(())
     }

@@ -25,7 +25,7 @@ use crate::domain::{
     AnchorRef, AuditAction, AuditEntry, DeviceId, Enrollment, EnrollmentId, GroupId, Hub, HubId, Order, Registration,
     RegistrationId, ReprovisionPolicy, StoredAudit, Timestamp, TrackingId, Version,
 };
-use crate::moves::{JournalRecord, MoveLog};
+use crate::moves::{self, JournalRecord, MoveLog, RecordChange};
 
 pub use self::redb::RedbStore;
 pub use memory::MemoryStore;
@@ -81,6 +81,8 @@ pub enum Unexpected {
     CertificateTaken { owner: EnrollmentId },
     #[error("move {generation} is not open")]
     MoveNotOpen { generation: Order },
+    #[error("the journal of registration {id} has gone on")]
+    Journal { id: RegistrationId },
 }
 
 /// What must hold for a commit, beyond the versions inside its changes.
@@ -92,6 +94,8 @@ pub enum Expect {
     HubTakes { hub: HubId, capacity: Option<u64> },
     /// No registration lives there and no open move names it.
     HubUnused { hub: HubId },
+    /// The device has exactly these open moves, and the last line of each has this order.
+    Journal { registration: RegistrationId, seen: Vec<(Order, Order)> },
 }
 
 /// One change of a commit. Changes take effect one after the other: each is judged against what those before it left.
@@ -109,7 +113,10 @@ pub enum Change {
         id: HubId,
         version: Version,
     },
-    /// Creates or replaces as above. A device id may stand in one registration only.
+    /// Creates or replaces as above. A device id may stand in one registration only. [`moves::machine::OWN_ORDER`] in
+    /// `past` stands for the order of this commit (also in `DeleteRegistration`).
+    ///
+    /// [`moves::machine::OWN_ORDER`]: crate::moves::machine::OWN_ORDER
     PutRegistration(Box<Registration>),
     /// Removes the record; `past` stays behind so that the history outlives it. It replaces what an earlier life left
     /// (hand [`DeviceFile::earlier`] on to keep it), and stays when the device registers again.
@@ -119,8 +126,8 @@ pub enum Change {
         past: Vec<Order>,
     },
     /// Appends a line to a move's journal; without a generation it opens a move, whose generation is this commit's order.
-    /// At most one journal line per commit. The line of a pivot comes with the new assignment, so that the device counts
-    /// once at its new hub.
+    /// At most one line of each move in a commit. The line of a pivot comes with the new assignment, so that the device
+    /// counts once at its new hub.
     Journal {
         registration: RegistrationId,
         generation: Option<Order>,
@@ -195,11 +202,12 @@ pub struct RegistrationFilter {
 /// The status of a registration as listings see it: each has exactly one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StatusFilter {
-    /// It has an open move whose operation is under way: not aborted, and not both pivoted and with the activation of its
-    /// new home settled or dropped. A move that is open for clean-up alone does not count.
+    /// It has an open move whose operation is under way: not aborted, and before its pivot or with something left that the
+    /// device waits for. A move that is open for clean-up alone does not count.
     Assigning,
     /// Nothing is under way, and this is how the last finished operation ended.
     Assigned,
+    /// As above, or the hub refused what the device waits for.
     Failed,
     Disabled,
 }
@@ -251,8 +259,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Page<Arc<Enrollment>>, StoreFault>>;
 
     /// By registration id. Rows come with their open moves. A device whose first assignment is under way is listed without
-    /// a record: it lives at no hub, has no pin, and takes group and policy from its newest intent. One that was deleted
-    /// and only owes clean-up is not listed.
+    /// a record: it lives at no hub, has no pin, and takes group and policy from its intent. One that was deleted and only
+    /// owes clean-up is not listed.
     fn list_registrations<'a>(
         &'a self,
         filter: &'a RegistrationFilter,
@@ -283,4 +291,35 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         to: &'a Path,
         progress: &'a (dyn Fn(u64, u64) + Send + Sync),
     ) -> BoxFuture<'a, Result<(), StoreFault>>;
+}
+
+impl From<moves::Commit> for Commit {
+    /// A device's step as the store writes it.
+    fn from(step: moves::Commit) -> Self {
+        let moves::Commit { registration, at, expect, seen, lines, close, forget, record, audit } = step;
+        let journal = Expect::Journal { registration: registration.clone(), seen };
+        let enrollment = expect.enrollment.map(|(id, version)| Expect::Enrollment { id, version });
+        let takes = expect.takes.map(|(hub, capacity)| Expect::HubTakes { hub, capacity });
+        let record = match record {
+            RecordChange::Keep => None,
+            RecordChange::Put(record) => Some(Change::PutRegistration(record)),
+            RecordChange::Delete { version: Version::ABSENT, .. } => None,
+            RecordChange::Delete { version, past } => {
+                Some(Change::DeleteRegistration { id: registration.clone(), version, past })
+            }
+        };
+        let lines = lines.into_iter().map(|(generation, record)| Change::Journal {
+            registration: registration.clone(),
+            generation,
+            at,
+            record,
+        });
+        let close = close.into_iter().map(|generation| Change::CloseMove { generation });
+        let forget = forget.into_iter().map(|generation| Change::ForgetMove { generation });
+        Self {
+            expect: std::iter::once(journal).chain(enrollment).chain(takes).collect(),
+            changes: lines.chain(record).chain(close).chain(forget).collect(),
+            audit,
+        }
+    }
 }

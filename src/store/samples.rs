@@ -70,6 +70,7 @@ pub fn hub(id: &str) -> Hub {
         weight: 1,
         capacity: Some(10),
         calls_per_second: None,
+        incarnation: None,
         taken_down: false,
         created_at: NOW,
         updated_at: NOW,
@@ -137,6 +138,7 @@ pub fn intent(id: &RegistrationId, plan: Plan) -> Intent {
         sub_status: SubStatus::InitialAssignment,
         credential: credential(),
         initial: initial(),
+        planted: None,
         unreachable: UnreachableRule::LastKnown,
         allow_late_writes: true,
         payload: None,
@@ -154,7 +156,7 @@ pub fn pivoted() -> JournalRecord {
 }
 
 pub fn aborted() -> JournalRecord {
-    JournalRecord::Aborted { reason: Reason::HubUnavailable, message: "away".to_owned() }
+    JournalRecord::Aborted { reason: Reason::HubUnavailable, message: "away".to_owned(), spare_current: false }
 }
 
 pub fn settled(effect: Effect, hub: &HubId) -> JournalRecord {
@@ -163,6 +165,10 @@ pub fn settled(effect: Effect, hub: &HubId) -> JournalRecord {
 
 pub fn dropped(effect: Effect, hub: &HubId) -> JournalRecord {
     JournalRecord::Dropped { effect, hub: hub.clone(), why: "test".to_owned() }
+}
+
+pub fn stuck(effect: Effect, hub: &HubId) -> JournalRecord {
+    JournalRecord::Stuck { effect, hub: hub.clone(), refusal: HubRefusal::Full }
 }
 
 /// The state of a device that has been written to a few times.

@@ -1,19 +1,21 @@
 //! The shape every commit must have, whatever the store holds. A commit of another shape is a defect of the caller: it
 //! is refused whole.
 
+use std::collections::BTreeSet;
+
 use super::{Change, Commit, CommitFault, Unexpected};
-use crate::domain::Version;
+use crate::domain::{Order, Version};
 use crate::moves::JournalRecord;
+use crate::moves::machine::OWN_ORDER;
 
 /// Refuses a commit that no state of the store could take.
 pub(super) fn check_shape(commit: &Commit) -> Result<(), CommitFault> {
-    let mut lines = 0;
+    let mut written = BTreeSet::new();
     for change in &commit.changes {
         match change {
             Change::Journal { registration, generation, at: _, record } => {
-                lines += 1;
-                if lines > 1 {
-                    return Err(not_written("a commit takes at most one journal line"));
+                if !written.insert(*generation) {
+                    return Err(not_written("a commit takes at most one line of each move"));
                 }
                 match (generation, record) {
                     (None, JournalRecord::Intent(intent)) if intent.registration != *registration => {
@@ -59,6 +61,11 @@ pub(super) fn not_written(why: impl Into<String>) -> CommitFault {
 /// What never existed cannot be deleted, whatever the version says.
 pub(super) fn expect_existing(version: Version) -> Result<(), CommitFault> {
     if version == Version::ABSENT { Err(not_written("a deletion names the version it deletes")) } else { Ok(()) }
+}
+
+/// The generations of a record, its own commit's order filled in.
+pub(super) fn named(past: &[Order], order: Order) -> Vec<Order> {
+    past.iter().map(|it| if *it == OWN_ORDER { order } else { *it }).collect()
 }
 
 impl From<Unexpected> for CommitFault {

@@ -89,19 +89,23 @@ pub async fn registrations_are_filtered(store: Arc<dyn Store>) {
         Registration { pin: Some(pin("h")), ..registration("c", Some("h2")) },
         with(failed(), group(registration("d", None), "G")),
         with(OperationStatus::Disabled, registration("e", Some("h"))),
-        Registration { policy: Some(ReprovisionPolicy::Never), ..group(registration("f", Some("h")), "gg") },
+        group(registration("f", Some("h")), "gg"),
+        Registration { policy: Some(ReprovisionPolicy::Never), ..registration("g", None) },
     ];
     commit(&store, all.map(put_registration)).await.unwrap();
-    // f is on its way; a's move only owes clean-up.
+    // f is on its way, under the policy of its intent; a's move only owes clean-up; what g waits for was refused.
     commit(&store, [open("f", Plan::Refresh { at: hub_id("h") })]).await.unwrap();
     let done = commit(&store, [open("a", Plan::Refresh { at: hub_id("h") })]).await.unwrap();
     commit(&store, [line("a", done, pivoted())]).await.unwrap();
+    let refused = commit(&store, [open("g", assign_to("h"))]).await.unwrap();
+    commit(&store, [line("g", refused, pivoted())]).await.unwrap();
+    commit(&store, [line("g", refused, stuck(Effect::Activate, &hub_id("h")))]).await.unwrap();
 
     let none = RegistrationFilter::default();
     let hub = |id: &str| Some(hub_id(id));
     let site = |id: &str| GroupId::parse(id).ok();
     for (filter, expected) in [
-        (none.clone(), "a B c d e f"),
+        (none.clone(), "a B c d e f g"),
         (RegistrationFilter { hub: hub("h"), ..none.clone() }, "a B e f"),
         (RegistrationFilter { hub: hub("h2"), ..none.clone() }, "c"),
         (RegistrationFilter { hub: hub("nowhere"), ..none.clone() }, ""),
@@ -109,12 +113,12 @@ pub async fn registrations_are_filtered(store: Arc<dyn Store>) {
         (RegistrationFilter { group: site("GG"), ..none.clone() }, "f"),
         (RegistrationFilter { status: Some(StatusFilter::Assigning), ..none.clone() }, "f"),
         (RegistrationFilter { status: Some(StatusFilter::Assigned), ..none.clone() }, "a B c"),
-        (RegistrationFilter { status: Some(StatusFilter::Failed), ..none.clone() }, "d"),
+        (RegistrationFilter { status: Some(StatusFilter::Failed), ..none.clone() }, "d g"),
         (RegistrationFilter { status: Some(StatusFilter::Disabled), ..none.clone() }, "e"),
-        (RegistrationFilter { policy: Some(None), ..none.clone() }, "B"),
-        (RegistrationFilter { policy: Some(Some(ReprovisionPolicy::Never)), ..none.clone() }, "f"),
+        (RegistrationFilter { policy: Some(None), ..none.clone() }, "B f"),
+        (RegistrationFilter { policy: Some(Some(ReprovisionPolicy::Never)), ..none.clone() }, "g"),
         (RegistrationFilter { pinned: Some(true), ..none.clone() }, "c"),
-        (RegistrationFilter { pinned: Some(false), ..none.clone() }, "a B d e f"),
+        (RegistrationFilter { pinned: Some(false), ..none.clone() }, "a B d e f g"),
         (RegistrationFilter { hub: hub("h"), status: Some(StatusFilter::Assigned), ..none.clone() }, "a B"),
         (RegistrationFilter { hub: hub("h"), group: site("g"), policy: Some(None), ..none.clone() }, "B"),
     ] {
@@ -139,7 +143,7 @@ pub async fn registrations_are_filtered(store: Arc<dyn Store>) {
     assert_eq!(ids(&store, &RegistrationFilter { group: site("g"), ..none.clone() }, 9).await.join(" "), "a d");
     let status = |status| RegistrationFilter { status: Some(status), ..none.clone() };
     assert_eq!(ids(&store, &status(StatusFilter::Assigned), 9).await.join(" "), "c");
-    assert_eq!(ids(&store, &status(StatusFilter::Failed), 9).await.join(" "), "a d");
+    assert_eq!(ids(&store, &status(StatusFilter::Failed), 9).await.join(" "), "a d g");
     let rows = store.list_registrations(&status(StatusFilter::Assigning), &page(9)).await.unwrap().rows;
     assert_eq!(rows, [device(&store, "f").await]);
 }

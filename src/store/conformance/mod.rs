@@ -45,6 +45,8 @@ pub const CASES: &[(&str, Case)] = &[
     ("a used hub is not unlinked", |s| Box::pin(moves::used_hubs_stay(s))),
     ("unfinished devices are those with an open move", |s| Box::pin(moves::unfinished_devices(s))),
     ("deleted registrations leave their past", |s| Box::pin(moves::the_past_outlives_a_registration(s))),
+    ("a journal that has gone on is noticed", |s| Box::pin(moves::a_journal_that_has_gone_on_is_noticed(s))),
+    ("a record can name its own commit", |s| Box::pin(moves::a_record_can_name_the_order_of_its_own_commit(s))),
     ("records come back as they were written", |s| Box::pin(records::records_come_back(s))),
 ];
 

@@ -1,6 +1,7 @@
 //! Moves and their journals, and how hubs are used by them.
 
 use super::*;
+use crate::moves::machine::OWN_ORDER;
 
 pub async fn the_life_of_a_move(store: Arc<dyn Store>) {
     let generation = commit(&store, [open("Dev", assign_to("a"))]).await.unwrap();
@@ -142,4 +143,38 @@ pub async fn the_past_outlives_a_registration(store: Arc<dyn Store>) {
     assert_eq!(device(&store, "d").await.earlier, [Order(3), Order(9)]);
     commit(&store, [delete(1, Vec::new())]).await.unwrap();
     assert_eq!(device(&store, "d").await, DeviceFile::default());
+}
+
+pub async fn a_journal_that_has_gone_on_is_noticed(store: Arc<dyn Store>) {
+    let expect = async |seen: &[(Order, Order)]| {
+        let expect = Expect::Journal { registration: reg_id("DEV"), seen: seen.to_vec() };
+        store.commit(expecting([expect], Commit::default())).await
+    };
+    let gone_on = Err(CommitFault::Unexpected(Unexpected::Journal { id: reg_id("dev") }));
+    assert_eq!(expect(&[]).await, Ok(Order(1)));
+    let first = commit(&store, [open("dev", assign_to("a"))]).await.unwrap();
+    let second = commit(&store, [open("dev", assign_to("b")), line("dev", first, aborted())]).await.unwrap();
+    commit(&store, [open("other", assign_to("b"))]).await.unwrap();
+    for (seen, holds) in [
+        (vec![(first, second), (second, second)], true),
+        (vec![(second, second), (first, second)], false),
+        (vec![(first, first), (second, second)], false),
+        (vec![(first, second)], false),
+        (vec![], false),
+    ] {
+        let outcome = expect(&seen).await;
+        assert!(if holds { outcome.is_ok() } else { outcome == gone_on }, "{seen:?}: {outcome:?}");
+    }
+    commit(&store, [Change::CloseMove { generation: first }]).await.unwrap();
+    expect(&[(second, second)]).await.unwrap();
+}
+
+pub async fn a_record_can_name_the_order_of_its_own_commit(store: Arc<dyn Store>) {
+    let past = || vec![Order(7), OWN_ORDER];
+    let made =
+        commit(&store, [put_registration(Registration { past: past(), ..registration("d", None) })]).await.unwrap();
+    assert_eq!(device(&store, "d").await.registration.unwrap().past, [Order(7), made]);
+    let delete = Change::DeleteRegistration { id: reg_id("d"), version: Version(1), past: past() };
+    let gone = commit(&store, [delete]).await.unwrap();
+    assert_eq!(device(&store, "d").await.earlier, [Order(7), gone]);
 }

@@ -34,8 +34,15 @@ pub async fn records_come_back(store: Arc<dyn Store>) {
         assert_eq!(*found, Enrollment { version: Version(1), ..made });
     }
     for (id, state) in [("a", HubState::Draining), ("b", HubState::Retired)] {
-        let made =
-            Hub { state, location: None, capacity: None, calls_per_second: Some(5), taken_down: true, ..hub(id) };
+        let made = Hub {
+            state,
+            location: None,
+            capacity: None,
+            calls_per_second: Some(5),
+            taken_down: true,
+            incarnation: Some(Incarnation(7)),
+            ..hub(id)
+        };
         commit(&store, [put_hub(made.clone())]).await.unwrap();
         assert_eq!(store.load_hub(&made.id).await.unwrap(), Some(Hub { version: Version(1), ..made }));
     }
@@ -77,6 +84,7 @@ pub async fn records_come_back(store: Arc<dyn Store>) {
             request_id: RequestId::parse("q").ok(),
             payload: Some("{}".to_owned()),
             pin: Some(pin("a")),
+            planted: state(),
             policy: Some(ReprovisionPolicy::Reset),
             unreachable: UnreachableRule::Wait { deadline: std::time::Duration::from_nanos(1_000_000_001) },
             ..intent(&id, plan)
@@ -93,6 +101,7 @@ pub async fn records_come_back(store: Arc<dyn Store>) {
             JournalRecord::StepDone { effect: Effect::UpdateCredential, state: None },
             JournalRecord::Pivoted { data_source: None },
             aborted(),
+            JournalRecord::Aborted { reason: Reason::Internal, message: String::new(), spare_current: true },
             JournalRecord::Collected { hub: b.clone(), state: state() },
             JournalRecord::Settled { effect: Effect::ReplaceTwin, hub: a.clone(), state: state() },
             settled(Effect::Activate, &b),

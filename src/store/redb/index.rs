@@ -84,16 +84,25 @@ impl Index {
         self.by_device.get(folded).into_iter().flatten().copied().collect()
     }
 
-    /// The devices with an operation under way whose folded id is after `after`.
-    pub fn under_way(&self, after: Option<&str>) -> BTreeSet<String> {
+    /// The devices that their open moves may list under another status than their record, or without one, whose folded id
+    /// is after `after`.
+    pub fn unsettled(&self, after: Option<&str>) -> BTreeSet<String> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.by_device
             .range::<str, _>((start, Bound::Unbounded))
             .filter(|(_, generations)| {
-                generations.iter().filter_map(|generation| self.moves.get(generation)).any(OpenMove::is_under_way)
+                let mut moves = generations.iter().filter_map(|generation| self.moves.get(generation));
+                moves.any(|open| open.is_under_way() || open.is_refused())
             })
             .map(|(folded, _)| folded.clone())
             .collect()
+    }
+
+    /// The open moves of a device and the order of the last line of each, oldest first.
+    pub fn seen(&self, folded: &str) -> Vec<(Order, Order)> {
+        let generations = self.by_device.get(folded).into_iter().flatten();
+        let moves = generations.filter_map(|generation| self.moves.get(generation));
+        moves.map(|open| (open.generation, open.last)).collect()
     }
 
     /// The devices with an open move, by id.

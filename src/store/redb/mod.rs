@@ -143,13 +143,13 @@ impl Shared {
     ) -> Result<Page<DeviceFile>, StoreFault> {
         let after = Listing::Registrations(filter).position(request)?.map(listing::id_position).transpose()?;
         let scan = RegistrationScan { filter, after, size: listing::page_size(request) };
-        let (snapshot, under_way, index) = {
+        let (snapshot, unsettled, index) = {
             let live = self.live();
-            let under_way =
-                if scan.looks_under_way() { live.index.under_way(scan.after.as_deref()) } else { Default::default() };
-            (live.snapshot.clone(), under_way, live.index.clone())
+            let unsettled =
+                if scan.looks_at_moves() { live.index.unsettled(scan.after.as_deref()) } else { Default::default() };
+            (live.snapshot.clone(), unsettled, live.index.clone())
         };
-        scan.page(&*snapshot, under_way, &|folded| index.generations(folded))
+        scan.page(&*snapshot, unsettled, &|folded| index.generations(folded))
     }
 }
 

@@ -221,8 +221,8 @@ impl Snapshot for ReadTransaction {
     }
 }
 
-/// The candidates of a listing of registrations: ids under an index, and devices with an operation under way, which may
-/// have no record yet. Each is looked at once, in order; the filter decides.
+/// The candidates of a listing of registrations: ids under an index, and devices whose open moves say more than their
+/// record, which may not be there yet. Each is looked at once, in order; the filter decides.
 pub(super) struct RegistrationScan<'a> {
     pub filter: &'a RegistrationFilter,
     pub after: Option<String>,
@@ -241,19 +241,19 @@ impl RegistrationScan<'_> {
         }
     }
 
-    /// Whether a device that the source does not have may be admitted: not where only a record can be.
-    pub fn looks_under_way(&self) -> bool {
-        let assigning = match self.filter.status {
-            None | Some(StatusFilter::Assigning) => true,
-            Some(StatusFilter::Assigned | StatusFilter::Failed | StatusFilter::Disabled) => false,
+    /// Whether a device that the source does not have may be admitted: not where only its record counts.
+    pub fn looks_at_moves(&self) -> bool {
+        let by_moves = match self.filter.status {
+            None | Some(StatusFilter::Assigning | StatusFilter::Failed) => true,
+            Some(StatusFilter::Assigned | StatusFilter::Disabled) => false,
         };
-        assigning && self.filter.hub.is_none()
+        by_moves && self.filter.hub.is_none()
     }
 
     pub fn page(
         self,
         snapshot: &impl Snapshot,
-        under_way: BTreeSet<String>,
+        unsettled: BTreeSet<String>,
         generations: &dyn Fn(&str) -> Vec<Order>,
     ) -> Result<Page<DeviceFile>, StoreFault> {
         let (table, prefix) = self.source();
@@ -265,7 +265,7 @@ impl RegistrationScan<'_> {
             }
             Ok::<_, StoreFault>(rows.len() <= self.size)
         };
-        let mut waiting = under_way.into_iter().peekable();
+        let mut waiting = unsettled.into_iter().peekable();
         let mut full = false;
         snapshot.scan(table, &prefix, self.after.as_deref().map(str::as_bytes), |key, _| {
             let folded = key.get(prefix.len()..).and_then(|folded| std::str::from_utf8(folded).ok());

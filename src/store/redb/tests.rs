@@ -363,15 +363,17 @@ fn step() -> impl Strategy<Value = Commit> {
         2 => Plan::Refresh { at: hub_id(from) },
         _ => Plan::Release { from: Some(hub_id(from)) },
     });
-    let record = (hub_name(), 0..4).prop_map(|(hub, which)| match which {
+    let record = (hub_name(), 0..5).prop_map(|(hub, which)| match which {
         0 => pivoted(),
         1 => aborted(),
+        4 => stuck(Effect::Activate, &hub_id(hub)),
         2 => settled(Effect::Activate, &hub_id(hub)),
         _ => dropped(Effect::Activate, &hub_id(hub)),
     });
     let registration = (id(), prop::option::of(hub_name()), id(), version(), any::<bool>(), any::<bool>()).prop_map(
         |(id, home, device, version, grouped, failing)| {
-            let mut made = Registration { version, device_id: device.parse().unwrap(), ..registration(id, home) };
+            let past = vec![Order(1), crate::moves::machine::OWN_ORDER];
+            let mut made = Registration { version, past, device_id: device.parse().unwrap(), ..registration(id, home) };
             if grouped {
                 made.enrollment = group_id("g");
                 made.policy = Some(ReprovisionPolicy::Never);
@@ -402,6 +404,8 @@ fn step() -> impl Strategy<Value = Commit> {
             .prop_map(|(hub, capacity)| Expect::HubTakes { hub: hub_id(hub), capacity }),
         hub_name().prop_map(|hub| Expect::HubUnused { hub: hub_id(hub) }),
         (id(), version()).prop_map(|(id, version)| Expect::Enrollment { id: group_id(id), version }),
+        (id(), prop::collection::vec((order(), order()), 0..2))
+            .prop_map(|(id, seen)| Expect::Journal { registration: reg_id(id), seen }),
     ];
     let entry = (id(), 0_u128..6).prop_map(|(id, tracking)| AuditEntry {
         tracking: Some(TrackingId(tracking)).filter(|_| tracking < 3),

@@ -23,7 +23,7 @@ use crate::domain::{AuditEntry, Enrollment, EnrollmentId, Hub, HubId, Order, Reg
 use crate::moves::{JournalLine, JournalRecord};
 use crate::store::listing::audit_position_bytes;
 use crate::store::open_move::OpenMove;
-use crate::store::shape::{check_shape, expect_existing, not_written};
+use crate::store::shape::{check_shape, expect_existing, named, not_written};
 use crate::store::{Change, Commit, CommitFault, Expect, HubUse, StoreFault, Unexpected};
 
 /// Entries that a commit removes beyond those it adds, when there are more than are kept: trimming is spread over commits.
@@ -255,6 +255,10 @@ impl Draft<'_, '_> {
                     Err(Unexpected::HubInUse { hub: hub.clone(), homes, moves }.into())
                 }
             },
+            Expect::Journal { registration, seen } => {
+                let fault = || Unexpected::Journal { id: registration.clone() };
+                if self.index.seen(&registration.folded()) == *seen { Ok(()) } else { Err(fault().into()) }
+            }
         }
     }
 
@@ -287,16 +291,17 @@ impl Draft<'_, '_> {
                 self.rehome(before.as_ref(), None);
                 let key = id.folded().into_bytes();
                 self.set(Table::Registrations, key.clone(), None);
+                let past = named(past, self.order);
                 if past.is_empty() {
                     self.set(Table::Earlier, key, None);
                     Ok(())
                 } else {
-                    self.store(Table::Earlier, key, past)
+                    self.store(Table::Earlier, key, &past)
                 }
             }
             Change::Journal { registration, generation, at, record } => {
-                let open = self.journal(registration, *generation, record)?;
                 let line = JournalLine { order: self.order, at: *at, record: record.clone() };
+                let open = self.journal(registration, *generation, &line)?;
                 self.store(Table::Journal, journal_key(open.generation, self.order), &line)?;
                 self.changes.push(IndexChange::Move(open));
                 Ok(())
@@ -336,7 +341,8 @@ impl Draft<'_, '_> {
             let owner = found.ok_or_else(|| not_written("a device id leads to no registration"))?.id;
             return Err(Unexpected::DeviceIdTaken { device: put.device_id.clone(), owner }.into());
         }
-        let registration = Registration { version: put.version.next(), ..put.clone() };
+        let past = named(&put.past, self.order);
+        let registration = Registration { version: put.version.next(), past, ..put.clone() };
         self.reindex(&before.as_ref().map(registration_rows).unwrap_or_default(), &registration_rows(&registration));
         self.rehome(before.as_ref(), Some(&registration));
         self.store(Table::Registrations, key, &registration)
@@ -347,19 +353,19 @@ impl Draft<'_, '_> {
         &mut self,
         registration: &RegistrationId,
         generation: Option<Order>,
-        record: &JournalRecord,
+        line: &JournalLine,
     ) -> Result<OpenMove, CommitFault> {
-        match (generation, record) {
+        match (generation, &line.record) {
             (None, JournalRecord::Intent(intent)) => {
                 self.set(Table::OpenMoves, generation_key(self.order), Some(Vec::new()));
                 Ok(OpenMove::begin(self.order, intent))
             }
-            (Some(generation), record) => {
+            (Some(generation), _) => {
                 let mut open = self.open_move(generation)?;
                 if open.registration != *registration {
                     return Err(not_written(format!("move {generation} is of another registration")));
                 }
-                open.note(record);
+                open.note(line);
                 Ok(open)
             }
             (

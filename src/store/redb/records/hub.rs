@@ -1,7 +1,7 @@
 //! Hubs in the file.
 
 use super::{Decoded, Stored, fault, form, hub_id, text};
-use crate::domain::{Geo, Hub, Timestamp, Version};
+use crate::domain::{Geo, Hub, Incarnation, Timestamp, Version};
 
 impl Stored for Hub {
     const WHAT: &'static str = "hub";
@@ -18,6 +18,7 @@ impl Stored for Hub {
             weight: self.weight,
             capacity: self.capacity,
             calls_per_second: self.calls_per_second,
+            incarnation: self.incarnation.map(|it| it.0),
             taken_down: self.taken_down,
             created_at: self.created_at.0,
             updated_at: self.updated_at.0,
@@ -39,6 +40,7 @@ impl Stored for Hub {
             weight: record.weight,
             capacity: record.capacity,
             calls_per_second: record.calls_per_second,
+            incarnation: record.incarnation.map(Incarnation),
             taken_down: record.taken_down,
             created_at: Timestamp(record.created_at),
             updated_at: Timestamp(record.updated_at),

@@ -57,6 +57,7 @@ impl From<&Intent> for form::Intent {
             sub_status: (&intent.sub_status).into(),
             credential: (&intent.credential).into(),
             initial: (&intent.initial).into(),
+            planted: state_form(&intent.planted),
             unreachable: (&intent.unreachable).into(),
             allow_late_writes: intent.allow_late_writes,
             payload: intent.payload.clone(),
@@ -83,6 +84,7 @@ impl TryFrom<form::Intent> for Intent {
             sub_status: record.sub_status.into(),
             credential: record.credential.into(),
             initial: record.initial.try_into()?,
+            planted: state_back(record.planted)?,
             unreachable: record.unreachable.into(),
             allow_late_writes: record.allow_late_writes,
             payload: record.payload,
@@ -142,9 +144,11 @@ impl From<&JournalRecord> for form::JournalRecord {
             JournalRecord::Pivoted { data_source } => {
                 form::JournalRecord::Pivoted { data_source: data_source.map(Into::into) }
             }
-            JournalRecord::Aborted { reason, message } => {
-                form::JournalRecord::Aborted { reason: reason.as_str().to_owned(), message: message.clone() }
-            }
+            JournalRecord::Aborted { reason, message, spare_current } => form::JournalRecord::Aborted {
+                reason: reason.as_str().to_owned(),
+                message: message.clone(),
+                spare_current: *spare_current,
+            },
             JournalRecord::Collected { hub, state } => {
                 form::JournalRecord::Collected { hub: text(hub), state: state_form(state) }
             }
@@ -173,8 +177,8 @@ impl TryFrom<form::JournalRecord> for JournalRecord {
             form::JournalRecord::Pivoted { data_source } => {
                 JournalRecord::Pivoted { data_source: data_source.map(Into::into) }
             }
-            form::JournalRecord::Aborted { reason: word, message } => {
-                JournalRecord::Aborted { reason: reason(&word)?, message }
+            form::JournalRecord::Aborted { reason: word, message, spare_current } => {
+                JournalRecord::Aborted { reason: reason(&word)?, message, spare_current }
             }
             form::JournalRecord::Collected { hub, state } => {
                 JournalRecord::Collected { hub: hub_id(&hub)?, state: state_back(state)? }

@@ -1,0 +1,89 @@
+//! What a device's actor does with each message: hands it to the core, which decides and commits.
+
+use actix::{AtomicResponse, Context, Handler};
+
+use super::super::messages::{Allocated, Describe, Register, Release, Report, Reprovision, StepFinished, Unpin, Wake};
+use super::DeviceActor;
+use super::core::{Asker, Request};
+
+impl Handler<Register> for DeviceActor {
+    type Result = AtomicResponse<Self, ()>;
+
+    fn handle(&mut self, message: Register, _: &mut Context<Self>) -> Self::Result {
+        let Register { verified, enrollment, facts, request_id, reply } = message;
+        let updates = self.updates.subscribe();
+        let request = Request::of_device(verified, enrollment, facts, request_id);
+        self.atomically(|core| core.register(request, Asker { reply, updates }))
+    }
+}
+
+impl Handler<Reprovision> for DeviceActor {
+    type Result = AtomicResponse<Self, ()>;
+
+    fn handle(&mut self, message: Reprovision, _: &mut Context<Self>) -> Self::Result {
+        let Reprovision { enrollment, to, by, request_id, reply } = message;
+        let updates = self.updates.subscribe();
+        self.atomically(|core| core.reprovision(enrollment, to, by, request_id, Asker { reply, updates }))
+    }
+}
+
+impl Handler<Release> for DeviceActor {
+    type Result = AtomicResponse<Self, ()>;
+
+    fn handle(&mut self, Release { by, why, reply }: Release, _: &mut Context<Self>) -> Self::Result {
+        let updates = self.updates.subscribe();
+        self.atomically(|core| core.release(by, why, Asker { reply, updates }))
+    }
+}
+
+impl Handler<Unpin> for DeviceActor {
+    type Result = AtomicResponse<Self, ()>;
+
+    fn handle(&mut self, Unpin { by, reply }: Unpin, _: &mut Context<Self>) -> Self::Result {
+        let updates = self.updates.subscribe();
+        self.atomically(|core| core.unpin(by, Asker { reply, updates }))
+    }
+}
+
+impl Handler<Describe> for DeviceActor {
+    type Result = AtomicResponse<Self, ()>;
+
+    fn handle(&mut self, Describe { reply }: Describe, _: &mut Context<Self>) -> Self::Result {
+        let updates = self.updates.subscribe();
+        self.atomically(|core| async move {
+            let report = Report { standing: core.standing(), tries: core.tries(), updates };
+            // Whoever asked may have given up.
+            let _ = reply.send(report);
+            (core, Default::default())
+        })
+    }
+}
+
+impl Handler<Allocated> for DeviceActor {
+    type Result = AtomicResponse<Self, ()>;
+
+    fn handle(&mut self, Allocated { outcome }: Allocated, _: &mut Context<Self>) -> Self::Result {
+        self.atomically(|core| core.allocated(outcome))
+    }
+}
+
+impl Handler<StepFinished> for DeviceActor {
+    type Result = AtomicResponse<Self, ()>;
+
+    fn handle(&mut self, StepFinished { key, outcome }: StepFinished, _: &mut Context<Self>) -> Self::Result {
+        self.atomically(|core| core.finished(key, outcome))
+    }
+}
+
+impl Handler<Wake> for DeviceActor {
+    type Result = AtomicResponse<Self, ()>;
+
+    fn handle(&mut self, _: Wake, _: &mut Context<Self>) -> Self::Result {
+        // A nudge is not a use: it must not keep an idle device awake.
+        let used_at = self.used_at;
+        self.wakes_at = None;
+        let response = self.atomically(|core| core.woken());
+        self.used_at = used_at;
+        response
+    }
+}

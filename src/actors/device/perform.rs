@@ -1,0 +1,77 @@
+//! Starting what a handler decided: calls to hubs, questions to the webhook, timers. All come back as messages.
+
+use actix::{AsyncContext, Context};
+use tokio::sync::oneshot;
+use tracing::Instrument;
+
+use crate::domain::{CallFault, CallOutcome, HubCall, OperationId, Timestamp};
+use crate::moves::CallKey;
+use crate::telemetry;
+
+use super::super::messages::{Allocated, Perform, StepFinished, Wake};
+use super::DeviceActor;
+use super::core::After;
+
+impl DeviceActor {
+    pub(super) fn perform(&mut self, after: After, ctx: &mut Context<Self>) {
+        for (key, call, operation) in after.calls {
+            self.call(key, call, operation, ctx);
+        }
+        if let Some(question) = after.question {
+            let (allocator, this) = (self.surroundings.allocator.clone(), ctx.address());
+            actix_rt::spawn(async move {
+                let outcome = allocator.ask(*question).await;
+                // An actor that stopped meanwhile has dropped its askers, who ask again.
+                let _ = this.send(Allocated { outcome }).await;
+            });
+        }
+        if let Some(at) = after.wake_at {
+            self.wake_at(at, ctx);
+        }
+    }
+
+    fn call(&self, key: CallKey, call: HubCall, operation: OperationId, ctx: &mut Context<Self>) {
+        let (hub, this) = (self.surroundings.fleet.actor(&key.hub), ctx.address());
+        let span = telemetry::registration_span(&self.id, Some(&operation));
+        let hub_span = span.clone();
+        let made = async move {
+            let outcome = match hub {
+                Some(hub) => {
+                    let (reply, answer) = oneshot::channel();
+                    match hub.try_send(Perform { call, span: hub_span, reply }) {
+                        Ok(()) => answer.await.unwrap_or_else(|_| unknown("the hub's actor ended")),
+                        Err(_) => unavailable("too many calls wait for it"),
+                    }
+                }
+                None => unavailable("it is not linked"),
+            };
+            // Where the actor has stopped, its successor makes the call again with the same order.
+            let _ = this.send(StepFinished { key, outcome }).await;
+        };
+        actix_rt::spawn(made.instrument(span));
+    }
+
+    /// Sets a timer, unless an earlier one is set.
+    pub(super) fn wake_at(&mut self, at: Timestamp, ctx: &mut Context<Self>) {
+        if self.wakes_at.is_some_and(|set| set <= at) {
+            return;
+        }
+        self.wakes_at = Some(at);
+        let (timer, this) = (self.surroundings.clock.sleep_until(at), ctx.address().downgrade());
+        actix_rt::spawn(async move {
+            timer.await;
+            if let Some(this) = this.upgrade() {
+                // A device with a full mailbox is awake anyway.
+                let _ = this.try_send(Wake);
+            }
+        });
+    }
+}
+
+fn unavailable(why: &str) -> CallOutcome {
+    Err(CallFault::Unavailable(why.to_owned()))
+}
+
+fn unknown(why: &str) -> CallOutcome {
+    Err(CallFault::Unknown(why.to_owned()))
+}

@@ -1,0 +1,138 @@
+//! The linked hubs as every actor sees them: records, health, occupancy and how to reach them.
+//!
+//! A board that hub actors write their health on and device actors read a snapshot from. Occupancy is refreshed at most
+//! once a second, which is enough for choosing; that a hub is not overfilled is the store's check at the commit.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use actix::Addr;
+
+use crate::domain::{Hub, HubId, Timestamp};
+use crate::hubs::{HubConnector, TwinHost};
+use crate::policy::HubView;
+use crate::store::HubUse;
+
+use super::hub::HubActor;
+
+/// One hub's place on the board.
+#[derive(Debug, Clone)]
+pub struct Berth {
+    pub hub: Hub,
+    pub actor: Addr<HubActor>,
+    pub connector: Arc<dyn HubConnector>,
+    /// The circuit to it is closed.
+    pub reachable: bool,
+    pub used: HubUse,
+}
+
+impl Berth {
+    /// The twins it serves, while it is up.
+    pub fn twins(&self) -> Option<Arc<dyn TwinHost>> {
+        if self.hub.taken_down { None } else { self.connector.twins() }
+    }
+}
+
+/// The board.
+#[derive(Debug, Default)]
+pub struct Fleet {
+    board: RwLock<Board>,
+}
+
+#[derive(Debug, Default)]
+struct Board {
+    berths: BTreeMap<HubId, Berth>,
+    views: Arc<Vec<HubView>>,
+    counted_at: Option<Timestamp>,
+}
+
+impl Fleet {
+    /// Every linked hub, for choosing among them.
+    pub fn views(&self) -> Arc<Vec<HubView>> {
+        self.read().views.clone()
+    }
+
+    pub fn berth(&self, hub: &HubId) -> Option<Berth> {
+        self.read().berths.get(hub).cloned()
+    }
+
+    pub fn actor(&self, hub: &HubId) -> Option<Addr<HubActor>> {
+        self.read().berths.get(hub).map(|berth| berth.actor.clone())
+    }
+
+    pub fn is_linked(&self, hub: &HubId) -> bool {
+        self.read().berths.contains_key(hub)
+    }
+
+    pub fn berths(&self) -> Vec<Berth> {
+        self.read().berths.values().cloned().collect()
+    }
+
+    pub(super) fn put(&self, berth: Berth) {
+        self.change(|board| {
+            board.berths.insert(berth.hub.id.clone(), berth);
+        });
+    }
+
+    pub(super) fn remove(&self, hub: &HubId) -> Option<Berth> {
+        let mut removed = None;
+        self.change(|board| removed = board.berths.remove(hub));
+        removed
+    }
+
+    pub(super) fn set_record(&self, hub: Hub) {
+        self.change(|board| {
+            if let Some(berth) = board.berths.get_mut(&hub.id) {
+                berth.hub = hub;
+            }
+        });
+    }
+
+    pub(super) fn set_reachable(&self, hub: &HubId, reachable: bool) {
+        self.change(|board| {
+            if let Some(berth) = board.berths.get_mut(hub) {
+                berth.reachable = reachable;
+            }
+        });
+    }
+
+    /// Whether occupancy was counted longer than a second ago (or never, or the clock went back).
+    pub(super) fn is_count_old(&self, now: Timestamp) -> bool {
+        self.read().counted_at.is_none_or(|at| now < at || now.0 - at.0 >= 1000)
+    }
+
+    /// A commit found a hub fuller than the board says: count again before the next choice.
+    pub(super) fn expire_counts(&self) {
+        self.write().counted_at = None;
+    }
+
+    pub(super) fn set_counts(&self, counts: impl IntoIterator<Item = (HubId, HubUse)>, now: Timestamp) {
+        self.change(|board| {
+            for (hub, used) in counts {
+                if let Some(berth) = board.berths.get_mut(&hub) {
+                    berth.used = used;
+                }
+            }
+            board.counted_at = Some(now);
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Board)) {
+        let mut board = self.write();
+        change(&mut board);
+        let views = board.berths.values().map(|berth| HubView {
+            hub: berth.hub.clone(),
+            occupied: berth.used.homes.saturating_add(berth.used.arriving),
+            reachable: berth.reachable,
+        });
+        board.views = Arc::new(views.collect());
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Board> {
+        self.board.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Board> {
+        self.board.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

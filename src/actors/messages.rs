@@ -1,0 +1,175 @@
+//! What actors say to each other. Messages own their data and hold domain types only.
+//!
+//! | message | kind | reply | who sends it | may it wait |
+//! | --- | --- | --- | --- | --- |
+//! | [`Register`] | request | [`Accepted`] or [`Refused`] | service, through the directory | for one commit, or for the allocation webhook |
+//! | [`Reprovision`] | request | as above | service | as above |
+//! | [`Release`] | request | as above | service | for two commits |
+//! | [`Unpin`] | request | as above | service | for one commit |
+//! | [`Describe`] | request | [`Report`] | service | no |
+//! | [`Allocated`] | fact | – | the device's own question to the webhook | – |
+//! | [`StepFinished`] | fact | – | the device's own call to a hub | – |
+//! | [`Wake`] | nudge | – | timers, the directory | – |
+//! | [`Perform`] | request | `CallOutcome` | a device | for its slot in the hub's rate, and for the hub |
+//! | [`HubChanged`] | fact | – | the directory | – |
+//! | [`Probed`] | fact | – | the hub's own probe | – |
+//!
+//! A reply travels in the request as a one-shot sender: an actor that stops or panics drops it, and the directory takes
+//! the device up again from the store and asks once more. Nothing is lost by it, since whatever was committed is found
+//! by the second try.
+
+use std::fmt;
+use std::sync::Arc;
+
+use actix::Message;
+use tokio::sync::{oneshot, watch};
+
+use crate::allocators::{AllocationAnswer, AllocatorFault};
+use crate::attestation::Verified;
+use crate::domain::{CallOutcome, ClientFacts, Enrollment, Fault, Hub, HubCall, HubId, RequestId, Timestamp};
+use crate::moves::{CallKey, Standing, Tries};
+
+/// Where a reply goes.
+pub type Reply<T> = oneshot::Sender<T>;
+
+/// How a device stands, as it changes. `None` once its registration is gone.
+pub type Updates = watch::Receiver<Option<Standing>>;
+
+/// The answer to a request that was taken.
+#[derive(Debug, Clone)]
+pub struct Accepted {
+    pub standing: Option<Standing>,
+    /// One sentence: what was decided and why.
+    pub why: String,
+    pub updates: Updates,
+}
+
+/// Why a request was not taken. Nothing was changed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Refused {
+    /// The enrollment changed since the evidence was judged: judge again.
+    Rejudge,
+    Fault(Fault),
+}
+
+impl From<Fault> for Refused {
+    fn from(fault: Fault) -> Self {
+        Refused::Fault(fault)
+    }
+}
+
+pub type Answer = Result<Accepted, Refused>;
+
+/// A device registers, and has proven itself.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Register {
+    pub verified: Verified,
+    /// The enrollment that the evidence was judged by.
+    pub enrollment: Arc<Enrollment>,
+    pub facts: ClientFacts,
+    pub request_id: Option<RequestId>,
+    pub reply: Reply<Answer>,
+}
+
+/// An operator wants the decision now, without waiting for the device.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Reprovision {
+    pub enrollment: Arc<Enrollment>,
+    /// Pin the device to this hub and move it there.
+    pub to: Option<PinTo>,
+    pub by: String,
+    pub request_id: Option<RequestId>,
+    pub reply: Reply<Answer>,
+}
+
+/// A pin that an operator asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PinTo {
+    pub hub: HubId,
+    pub reason: String,
+    pub expires_at: Option<Timestamp>,
+}
+
+/// End the registration and take the device out of its hubs.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Release {
+    pub by: String,
+    pub why: String,
+    pub reply: Reply<Answer>,
+}
+
+/// Lift the pin.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Unpin {
+    pub by: String,
+    pub reply: Reply<Answer>,
+}
+
+/// How the device stands and how its calls fare.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Describe {
+    pub reply: Reply<Report>,
+}
+
+/// The reply to [`Describe`].
+#[derive(Debug, Clone)]
+pub struct Report {
+    pub standing: Option<Standing>,
+    pub tries: Vec<(CallKey, Tries)>,
+    pub updates: Updates,
+}
+
+/// The webhook has answered, or will not.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Allocated {
+    pub outcome: Result<AllocationAnswer, AllocatorFault>,
+}
+
+/// A call to a hub has ended.
+#[derive(Message, Debug, Clone)]
+#[rtype(result = "()")]
+pub struct StepFinished {
+    pub key: CallKey,
+    pub outcome: CallOutcome,
+}
+
+/// Look whether something is due.
+#[derive(Message, Debug, Clone, Copy)]
+#[rtype(result = "()")]
+pub struct Wake;
+
+/// Make one call to the hub.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Perform {
+    pub call: HubCall,
+    /// Names the registration and operation in every line that is logged on the way.
+    pub span: tracing::Span,
+    pub reply: Reply<CallOutcome>,
+}
+
+/// The hub's record has changed.
+#[derive(Message, Debug, Clone)]
+#[rtype(result = "()")]
+pub struct HubChanged {
+    pub hub: Hub,
+}
+
+/// The hub was asked whether it is there.
+#[derive(Message, Debug, Clone, Copy)]
+#[rtype(result = "()")]
+pub struct Probed {
+    pub answered: bool,
+}
+
+impl fmt::Debug for Perform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Perform").field(&self.call.effect.as_str()).field(&self.call.device).finish()
+    }
+}

@@ -1,0 +1,18 @@
+//! Actors: one per device and one per hub. They serialise and perform; what to do is decided by `policy` and `moves`.
+//!
+//! actix lives in this room and nowhere else: the rest of the service sees [`Directory`], whose methods are plain futures.
+//! Asks go one way, service → device → hub; what comes back up are facts.
+
+mod arbiters;
+mod device;
+mod directory;
+mod fleet;
+mod hub;
+mod messages;
+#[cfg(test)]
+mod tests;
+
+pub use device::Surroundings;
+pub use directory::{Config, Directory};
+pub use fleet::{Berth, Fleet};
+pub use messages::{Accepted, PinTo, Refused, Report, Updates};

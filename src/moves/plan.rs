@@ -1,0 +1,135 @@
+//! Every plan as a list of steps: what each does, where, how it is taken back, and where the pivot stands.
+//!
+//! Steps before the pivot run one after the other; each is committed before the next begins, and the last one's commit is
+//! the pivot. A failure there unwinds: the undo of every step that may have begun is owed. What stands after the pivot is
+//! owed at once, in any order, until it is done: from there work only goes forward. A plan without steps before the pivot
+//! pivots with its intent.
+
+use crate::domain::HubId;
+
+use super::journal::{Effect, Plan};
+
+/// Which of a plan's hubs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// Where the device lives when the move starts (in place: the only hub).
+    From,
+    /// Where it will live.
+    To,
+}
+
+/// How a step before the pivot is taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Undo {
+    Call(Effect),
+    /// Nothing needs taking back, and why.
+    Nothing(&'static str),
+}
+
+/// A step before the pivot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    pub effect: Effect,
+    pub side: Side,
+    pub undo: Undo,
+}
+
+/// What is owed to a hub after the pivot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Duty {
+    pub effect: Effect,
+    pub side: Side,
+    /// Whether the device is told *assigned* only once this is done.
+    pub awaited: bool,
+}
+
+/// A plan's steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Steps {
+    pub before: &'static [Step],
+    pub after: &'static [Duty],
+}
+
+const SEAL: Step = Step { effect: Effect::Seal, side: Side::From, undo: Undo::Call(Effect::Unseal) };
+const CREATE: Step = Step { effect: Effect::Create, side: Side::To, undo: Undo::Call(Effect::Delete) };
+const WITHHOLD: Step = Step { effect: Effect::Withhold, side: Side::From, undo: Undo::Call(Effect::Activate) };
+const CREDENTIAL: Step = Step {
+    effect: Effect::UpdateCredential,
+    side: Side::From,
+    undo: Undo::Nothing(
+        "the device proved the new credential; which one the hub holds is recorded as unknown and written again by the next registration",
+    ),
+};
+const ACTIVATE: Duty = Duty { effect: Effect::Activate, side: Side::To, awaited: true };
+// A plain delete: the sealed state was committed before the pivot, and nothing can have been written since.
+const DELETE_OLD: Duty = Duty { effect: Effect::Delete, side: Side::From, awaited: false };
+const COLLECT_OLD: Duty = Duty { effect: Effect::Collect, side: Side::From, awaited: false };
+const REPLACE_TWIN: Duty = Duty { effect: Effect::ReplaceTwin, side: Side::From, awaited: true };
+
+impl Plan {
+    /// The steps, whole.
+    pub fn steps(&self) -> Steps {
+        match self {
+            Plan::Assign { .. } => Steps { before: &[CREATE], after: &[ACTIVATE] },
+            Plan::Relocate { .. } => Steps { before: &[SEAL, CREATE], after: &[ACTIVATE, DELETE_OLD] },
+            Plan::Replant { .. } => Steps { before: &[WITHHOLD, CREATE], after: &[ACTIVATE, DELETE_OLD] },
+            // The old hub is unlinked: nobody can be asked to clean up there.
+            Plan::Rehouse { .. } => Steps { before: &[CREATE], after: &[ACTIVATE] },
+            Plan::ResetInPlace { credential: true, .. } => Steps { before: &[CREDENTIAL], after: &[REPLACE_TWIN] },
+            Plan::ResetInPlace { credential: false, .. } => Steps { before: &[], after: &[REPLACE_TWIN] },
+            Plan::Refresh { .. } => Steps { before: &[CREDENTIAL], after: &[] },
+            Plan::Release { from: Some(_) } => Steps { before: &[], after: &[COLLECT_OLD] },
+            Plan::Release { from: None } => Steps { before: &[], after: &[] },
+        }
+    }
+
+    /// The hub on one side, where the plan has one.
+    pub fn hub(&self, side: Side) -> Option<&HubId> {
+        match (self, side) {
+            (Plan::Assign { .. }, Side::From) | (Plan::Release { .. }, Side::To) => None,
+            (Plan::Assign { to }, Side::To) => Some(to),
+            (Plan::Relocate { from, .. } | Plan::Replant { from, .. } | Plan::Rehouse { from, .. }, Side::From) => {
+                Some(from)
+            }
+            (Plan::Relocate { to, .. } | Plan::Replant { to, .. } | Plan::Rehouse { to, .. }, Side::To) => Some(to),
+            (Plan::ResetInPlace { at, .. } | Plan::Refresh { at }, Side::From | Side::To) => Some(at),
+            (Plan::Release { from }, Side::From) => from.as_ref(),
+        }
+    }
+
+    /// The hub that a place is taken at: where the device does not live yet.
+    pub fn arrives_at(&self) -> Option<&HubId> {
+        match self {
+            Plan::Assign { to } | Plan::Relocate { to, .. } | Plan::Replant { to, .. } | Plan::Rehouse { to, .. } => {
+                Some(to)
+            }
+            Plan::ResetInPlace { .. } | Plan::Refresh { .. } | Plan::Release { .. } => None,
+        }
+    }
+
+    /// Whether the move stays in the device's history once it is done.
+    pub fn is_remembered(&self) -> bool {
+        match self {
+            Plan::Assign { .. }
+            | Plan::Relocate { .. }
+            | Plan::Replant { .. }
+            | Plan::Rehouse { .. }
+            | Plan::ResetInPlace { .. }
+            | Plan::Release { .. } => true,
+            Plan::Refresh { .. } => false,
+        }
+    }
+
+    /// A stable word for logs, metrics and listings.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Plan::Assign { .. } => "assign",
+            Plan::Relocate { .. } => "relocate",
+            Plan::Replant { .. } => "replant",
+            Plan::Rehouse { .. } => "rehouse",
+            Plan::ResetInPlace { .. } => "reset_in_place",
+            Plan::Refresh { .. } => "refresh",
+            Plan::Release { .. } => "release",
+        }
+    }
+}
