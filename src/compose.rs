@@ -27,8 +27,8 @@ use crate::domain::{Fault, HubDraft, HubKind};
 use crate::hubs::embedded::EmbeddedHubs;
 use crate::pki::{Development, PkiFault};
 use crate::service::{self, Parts, Service};
-use crate::store::redb::{GroupEvent, Hooks, OpenFault, RedbStore};
 use crate::store::Store;
+use crate::store::redb::{GroupEvent, Hooks, OpenFault, RedbStore};
 use crate::telemetry::{self, EndpointLimits, LoggingFault, Metrics, MetricsFault, Queue};
 
 /// How often unfinished devices are looked after, and the gauges written.
@@ -126,6 +126,8 @@ impl Running {
             fleet: Arc::new(Fleet::default()),
         };
         let directory = Directory::start(actors_config(config), surroundings).map_err(StartFault::Threads)?;
+        let listener = listen(config.listen).await?;
+        let address = local_address(&listener, config.listen)?;
         let service = Service::new(Parts {
             store: store.clone(),
             directory: directory.clone(),
@@ -133,10 +135,8 @@ impl Running {
             entropy,
             hubs: Arc::new(hubs),
             operator_authorities: credentials.operator_authorities,
-            config: service_config(config),
+            config: service_config(config, address),
         });
-        let listener = listen(config.listen).await?;
-        let address = local_address(&listener, config.listen)?;
         let taken_up = service.start().await.map_err(StartFault::Hubs)?;
         let hubs_made = link_initial_hubs(config, &service, store.as_ref(), address).await?;
         let (stop, stopping) = watch::channel(false);
@@ -147,7 +147,12 @@ impl Running {
                 let listener = listen(wanted).await?;
                 let bound = local_address(&listener, wanted)?;
                 let stopped = stopped(stopping.clone());
-                others.push(tokio::spawn(telemetry::serve_metrics(listener, metrics, EndpointLimits::default(), stopped)));
+                others.push(tokio::spawn(telemetry::serve_metrics(
+                    listener,
+                    metrics,
+                    EndpointLimits::default(),
+                    stopped,
+                )));
                 Some(bound)
             }
             None => None,
@@ -223,8 +228,7 @@ impl Credentials {
             config::Tls::DevelopmentPki => {
                 make_folder(&config.certs_dir)?;
                 let names = host_names(config);
-                let made =
-                    Development::ensure(&config.certs_dir, clock, entropy, &names).map_err(StartFault::Pki)?;
+                let made = Development::ensure(&config.certs_dir, clock, entropy, &names).map_err(StartFault::Pki)?;
                 for path in &made.written {
                     tracing::info!("made {}", path.display());
                 }
@@ -287,20 +291,12 @@ async fn open_store(config: &Config) -> Result<Arc<RedbStore>, StartFault> {
     settings.cache_bytes = config.store.cache_bytes;
     settings.queue_max = config.limits.store_queue_max;
     settings.group_max = config.limits.store_group_max;
-    let clock = SystemClock;
-    let mut began = clock.monotonic();
     let opened = tokio::task::spawn_blocking(move || {
         let hooks = Hooks {
             repair: Box::new(|part| tracing::info!("the store is being repaired: {:.0} %", part * 100.0)),
-            group: Box::new(move |event| match event {
-                GroupEvent::Began { commits } => {
-                    began = clock.monotonic();
-                    telemetry::queue_depth(Queue::Store, commits);
-                }
-                GroupEvent::Ended { written, refused, failed } => {
-                    let took = clock.monotonic().saturating_sub(began);
-                    telemetry::store_group_finished(written, refused, failed, took);
-                }
+            group: Box::new(|event| match event {
+                GroupEvent::Began { commits } => telemetry::queue_depth(Queue::StoreWriter, commits),
+                GroupEvent::Ended { .. } => telemetry::queue_depth(Queue::StoreWriter, 0),
             }),
         };
         RedbStore::open(settings, hooks)
@@ -329,8 +325,8 @@ async fn link_initial_hubs(
     for hub in &config.hubs.initial {
         let draft = HubDraft {
             id: hub.id.clone(),
-            host_name: hub.host_name.clone(),
-            endpoint: address.to_string(),
+            host_name: Some(hub.host_name.clone()),
+            endpoint: Some(address.to_string()),
             kind: HubKind::Embedded,
             location: None,
             weight: 1,
@@ -367,11 +363,13 @@ fn webhook_config(config: &Config) -> allocators::Config {
     }
 }
 
-fn service_config(config: &Config) -> service::Config {
+fn service_config(config: &Config, address: SocketAddr) -> service::Config {
     let refusals = config.limits.peer_refusals_per_minute.max(1);
     service::Config {
         refusals_per_peer: refusals,
         refusal_regained_after: Duration::from_secs(60) / refusals,
+        embedded_endpoint: address.to_string(),
+        scratch_folder: config.data_dir.join("tmp"),
         ..service::Config::default()
     }
 }

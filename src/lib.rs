@@ -46,8 +46,12 @@ pub mod config;
 
 /// The device SDK and the operator's client.
 pub mod client;
+
 /// The one API that every edge calls.
 pub mod service;
 
 /// Edges: who is calling, what may be called, and translation.
 pub mod api;
+
+/// Puts the service together.
+pub mod compose;

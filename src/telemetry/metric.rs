@@ -60,7 +60,7 @@ metric_table! {
     MOVE_SECONDS = Histogram "rehome_move_seconds" ["outcome"]
         "from a move's intent to its end";
     MOVE_STEPS = Counter "rehome_move_steps_total" ["step", "outcome"]
-        "answers of hubs to steps of moves: done, refused or unknown";
+        "answers of hubs to steps of moves: done, refused, unavailable or unknown";
     MOVES_IN_STEP = Gauge "rehome_moves_in_step" ["step"]
         "moves under way, by the step they are at";
     MOVES_OLDEST_SECONDS = Gauge "rehome_moves_oldest_seconds" ["step"]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use metrics::{counter, gauge, histogram};
 
 use super::metric as names;
-use crate::domain::{HubId, Reason};
+use crate::domain::{CallFault, CallOutcome, HubId, Reason};
 
 /// An enum whose values are label values.
 macro_rules! label {
@@ -47,7 +47,24 @@ label! {
 
 label! {
     /// What is known of a call to a hub.
-    HubCallOutcome { Done = "done", Refused = "refused", Unknown = "unknown", }
+    HubCallOutcome {
+        Done = "done",
+        Refused = "refused",
+        /// It never reached the hub.
+        Unavailable = "unavailable",
+        Unknown = "unknown",
+    }
+}
+
+impl HubCallOutcome {
+    pub fn of(outcome: &CallOutcome) -> Self {
+        match outcome {
+            Ok(_) => HubCallOutcome::Done,
+            Err(CallFault::Refused(_)) => HubCallOutcome::Refused,
+            Err(CallFault::Unavailable(_)) => HubCallOutcome::Unavailable,
+            Err(CallFault::Unknown(_)) => HubCallOutcome::Unknown,
+        }
+    }
 }
 
 label! {
