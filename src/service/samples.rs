@@ -76,6 +76,7 @@ pub struct World {
     pub clock: Arc<ManualClock>,
     pub hubs: Arc<ScriptedHubs>,
     pub entropy: Arc<SeededEntropy>,
+    _scratch: tempfile::TempDir,
     /// The devices' authority, enrolled by [`World::enroll_group`].
     pub devices: Authority,
     pub operators: Authority,
@@ -108,6 +109,8 @@ impl World {
     }
 
     pub fn with(config: Config) -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        let config = Config { scratch_folder: scratch.path().join("copies"), ..config };
         let (clock, entropy) = (Arc::new(ManualClock::at(NOW)), Arc::new(SeededEntropy::new(7)));
         let store = Arc::new(MemoryStore::new());
         let hubs = Arc::new(ScriptedHubs { clock: clock.clone(), made: Mutex::default() });
@@ -130,7 +133,7 @@ impl World {
             operator_authorities: vec![certificate_ref(operators.certificate()).unwrap()],
             config,
         });
-        Self { service, clock, hubs, entropy, devices, operators }
+        Self { service, clock, hubs, entropy, _scratch: scratch, devices, operators }
     }
 
     /// Hubs `a` and `b`, and a group of the devices' authority at hub `a`.
