@@ -94,6 +94,7 @@ impl Served {
             let tls = tls.clone();
             async move {
                 let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
                 let name = ServerName::try_from("localhost").unwrap();
                 tls.connect(name, stream).await.map(TokioIo::new)
             }
