@@ -78,7 +78,6 @@ pub const TABLE: &[(&str, Access)] = &[
     ("/rehome.admin.v1.StoreService/Backup", Access::Roles(OPERATORS)),
     ("/grpc.health.v1.Health/Check", Access::Open),
     ("/grpc.health.v1.Health/Watch", Access::Open),
-    ("/grpc.health.v1.Health/List", Access::Open),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Access::Roles(Role::ALL)),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Access::Roles(Role::ALL)),
 ];
@@ -124,4 +123,99 @@ pub fn judge(operator: &Operator, access: Access) -> Result<Allowed, Fault> {
         return Err(Fault::new(Reason::RoleNotAllowed, message).with("roles", needed.join(",")));
     }
     Ok(Allowed { by: operator.name().to_owned(), grants })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use prost::Message;
+
+    use super::*;
+    use crate::service::samples::{World, evidence};
+    use crate::wire::FILE_DESCRIPTOR_SET;
+
+    /// Every method of a descriptor set, as a path.
+    fn methods(descriptors: &[u8]) -> BTreeSet<String> {
+        let set = prost_types::FileDescriptorSet::decode(descriptors).unwrap();
+        let mut methods = BTreeSet::new();
+        for file in &set.file {
+            for service in &file.service {
+                for method in &service.method {
+                    methods.insert(format!("/{}.{}/{}", file.package(), service.name(), method.name()));
+                }
+            }
+        }
+        methods
+    }
+
+    #[test]
+    fn every_method_has_one_row_and_every_row_a_method() {
+        let known = [
+            FILE_DESCRIPTOR_SET,
+            tonic_health::pb::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+        ];
+        let methods: BTreeSet<String> = known.into_iter().flat_map(methods).collect();
+        let rows: BTreeSet<String> = TABLE.iter().map(|(path, _)| (*path).to_owned()).collect();
+        assert_eq!(methods.difference(&rows).collect::<Vec<_>>(), Vec::<&String>::new(), "methods without a row");
+        assert_eq!(rows.difference(&methods).collect::<Vec<_>>(), Vec::<&String>::new(), "rows without a method");
+        assert_eq!(rows.len(), TABLE.len(), "a method has two rows");
+        assert_eq!(access("/rehome.admin.v1.HubService/Nothing"), None);
+    }
+
+    /// Who may, in the order reader, enroller, operator, backend.
+    fn who(path: &str) -> String {
+        let world = World::empty();
+        let access = access(path).unwrap();
+        Role::ALL
+            .iter()
+            .filter(|role| {
+                let issued = world.operator(&[&format!("rehome:role:{role}")]);
+                let operator = world.service.operator(&evidence(Some(&issued))).unwrap();
+                judge(&operator, access).is_ok()
+            })
+            .map(|role| role.as_str())
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    #[test]
+    fn the_table_says_who_may() {
+        for (path, expected) in [
+            ("/rehome.admin.v1.EnrollmentService/GetEnrollment", "reader enroller operator"),
+            ("/rehome.admin.v1.EnrollmentService/CreateEnrollment", "enroller operator"),
+            ("/rehome.admin.v1.EnrollmentGroupService/DeleteEnrollmentGroup", "enroller operator"),
+            ("/rehome.admin.v1.HubService/ListHubs", "reader enroller operator"),
+            ("/rehome.admin.v1.HubService/UnlinkHub", "operator"),
+            ("/rehome.admin.v1.RegistrationService/Explain", "reader enroller operator"),
+            ("/rehome.admin.v1.RegistrationService/Revoke", "operator"),
+            ("/rehome.admin.v1.AuditService/GetAuditEntry", "reader operator"),
+            ("/rehome.admin.v1.StoreService/Backup", "operator"),
+            ("/rehome.hub.v1.TwinAdminService/GetTwin", "reader operator backend"),
+            ("/rehome.hub.v1.TwinAdminService/UpdateTwin", "operator backend"),
+            ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "reader enroller operator backend"),
+        ] {
+            assert_eq!(who(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_role_at_a_hub_reaches_that_hub_only() {
+        let world = World::empty();
+        let judged = |grants: &[&str], access| {
+            let issued = world.operator(grants);
+            judge(&world.service.operator(&evidence(Some(&issued))).unwrap(), access)
+        };
+        let [here, there] = ["hub-a", "hub-b"].map(|text| HubId::parse(text).unwrap());
+        let scoped = judged(&["rehome:role:backend:hub-a"], Access::AtHub(TWIN_WRITERS)).unwrap();
+        assert!(scoped.at(&here).is_ok());
+        assert_eq!(scoped.at(&there).unwrap_err().reason, Reason::RoleNotAllowed);
+        // A right that is not enough for the call does not lend its reach.
+        let mixed = ["rehome:role:reader", "rehome:role:backend:hub-a"];
+        assert!(judged(&mixed, Access::AtHub(TWIN_WRITERS)).unwrap().at(&there).is_err());
+        assert!(judged(&mixed, Access::AtHub(TWIN_READERS)).unwrap().at(&there).is_ok());
+        assert!(judged(&["rehome:role:operator:hub-a"], Access::Roles(OPERATORS)).is_err());
+    }
 }

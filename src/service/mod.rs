@@ -15,6 +15,11 @@ mod registration;
 mod throttle;
 mod twin;
 
+#[cfg(test)]
+pub(crate) mod samples;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -17,5 +17,8 @@ mod tls;
 mod twin;
 mod twin_admin;
 
+#[cfg(test)]
+mod tests;
+
 pub use server::{Limits, serve};
 pub use tls::{TlsFault, tls_config};
