@@ -90,6 +90,9 @@ pub const ROOMS: &[Row] = &[
             all("domain"),
             all("policy"),
             all("attestation"),
+            // What people are told is derived from journals, and hubs are opened and twins served through their port.
+            all("moves"),
+            all("hubs"),
             all("store"),
             all("actors"),
             all("ambient"),
@@ -250,4 +253,11 @@ pub const CONFINED: &[Confinement] = &[
 pub const PASSED_ON: &[(&str, &str)] = &[
     // The answers of the SDK are `wire`'s records; who uses the SDK must be able to name them.
     ("client", "wire"),
+    // The façade's answers and filters: edges may import `service` and nothing below it.
+    ("service", "store"),
+    ("service", "policy"),
+    ("service", "moves"),
+    ("service", "hubs"),
+    ("service", "actors"),
+    ("service", "attestation"),
 ];
