@@ -5,6 +5,7 @@
 pub mod audit;
 pub mod call;
 pub mod document;
+pub mod draft;
 pub mod enrollment;
 pub mod evidence;
 pub mod fault;
@@ -19,6 +20,7 @@ pub mod twin;
 pub use audit::{AuditAction, AuditEntry, StoredAudit};
 pub use call::{CallFault, CallOutcome, HubAnswer, HubCall, HubEffect, HubRefusal, NewDevice};
 pub use document::{Document, DocumentFault};
+pub use draft::{AttestationDraft, EnrollmentDraft, HubDraft};
 pub use enrollment::{
     AllocationPolicy, AnchorRef, Attestation, CertificateRef, Enrollment, EnrollmentId, InitialState,
     ReprovisionPolicy, ResetOnSameHub, UnreachableRule, WebhookPolicy, X509Anchors, X509Leaves,
