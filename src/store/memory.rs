@@ -236,6 +236,10 @@ impl State {
                         self.moves.set(order, Some(Arc::new(Kept { log, open: true })));
                         self.open.set((registration.clone(), order), Some(()));
                     }
+                    // Whoever guesses its own order would write two lines of one move.
+                    Some(generation) if *generation == order => {
+                        return Err(Unexpected::MoveNotOpen { generation: order }.into());
+                    }
                     Some(generation) => {
                         let mut kept = self.open_move(*generation)?;
                         if kept.log.registration != *registration {

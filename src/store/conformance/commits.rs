@@ -244,6 +244,11 @@ pub async fn wrong_shapes(store: Arc<dyn Store>) {
     not_written(&store, [line("d", generation, intent_line)]).await;
     not_written(&store, [without]).await;
     not_written(&store, [foreign]).await;
+    not_written(&store, [line("d", generation, aborted()), line("d", generation, aborted())]).await;
+    // A commit does not know its own order; one that guesses it is not let write two lines of one move.
+    let own = Order(generation.0 + 1);
+    let guessed = [open("x", assign_to("a")), line("x", own, aborted())];
+    assert_eq!(refused(&store, guessed).await, Unexpected::MoveNotOpen { generation: own });
     assert_eq!(store.unfinished().await.unwrap(), [reg_id("d")]);
 }
 

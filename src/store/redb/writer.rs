@@ -360,6 +360,8 @@ impl Draft<'_, '_> {
                 self.set(Table::OpenMoves, generation_key(self.order), Some(Vec::new()));
                 Ok(OpenMove::begin(self.order, intent))
             }
+            // Whoever guesses its own order would write two lines of one move, under one key.
+            (Some(generation), _) if generation == self.order => Err(Unexpected::MoveNotOpen { generation }.into()),
             (Some(generation), _) => {
                 let mut open = self.open_move(generation)?;
                 if open.registration != *registration {
