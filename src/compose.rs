@@ -379,6 +379,7 @@ fn edge_limits(config: &Config) -> grpc::Limits {
         connections_max: config.limits.connections_max,
         handshake_timeout: config.limits.handshake_timeout,
         streams_max: config.limits.calls_per_connection_max,
+        keepalive_every: config.limits.keepalive_every,
         drain_for: config.shutdown_grace,
         ..grpc::Limits::default()
     }

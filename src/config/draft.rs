@@ -55,15 +55,11 @@ struct LogDraft {
 #[serde(deny_unknown_fields)]
 struct LimitsDraft {
     connections_max: usize,
-    peer_connections_max: usize,
-    handshakes_max: usize,
     handshake_timeout: Span,
-    idle_timeout: Span,
+    keepalive_every: Span,
     calls_per_connection_max: u32,
-    peer_calls_per_second: u32,
     peer_refusals_per_minute: u32,
     device_queue_max: usize,
-    hub_queue_max: usize,
     store_queue_max: usize,
     store_group_max: usize,
 }
@@ -175,15 +171,11 @@ impl From<LimitsDraft> for Limits {
     fn from(draft: LimitsDraft) -> Self {
         Limits {
             connections_max: draft.connections_max,
-            peer_connections_max: draft.peer_connections_max,
-            handshakes_max: draft.handshakes_max,
             handshake_timeout: draft.handshake_timeout.0,
-            idle_timeout: draft.idle_timeout.0,
+            keepalive_every: draft.keepalive_every.0,
             calls_per_connection_max: draft.calls_per_connection_max,
-            peer_calls_per_second: draft.peer_calls_per_second,
             peer_refusals_per_minute: draft.peer_refusals_per_minute,
             device_queue_max: draft.device_queue_max,
-            hub_queue_max: draft.hub_queue_max,
             store_queue_max: draft.store_queue_max,
             store_group_max: draft.store_group_max,
         }

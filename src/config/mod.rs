@@ -75,15 +75,11 @@ pub enum LogFormat {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     pub connections_max: usize,
-    pub peer_connections_max: usize,
-    pub handshakes_max: usize,
     pub handshake_timeout: Duration,
-    pub idle_timeout: Duration,
+    pub keepalive_every: Duration,
     pub calls_per_connection_max: u32,
-    pub peer_calls_per_second: u32,
     pub peer_refusals_per_minute: u32,
     pub device_queue_max: usize,
-    pub hub_queue_max: usize,
     pub store_queue_max: usize,
     pub store_group_max: usize,
 }

@@ -80,24 +80,16 @@ setting_table! {
         "a level, or a list as `info,rehome::actors=debug`";
     "limits.connections_max": Number { min: 1, max: 1_000_000 }, "10000",
         "open TLS connections";
-    "limits.peer_connections_max": Number { min: 1, max: 1_000_000 }, "2000",
-        "open TLS connections of one address";
-    "limits.handshakes_max": Number { min: 1, max: 100_000 }, "256",
-        "TLS handshakes under way; more wait";
     "limits.handshake_timeout": Span { min: Duration::from_millis(100), max: seconds(300) }, "10s",
         "one TLS handshake";
-    "limits.idle_timeout": Span { min: seconds(1), max: seconds(24 * 3600) }, "5m",
-        "a connection without a call is closed after this";
+    "limits.keepalive_every": Span { min: seconds(1), max: seconds(24 * 3600) }, "5m",
+        "how often a quiet connection is asked whether it is still there";
     "limits.calls_per_connection_max": Number { min: 1, max: 10_000 }, "100",
         "calls under way on one connection";
-    "limits.peer_calls_per_second": Number { min: 1, max: 1_000_000 }, "500",
-        "calls of one address that has proven nothing yet";
     "limits.peer_refusals_per_minute": Number { min: 1, max: 1_000_000 }, "300",
         "refused registrations of one address; more are turned away unread";
     "limits.device_queue_max": Number { min: 1, max: 10_000 }, "16",
         "messages waiting for one device's actor";
-    "limits.hub_queue_max": Number { min: 1, max: 1_000_000 }, "1024",
-        "calls waiting for one hub";
     "limits.store_queue_max": Number { min: 1, max: 1_000_000 }, "1024",
         "commits waiting for the store";
     "limits.store_group_max": Number { min: 1, max: 10_000 }, "256",

@@ -32,12 +32,13 @@ fn no_configuration_is_a_configuration() {
 
 #[test]
 fn the_later_layer_wins() {
-    let file = "listen = \"127.0.0.1:1\"\n[limits]\nconnections_max = 11\nhandshakes_max = 12\nidle_timeout = \"1m\"";
-    let environment = [("REHOME_LIMITS_CONNECTIONS_MAX", "21"), ("REHOME_LIMITS_HANDSHAKES_MAX", "22")];
+    let file =
+        "listen = \"127.0.0.1:1\"\n[limits]\nconnections_max = 11\ndevice_queue_max = 12\nkeepalive_every = \"1m\"";
+    let environment = [("REHOME_LIMITS_CONNECTIONS_MAX", "21"), ("REHOME_LIMITS_DEVICE_QUEUE_MAX", "22")];
     let config = load(file, &environment, &[("limits.connections_max", "31")]).unwrap();
     assert_eq!(config.limits.connections_max, 31, "the flag");
-    assert_eq!(config.limits.handshakes_max, 22, "the variable");
-    assert_eq!(config.limits.idle_timeout, Duration::from_secs(60), "the file");
+    assert_eq!(config.limits.device_queue_max, 22, "the variable");
+    assert_eq!(config.limits.keepalive_every, Duration::from_secs(60), "the file");
     assert_eq!(config.listen.port(), 1, "the file");
     assert_eq!(config.limits.store_group_max, 256, "the default");
 }
@@ -143,12 +144,12 @@ fn bad_values_are_refused_with_what_would_be_right() {
             "limits.connections_max in rehome.toml is not a whole number from 1 to 1000000: \"9\"",
         ),
         (
-            "[limits]\nidle_timeout = 30",
-            "limits.idle_timeout in rehome.toml is not a span as \"30s\" or \"1h 30m\", from 1s to 1d: 30",
+            "[limits]\nkeepalive_every = 30",
+            "limits.keepalive_every in rehome.toml is not a span as \"30s\" or \"1h 30m\", from 1s to 1d: 30",
         ),
         (
-            "[limits]\nidle_timeout = \"2d\"",
-            "limits.idle_timeout in rehome.toml is not a span as \"30s\" or \"1h 30m\", from 1s to 1d: \"2d\"",
+            "[limits]\nkeepalive_every = \"2d\"",
+            "limits.keepalive_every in rehome.toml is not a span as \"30s\" or \"1h 30m\", from 1s to 1d: \"2d\"",
         ),
         (
             "webhook.allow_loopback_http = \"yes\"",
@@ -174,8 +175,8 @@ fn bad_values_are_refused_with_what_would_be_right() {
         assert_eq!(refusal(load(file, &[], &[])), line, "{file}");
     }
     assert_eq!(
-        refusal(load("", &[("REHOME_LIMITS_HANDSHAKES_MAX", "many")], &[])),
-        "REHOME_LIMITS_HANDSHAKES_MAX in the environment is not a whole number from 1 to 100000: \"many\""
+        refusal(load("", &[("REHOME_LIMITS_DEVICE_QUEUE_MAX", "many")], &[])),
+        "REHOME_LIMITS_DEVICE_QUEUE_MAX in the environment is not a whole number from 1 to 10000: \"many\""
     );
     assert_eq!(
         refusal(load("", &[], &[("webhook.allow_loopback_http", "on")])),
