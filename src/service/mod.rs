@@ -38,10 +38,10 @@ pub use self::devices::{Explained, KeptState, PinRequest, RegistrationView, Revo
 pub use self::fleet::HubReading;
 pub use self::registration::{DeviceView, Peer, RegisterAsk, Registering};
 pub use crate::attestation::x509::Operator;
-pub use crate::hubs::{DesiredEvent, Resident, ResidentPage, TwinWrite};
-pub use crate::moves::{CallKey, Effect, Ending, Episode, Obligation, Running, Standing, Tries};
-pub use crate::policy::{Applies, Basis, Current, Decision, Explanation, Outcome};
-pub use crate::store::{AuditFilter, EnrollmentListing, HubUse, Page, PageRequest, RegistrationFilter, StatusFilter};
+pub use crate::hubs::{DesiredEvent, Resident, TwinWrite};
+pub use crate::moves::{CallKey, Effect, Episode, Tries};
+pub use crate::policy::Outcome;
+pub use crate::store::{AuditFilter, EnrollmentListing, PageRequest, RegistrationFilter, StatusFilter};
 
 /// Bounds and choices of this room.
 #[derive(Debug, Clone, PartialEq, Eq)]

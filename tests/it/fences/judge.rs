@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::paths::{Found, Leads, module_of, survey};
-use super::tables::{CONFINED, Confinement, Import, May, PASSED_ON, Part, ROOMS, Row, Use};
+use super::tables::{CONFINED, Confinement, Import, Items, May, PASSED_ON, Part, ROOMS, Row, Use};
 
 /// A broken rule, with what to do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,7 +96,15 @@ impl Place<'_> {
                 format!("`{own}` may import {}; pass the value in, or move the code", shown(self.row)),
             ));
         }
-        let is_passed_on = room == "domain" || PASSED_ON.contains(&(own, room.as_str()));
+        let passes_on = |(by, of, items): &(&str, &str, Items)| {
+            *by == own
+                && *of == room
+                && match items {
+                    Items::All => true,
+                    Items::These(these) => target.last().is_some_and(|item| these.contains(&item.as_str())),
+                }
+        };
+        let is_passed_on = room == "domain" || PASSED_ON.iter().any(passes_on);
         if found.republished && !is_passed_on {
             return Some(self.violation(
                 found,

@@ -90,10 +90,9 @@ pub const ROOMS: &[Row] = &[
             all("domain"),
             all("policy"),
             all("attestation"),
-            // What people are told is derived from journals, and hubs are opened and twins served through their port.
             all("moves"),
-            all("hubs"),
             all("store"),
+            all("hubs"),
             all("actors"),
             all("ambient"),
             all("telemetry"),
@@ -249,15 +248,25 @@ pub const CONFINED: &[Confinement] = &[
     },
 ];
 
+/// Which items of a room.
+#[derive(Debug, Clone, Copy)]
+pub enum Items {
+    All,
+    These(&'static [&'static str]),
+}
+
 /// Whose items a room may re-export, beside `domain`'s (which everybody may use, so that opens no door).
-pub const PASSED_ON: &[(&str, &str)] = &[
+pub const PASSED_ON: &[(&str, &str, Items)] = &[
     // The answers of the SDK are `wire`'s records; who uses the SDK must be able to name them.
-    ("client", "wire"),
-    // The façade's answers and filters: edges may import `service` and nothing below it.
-    ("service", "store"),
-    ("service", "policy"),
-    ("service", "moves"),
-    ("service", "hubs"),
-    ("service", "actors"),
-    ("service", "attestation"),
+    ("client", "wire", Items::All),
+    // What the service is asked with and answers, as values: edges must be able to name them, and see no port.
+    ("service", "attestation", Items::These(&["Operator"])),
+    ("service", "hubs", Items::These(&["DesiredEvent", "Resident", "TwinWrite"])),
+    ("service", "moves", Items::These(&["CallKey", "Effect", "Episode", "Tries"])),
+    ("service", "policy", Items::These(&["Outcome"])),
+    (
+        "service",
+        "store",
+        Items::These(&["AuditFilter", "EnrollmentListing", "PageRequest", "RegistrationFilter", "StatusFilter"]),
+    ),
 ];
