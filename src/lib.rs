@@ -27,3 +27,9 @@ pub mod hubs;
 pub mod allocators;
 /// The protobuf API and its translation to domain types.
 pub mod wire;
+
+/// What devices and operators use to speak to the service.
+pub mod client;
+
+/// The command line.
+pub mod cli;

@@ -1,0 +1,8 @@
+//! The command line.
+pub mod advice;
+mod api;
+mod input;
+pub mod output;
+mod settings;
+mod value;
+mod view;
