@@ -11,6 +11,9 @@ pub mod domain;
 /// The only door to "now" and "random".
 pub mod ambient;
 
+/// Who is it? Evidence goes in, a witness that it was checked comes out.
+pub mod attestation;
+
 /// Decides, from values alone: which enrollment, whether it admits, which hub, and what happens to the twin.
 pub mod policy;
 
@@ -25,8 +28,15 @@ pub mod hubs;
 
 /// Allocation that is asked outside.
 pub mod allocators;
+
 /// The protobuf API and its translation to domain types.
 pub mod wire;
+
+/// What the service says of itself.
+pub mod telemetry;
+
+/// One actor per device and one per hub.
+pub mod actors;
 
 /// What devices and operators use to speak to the service.
 pub mod client;

@@ -109,13 +109,8 @@ impl Directory {
     pub fn start(config: Config, surroundings: Surroundings) -> io::Result<Self> {
         let arbiters = Arbiters::start(config.arbiters)?;
         let devices = Arc::new(Devices::new());
-        let inner = Inner {
-            devices,
-            surroundings: Arc::new(surroundings),
-            arbiters,
-            config,
-            closing: AtomicBool::new(false),
-        };
+        let inner =
+            Inner { devices, surroundings: Arc::new(surroundings), arbiters, config, closing: AtomicBool::new(false) };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -271,7 +266,8 @@ impl Directory {
             inner.config.passivate_after,
             inner.config.mailbox_max,
         );
-        let actor = DeviceActor::start_in_arbiter(inner.arbiters.of(hash_of(id)), move |_: &mut Context<DeviceActor>| device);
+        let actor =
+            DeviceActor::start_in_arbiter(inner.arbiters.of(hash_of(id)), move |_: &mut Context<DeviceActor>| device);
         shard.insert(id.clone(), actor.clone());
         actor
     }

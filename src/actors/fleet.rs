@@ -101,6 +101,11 @@ impl Fleet {
         self.read().counted_at.is_none_or(|at| now < at || now.0 - at.0 >= 1000)
     }
 
+    /// A commit found a hub fuller than the board says: count again before the next choice.
+    pub(super) fn expire_counts(&self) {
+        self.write().counted_at = None;
+    }
+
     pub(super) fn set_counts(&self, counts: impl IntoIterator<Item = (HubId, HubUse)>, now: Timestamp) {
         self.change(|board| {
             for (hub, used) in counts {

@@ -149,6 +149,8 @@ pub struct Wake;
 #[rtype(result = "()")]
 pub struct Perform {
     pub call: HubCall,
+    /// Names the registration and operation in every line that is logged on the way.
+    pub span: tracing::Span,
     pub reply: Reply<CallOutcome>,
 }
 

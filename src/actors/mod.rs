@@ -10,9 +10,6 @@ mod fleet;
 mod hub;
 mod messages;
 
-#[cfg(test)]
-mod tests;
-
 pub use device::Surroundings;
 pub use directory::{Config, Directory};
 pub use fleet::{Berth, Fleet};

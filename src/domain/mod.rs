@@ -13,6 +13,7 @@ pub mod hub;
 pub mod ids;
 pub mod limits;
 pub mod registration;
+pub mod role;
 pub mod time;
 pub mod twin;
 
@@ -32,5 +33,6 @@ pub use ids::{
     TrackingId, Version,
 };
 pub use registration::{Assignment, Credential, DataSource, Operation, OperationStatus, Pin, Registration, SubStatus};
+pub use role::{Role, RoleGrant};
 pub use time::Timestamp;
 pub use twin::{Capabilities, DeviceState, HubStatus, Section, Twin, TwinFault, TwinPatch};

@@ -3,6 +3,14 @@
 //! The service moves devices through [`HubConnector`] alone. An embedded hub also serves twins to devices and back ends:
 //! that is [`TwinHost`], which a hub elsewhere does for itself.
 
+#[cfg(test)]
+mod conformance;
+pub mod embedded;
+pub mod entry;
+pub mod scripted;
+mod twins;
+mod watch;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -60,6 +68,9 @@ pub enum TwinRefusal {
     NotLetIn,
     #[error("the device is being moved, register again")]
     Moving,
+    /// Told only to who signs in as the device did when it was here.
+    #[error("the device has moved away, register again")]
+    Moved,
     #[error("the twin changed since it was read")]
     VersionMismatch,
     #[error(transparent)]

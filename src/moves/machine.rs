@@ -22,7 +22,7 @@
 //! of its intent: its own calls to X carry higher orders, so the older ones could only be refused as stale. Clean-up
 //! (`delete`, `collect`) owed *at the target* is settled before the first step; clean-up elsewhere goes on beside the move.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::time::Duration;
 
 use crate::domain::{
@@ -143,9 +143,19 @@ impl Machine {
         self.registration.as_ref()
     }
 
+    /// Generations kept from an earlier life of the registration.
+    pub fn earlier(&self) -> &[Order] {
+        &self.earlier
+    }
+
     /// Open moves, oldest first.
-    pub fn moves(&self) -> impl Iterator<Item = &Move> {
+    pub fn moves(&self) -> btree_map::Values<'_, Order, Move> {
         self.moves.values()
+    }
+
+    /// An open move by its generation.
+    pub fn open_move(&self, generation: Order) -> Option<&Move> {
+        self.moves.get(&generation)
     }
 
     /// The move whose operation is not over; a second register joins it.
@@ -333,8 +343,13 @@ impl Machine {
         Ok(())
     }
 
-    /// A step that needs no call is done as soon as it is due.
+    /// A step that needs no call is done as soon as it is due; a move that owes nothing is closed.
     fn callless_step(&self, now: Timestamp) -> Option<Commit> {
+        if let Some(this) = self.moves.values().find(|this| this.is_closed()) {
+            let mut commit = self.blank_commit(now);
+            self.close(this, &mut commit);
+            return Some(commit);
+        }
         let this = self.running()?;
         let step = due_step(this)?;
         match step.effect {

@@ -8,6 +8,8 @@ pub mod machine;
 pub mod plan;
 pub mod progress;
 pub mod standing;
+#[cfg(test)]
+mod tests;
 
 pub use journal::{Carry, Effect, Intent, JournalLine, JournalRecord, MoveLog, Plan};
 pub use machine::{CallKey, Commit, Due, Machine, Preconditions, RecordChange, Tries};

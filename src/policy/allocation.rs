@@ -6,7 +6,7 @@ use std::fmt;
 
 use crate::domain::{AllocationPolicy, ClientFacts, Enrollment, Hub, HubId, HubState, Pin, RegistrationId};
 
-use super::latency::{self, Nearness};
+use super::latency::{self, Nearest, Nearness};
 use super::rendezvous::Bid;
 
 /// A linked hub as it stands now.
@@ -216,7 +216,8 @@ fn unfit(request: &AllocationRequest<'_>, view: &HubView) -> Option<NotTaken> {
         HubState::Retired => return Some(NotTaken::Retired),
     }
     let at_home = request.current == Some(&view.hub.id);
-    if view.is_down() && !(at_home && !request.enrollment.reassign_when_down) {
+    let health_counts = !at_home || request.enrollment.reassign_when_down;
+    if health_counts && view.is_down() {
         return Some(if view.hub.taken_down { NotTaken::TakenDown } else { NotTaken::Unreachable });
     }
     match view.hub.capacity {
@@ -298,7 +299,7 @@ fn lowest_latency(
     fitting: &[&HubView],
     not_taken: Vec<(HubId, NotTaken)>,
 ) -> Allocation {
-    let Some((taken, nearness, others)) = latency::nearest(fitting, request.facts) else {
+    let Some(Nearest { taken, nearness, others }) = latency::nearest(fitting, request.facts) else {
         let fallback = hashed(request, AllocationPolicy::Hashed.as_str(), fitting, not_taken);
         let why = format!("neither latencies nor distances are known, so {} instead", fallback.why);
         return Allocation { why, ..fallback };
@@ -309,7 +310,7 @@ fn lowest_latency(
         Nearness::Kilometres(kilometres) => format!("{id} is the nearest ({kilometres} km)"),
         Nearness::Unknown => format!("{id} is the only one"),
     };
-    chosen(taken, others.into_iter().map(|(view, reason)| (view.hub.id.clone(), reason)), not_taken, why)
+    chosen(taken, others.into_iter(), not_taken, why)
 }
 
 fn custom(request: &AllocationRequest<'_>, fitting: &[&HubView], not_taken: Vec<(HubId, NotTaken)>) -> Allocation {

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use crate::domain::ClientFacts;
+use crate::domain::{ClientFacts, HubId};
 
 use super::allocation::{HubView, NotTaken};
 
@@ -46,17 +46,25 @@ impl Nearness {
     }
 }
 
-/// The nearest of the candidates, how near it is, and why not each other one. `None` when nothing is known of any.
-pub fn nearest<'a>(
-    candidates: &[&'a HubView],
-    facts: &ClientFacts,
-) -> Option<(&'a HubView, Nearness, Vec<(&'a HubView, NotTaken)>)> {
+/// The nearest of some hubs.
+#[derive(Debug)]
+pub struct Nearest<'a> {
+    pub taken: &'a HubView,
+    pub nearness: Nearness,
+    /// Why not each other one.
+    pub others: Vec<(HubId, NotTaken)>,
+}
+
+/// The nearest of the candidates; of equally near ones the heaviest, then the first by id. `None` when nothing is known
+/// of any.
+pub fn nearest<'a>(candidates: &[&'a HubView], facts: &ClientFacts) -> Option<Nearest<'a>> {
     let mut ranked: Vec<(Nearness, &'a HubView)> =
         candidates.iter().map(|view| (Nearness::of(view, facts), *view)).collect();
     ranked.sort_by_key(|(nearness, view)| (*nearness, Reverse(view.hub.weight), view.hub.id.clone()));
-    let ((best, taken), others) = ranked.split_first()?;
-    if *best == Nearness::Unknown {
+    let ((nearness, taken), others) = ranked.split_first()?;
+    if *nearness == Nearness::Unknown {
         return None;
     }
-    Some((taken, *best, others.iter().map(|(nearness, view)| (*view, nearness.behind(*best))).collect()))
+    let others = others.iter().map(|(other, view)| (view.hub.id.clone(), other.behind(*nearness))).collect();
+    Some(Nearest { taken, nearness: *nearness, others })
 }

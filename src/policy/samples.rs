@@ -24,6 +24,7 @@ pub fn hub(id: &str) -> HubView {
         hub: Hub {
             id: hub_id(id),
             host_name: format!("{id}.example.net"),
+            incarnation: None,
             endpoint: format!("{id}.example.net:443"),
             kind: HubKind::Embedded,
             state: HubState::Active,

@@ -25,9 +25,9 @@ use crate::domain::{RegistrationId, Timestamp};
 use crate::moves::Standing;
 use crate::store::Store;
 
+use self::core::{After, Core};
 use super::directory::Devices;
 use super::fleet::Fleet;
-use self::core::{After, Core};
 
 /// What devices live among.
 #[derive(Debug)]
@@ -91,13 +91,13 @@ impl DeviceActor {
         match self.core.take() {
             Some(core) => {
                 let work = work(core);
-                AtomicResponse::new(Box::pin(
-                    async move { Some(work.await) }.into_actor(self).map(|done, this, ctx| {
+                AtomicResponse::new(Box::pin(async move { Some(work.await) }.into_actor(self).map(
+                    |done, this, ctx| {
                         if let Some((core, after)) = done {
                             this.settle_down(core, after, ctx);
                         }
-                    }),
-                ))
+                    },
+                )))
             }
             // The load failed and the actor is stopping: dropping the message tells its sender.
             None => AtomicResponse::new(Box::pin(async {}.into_actor(self))),
@@ -110,7 +110,7 @@ impl DeviceActor {
             ctx.stop();
             return;
         }
-        let standing = Standing::of(core.machine.registration(), core.machine.moves_slice().iter());
+        let standing = Standing::of(core.machine.registration(), core.machine.moves());
         self.updates.send_if_modified(|current| {
             let changed = *current != standing;
             *current = standing;

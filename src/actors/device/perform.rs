@@ -2,9 +2,11 @@
 
 use actix::{AsyncContext, Context};
 use tokio::sync::oneshot;
+use tracing::Instrument;
 
-use crate::domain::{CallFault, CallOutcome, HubCall, Timestamp};
+use crate::domain::{CallFault, CallOutcome, HubCall, OperationId, Timestamp};
 use crate::moves::CallKey;
+use crate::telemetry;
 
 use super::super::messages::{Allocated, Perform, StepFinished, Wake};
 use super::DeviceActor;
@@ -12,8 +14,8 @@ use super::core::After;
 
 impl DeviceActor {
     pub(super) fn perform(&mut self, after: After, ctx: &mut Context<Self>) {
-        for (key, call) in after.calls {
-            self.call(key, call, ctx);
+        for (key, call, operation) in after.calls {
+            self.call(key, call, operation, ctx);
         }
         if let Some(question) = after.question {
             let (allocator, this) = (self.surroundings.allocator.clone(), ctx.address());
@@ -28,13 +30,15 @@ impl DeviceActor {
         }
     }
 
-    fn call(&self, key: CallKey, call: HubCall, ctx: &mut Context<Self>) {
+    fn call(&self, key: CallKey, call: HubCall, operation: OperationId, ctx: &mut Context<Self>) {
         let (hub, this) = (self.surroundings.fleet.actor(&key.hub), ctx.address());
-        actix_rt::spawn(async move {
+        let span = telemetry::registration_span(&self.id, Some(&operation));
+        let hub_span = span.clone();
+        let made = async move {
             let outcome = match hub {
                 Some(hub) => {
                     let (reply, answer) = oneshot::channel();
-                    match hub.try_send(Perform { call, reply }) {
+                    match hub.try_send(Perform { call, span: hub_span, reply }) {
                         Ok(()) => answer.await.unwrap_or_else(|_| unknown("the hub's actor ended")),
                         Err(_) => unavailable("too many calls wait for it"),
                     }
@@ -43,7 +47,8 @@ impl DeviceActor {
             };
             // Where the actor has stopped, its successor makes the call again with the same order.
             let _ = this.send(StepFinished { key, outcome }).await;
-        });
+        };
+        actix_rt::spawn(made.instrument(span));
     }
 
     /// Sets a timer, unless an earlier one is set.

@@ -2,6 +2,8 @@
 
 use actix::{ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
 
+use tracing::Instrument;
+
 use crate::domain::CallFault;
 
 use super::super::messages::{HubChanged, Perform, Probed};
@@ -10,7 +12,7 @@ use super::{CALL_TIMEOUT, Circuit, HubActor, PROBE_MAX};
 impl Handler<Perform> for HubActor {
     type Result = ();
 
-    fn handle(&mut self, Perform { call, reply }: Perform, ctx: &mut Context<Self>) {
+    fn handle(&mut self, Perform { call, span, reply }: Perform, ctx: &mut Context<Self>) {
         if let Some(fault) = self.hindrance() {
             // Whoever asked may have given up.
             let _ = reply.send(Err(fault));
@@ -29,8 +31,12 @@ impl Handler<Perform> for HubActor {
                 outcome = connector.obey(incarnation, &call) => outcome,
                 () = limit => Err(CallFault::Unknown(format!("no answer in {} s", CALL_TIMEOUT.as_secs()))),
             };
+            if let Err(fault) = &outcome {
+                tracing::debug!(hub = %call.hub, order = %call.order, "{} failed: {fault}", call.effect.as_str());
+            }
             (outcome, reply)
-        };
+        }
+        .instrument(span);
         ctx.spawn(made.into_actor(self).map(|(outcome, reply), this, ctx| {
             this.in_flight -= 1;
             match &outcome {

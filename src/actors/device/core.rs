@@ -1,0 +1,477 @@
+//! What a device's actor knows, and its atomic pieces of work: each takes the core, commits, and gives it back.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::allocators::{AllocationAnswer, AllocationQuestion, AllocatorFault, ChosenHub};
+use crate::attestation::Verified;
+use crate::domain::{
+    ApiVersion, AuditAction, AuditEntry, CallOutcome, ClientFacts, Credential, DeviceId, Enrollment, Fault, HubCall,
+    HubId, InitialState, OperationId, Pin, Reason, Registration, RegistrationId, RequestId, SubStatus, Timestamp,
+    UnreachableRule,
+};
+use crate::moves::{self, CallKey, Intent, Machine, Plan, Preconditions, Standing, Tries};
+use crate::policy::WebhookOutcome;
+use crate::store::{CommitFault, Unexpected};
+
+use super::super::messages::{Accepted, Answer, PinTo, Refused, Reply, Updates};
+use super::Surroundings;
+pub(super) use super::judge::Request;
+use super::judge::{self, Judgement, Said};
+
+/// How often a choice is made again because the chosen hub filled up meanwhile.
+const CHOICES_MAX: u32 = 4;
+
+/// Somebody who waits for an answer.
+pub(super) struct Asker {
+    pub reply: Reply<Answer>,
+    pub updates: Updates,
+}
+
+impl Asker {
+    fn accept(self, standing: Option<Standing>, why: &str) {
+        let accepted = Accepted { standing, why: why.to_owned(), updates: self.updates };
+        // Whoever asked may have given up: what was committed stands all the same.
+        let _ = self.reply.send(Ok(accepted));
+    }
+
+    fn refuse(self, refused: Refused) {
+        let _ = self.reply.send(Err(refused));
+    }
+}
+
+/// A question that is out, and who waits for what follows from it.
+struct Asking {
+    request: Request,
+    askers: Vec<Asker>,
+}
+
+/// What is to be started once an atomic piece of work is over.
+#[derive(Debug, Default)]
+pub(super) struct After {
+    pub calls: Vec<(CallKey, HubCall, OperationId)>,
+    pub question: Option<Box<AllocationQuestion>>,
+    pub wake_at: Option<Timestamp>,
+    /// The memory cannot be trusted any more.
+    pub stop: bool,
+}
+
+impl After {
+    fn stop() -> Self {
+        Self { stop: true, ..Self::default() }
+    }
+}
+
+/// Why a commit did not happen, as the actor sees it.
+enum Trouble {
+    /// The enrollment changed.
+    Rejudge,
+    /// The chosen hub filled up or went away.
+    Again,
+    Fault(Fault),
+    /// It may have happened, or somebody else went on: read the store again.
+    Stop(String),
+}
+
+/// See the module's documentation.
+pub(super) struct Core {
+    pub machine: Machine,
+    surroundings: Arc<Surroundings>,
+    asking: Option<Asking>,
+    /// A register that joined a running operation with another credential: judged again when that is over.
+    joined: Option<Request>,
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Core({})", self.machine.id())
+    }
+}
+
+impl Request {
+    pub fn of_device(
+        verified: Verified,
+        enrollment: Arc<Enrollment>,
+        facts: ClientFacts,
+        request_id: Option<RequestId>,
+    ) -> Self {
+        let named = enrollment.device_id.clone();
+        Self {
+            by: "device".to_owned(),
+            is_device: true,
+            facts,
+            request_id,
+            credential: Some(verified.credential().clone()),
+            device: named.unwrap_or_else(|| DeviceId::from(verified.registration_id())),
+            enrollment,
+            pin: None,
+        }
+    }
+}
+
+impl Core {
+    /// Takes the device up from the store, with whatever is left to do.
+    pub async fn load(id: RegistrationId, surroundings: Arc<Surroundings>) -> Result<(Self, After), String> {
+        let file = surroundings.store.load_device(&id).await.map_err(|fault| fault.to_string())?;
+        let machine =
+            Machine::load(id, file.registration, file.open, file.earlier).map_err(|fault| fault.to_string())?;
+        let mut this = Self { machine, surroundings, asking: None, joined: None };
+        let after = this.drive().await;
+        if after.stop { Err("its first step could not be written".to_owned()) } else { Ok((this, after)) }
+    }
+
+    /// Nothing is under way and nobody waits.
+    pub fn is_idle(&self) -> bool {
+        self.machine.is_idle() && self.asking.is_none() && self.joined.is_none()
+    }
+
+    pub fn standing(&self) -> Option<Standing> {
+        Standing::of(self.machine.registration(), self.machine.moves())
+    }
+
+    pub fn tries(&self) -> Vec<(CallKey, Tries)> {
+        self.machine.tries().map(|(key, tries)| (key.clone(), tries.clone())).collect()
+    }
+
+    /// A device registers. Joins what is under way, else decides.
+    pub async fn register(mut self, request: Request, asker: Asker) -> (Self, After) {
+        if let Some(asking) = &mut self.asking {
+            asking.askers.push(asker);
+            return (self, After::default());
+        }
+        if let Some(running) = self.machine.running()
+            && self.machine.replantable().is_none()
+        {
+            let why = format!("joined the {} that is under way", running.intent.plan.as_str());
+            if request.credential.as_ref().is_some_and(|credential| *credential != running.intent.credential) {
+                self.joined = Some(request);
+            }
+            asker.accept(self.standing(), &why);
+            return (self, After::default());
+        }
+        self.decide(request, vec![asker], Said::nothing()).await
+    }
+
+    /// An operator wants the decision now, perhaps with a pin.
+    pub async fn reprovision(
+        self,
+        enrollment: Arc<Enrollment>,
+        to: Option<PinTo>,
+        by: String,
+        request_id: Option<RequestId>,
+        asker: Asker,
+    ) -> (Self, After) {
+        let Some(record) = self.machine.registration() else {
+            asker.refuse(not_registered(self.machine.id()).into());
+            return (self, After::default());
+        };
+        if self.asking.is_some() || self.machine.running().is_some() {
+            let fault =
+                Fault::new(Reason::DeviceMoving, "an operation of this device is under way: try again when it is over");
+            asker.refuse(fault.into());
+            return (self, After::default());
+        }
+        let now = self.surroundings.clock.now();
+        // A device that is kept sticky by its old protocol stays so: its version is not on record, its policy is.
+        let sticky = record.policy.is_none() && enrollment.reprovision.is_none();
+        let facts = ClientFacts { api_version: sticky.then_some(LAST_STICKY), ..ClientFacts::default() };
+        let request = Request {
+            pin: to.map(|to| Pin {
+                hub: to.hub,
+                by: by.clone(),
+                reason: to.reason,
+                set_at: now,
+                expires_at: to.expires_at,
+            }),
+            by,
+            is_device: false,
+            facts,
+            request_id,
+            credential: None,
+            device: record.device_id.clone(),
+            enrollment,
+        };
+        self.decide(request, vec![asker], Said::nothing()).await
+    }
+
+    /// Ends the registration: gives up what has not pivoted, then releases the home.
+    pub async fn release(mut self, by: String, why: String, asker: Asker) -> (Self, After) {
+        for waiting in self.asking.take().map(|asking| asking.askers).unwrap_or_default() {
+            waiting.refuse(not_registered(self.machine.id()).into());
+        }
+        self.joined = None;
+        let now = self.surroundings.clock.now();
+        let message = "the registration is being deleted".to_owned();
+        if let Some(abort) = self.machine.give_up(Reason::MoveAborted, message, now)
+            && let Err(trouble) = self.commit(abort).await
+        {
+            return self.give_back(vec![asker], trouble);
+        }
+        let Some(record) = self.machine.registration() else {
+            let after = self.drive().await;
+            match after.stop {
+                true => drop(asker),
+                false => asker.refuse(not_registered(self.machine.id()).into()),
+            }
+            return (self, after);
+        };
+        let intent = self.release_intent(record, by, why.clone());
+        let commit = self.machine.begin(Box::new(intent), Preconditions::default(), now);
+        if let Err(trouble) = self.commit(commit).await {
+            return self.give_back(vec![asker], trouble);
+        }
+        let after = self.drive().await;
+        if !after.stop {
+            asker.accept(self.standing(), &why);
+        }
+        (self, after)
+    }
+
+    fn release_intent(&self, record: &Registration, by: String, why: String) -> Intent {
+        let linked = |hub: &HubId| self.surroundings.fleet.is_linked(hub);
+        let home = record.assignment.as_ref().map(|assignment| assignment.hub.clone());
+        let credential = record.assignment.as_ref().and_then(|assignment| assignment.credential.clone());
+        Intent {
+            operation: self.draw_operation(),
+            request_id: None,
+            by,
+            registration: record.id.clone(),
+            device: record.device_id.clone(),
+            // Nothing can be asked of a hub that is not linked any more.
+            plan: Plan::Release { from: home.filter(linked) },
+            enrollment: record.enrollment.clone(),
+            enrollment_version: record.enrollment_version,
+            policy: record.policy,
+            sub_status: SubStatus::ReprovisionedToInitialAssignment,
+            credential: credential.unwrap_or_else(|| Credential::x509([])),
+            initial: InitialState::default(),
+            planted: None,
+            unreachable: UnreachableRule::LastKnown,
+            allow_late_writes: false,
+            payload: None,
+            pin: None,
+            why,
+        }
+    }
+
+    /// Lifts the pin, when there is one.
+    pub async fn unpin(mut self, by: String, asker: Asker) -> (Self, After) {
+        let Some(record) = self.machine.registration().cloned() else {
+            asker.refuse(not_registered(self.machine.id()).into());
+            return (self, After::default());
+        };
+        if record.pin.is_none() {
+            asker.accept(self.standing(), "the device is not pinned");
+            return (self, After::default());
+        }
+        if self.machine.running().is_some() {
+            let fault =
+                Fault::new(Reason::DeviceMoving, "an operation of this device is under way: try again when it is over");
+            asker.refuse(fault.into());
+            return (self, After::default());
+        }
+        let now = self.surroundings.clock.now();
+        let audit = AuditEntry {
+            registration: Some(record.id.clone()),
+            ..AuditEntry::new(now, by, AuditAction::RegistrationUnpinned, "the pin was lifted")
+        };
+        let record = Registration { pin: None, updated_at: now, ..record };
+        let commit = self.machine.record_only(record, Preconditions::default(), audit, now);
+        match self.commit(commit).await {
+            Ok(()) => {
+                asker.accept(self.standing(), "the pin was lifted");
+                (self, After::default())
+            }
+            Err(trouble) => self.give_back(vec![asker], trouble),
+        }
+    }
+
+    /// The webhook has answered, or will not.
+    pub async fn allocated(mut self, outcome: Result<AllocationAnswer, AllocatorFault>) -> (Self, After) {
+        let Some(Asking { request, askers }) = self.asking.take() else { return (self, After::default()) };
+        let said = match outcome {
+            Ok(answer) => Said {
+                outcome: match answer.hub {
+                    ChosenHub::Offered(hub) => WebhookOutcome::Answered { hub },
+                    ChosenHub::NotOffered { host_name } => WebhookOutcome::AnsweredOther { host_name },
+                },
+                initial_twin: answer.initial_twin,
+                payload: answer.payload.map(|payload| payload.to_string()),
+            },
+            Err(fault) => {
+                tracing::warn!(registration_id = %self.machine.id(), "no allocation: {fault}");
+                Said { outcome: WebhookOutcome::Failed(fault.to_string()), ..Said::nothing() }
+            }
+        };
+        self.decide(request, askers, said).await
+    }
+
+    /// A call to a hub has ended.
+    pub async fn finished(mut self, key: CallKey, outcome: CallOutcome) -> (Self, After) {
+        let now = self.surroundings.clock.now();
+        match &outcome {
+            Ok(_) => tracing::debug!(hub = %key.hub, order = %key.order, "{} is done", key.effect.as_str()),
+            Err(fault) => {
+                tracing::info!(hub = %key.hub, order = %key.order, "{} is not done: {fault}", key.effect.as_str());
+            }
+        }
+        if let Some(commit) = self.machine.finished(&key, outcome, now)
+            && let Err(trouble) = self.commit(commit).await
+        {
+            return self.give_back(Vec::new(), trouble);
+        }
+        self.go_on().await
+    }
+
+    /// Time has passed.
+    pub async fn woken(self) -> (Self, After) {
+        self.go_on().await
+    }
+
+    async fn go_on(mut self) -> (Self, After) {
+        let after = self.drive().await;
+        if after.stop || self.machine.running().is_some() {
+            return (self, after);
+        }
+        match self.joined.take() {
+            None => (self, after),
+            Some(request) => {
+                let (this, mut next) = self.decide(request, Vec::new(), Said::nothing()).await;
+                next.calls.extend(after.calls);
+                next.wake_at = next.wake_at.into_iter().chain(after.wake_at).min();
+                (this, next)
+            }
+        }
+    }
+
+    async fn decide(mut self, request: Request, askers: Vec<Asker>, said: Said) -> (Self, After) {
+        for _ in 0..CHOICES_MAX {
+            let now = self.surroundings.clock.now();
+            self.count_hubs(now).await;
+            let views = self.surroundings.fleet.views();
+            let operation = self.draw_operation();
+            match judge::judge(&self.machine, &request, &views, &said, operation, now) {
+                Judgement::Ask(question) => {
+                    self.asking = Some(Asking { request, askers });
+                    return (self, After { question: Some(question), ..After::default() });
+                }
+                Judgement::Answer { standing, why } => {
+                    let standing = standing.map(|standing| *standing);
+                    askers.into_iter().for_each(|asker| asker.accept(standing.clone(), &why));
+                    return (self, After::default());
+                }
+                Judgement::Refuse(fault) => {
+                    askers.into_iter().for_each(|asker| asker.refuse(fault.clone().into()));
+                    return (self, After::default());
+                }
+                Judgement::Write { commit, why } => match self.commit(*commit).await {
+                    Ok(()) => {
+                        tracing::info!(operation_id = %operation, "{why}");
+                        let after = self.drive().await;
+                        if !after.stop {
+                            let standing = self.standing();
+                            askers.into_iter().for_each(|asker| asker.accept(standing.clone(), &why));
+                        }
+                        return (self, after);
+                    }
+                    Err(Trouble::Again) => self.surroundings.fleet.expire_counts(),
+                    Err(trouble) => return self.give_back(askers, trouble),
+                },
+            }
+        }
+        let fault = Fault::new(Reason::NoHubAvailable, "the hubs filled up while one was being chosen: try again");
+        self.give_back(askers, Trouble::Fault(fault))
+    }
+
+    fn give_back(self, askers: Vec<Asker>, trouble: Trouble) -> (Self, After) {
+        match trouble {
+            Trouble::Rejudge | Trouble::Again => {
+                askers.into_iter().for_each(|asker| asker.refuse(Refused::Rejudge));
+                (self, After::default())
+            }
+            Trouble::Fault(fault) => {
+                askers.into_iter().for_each(|asker| asker.refuse(fault.clone().into()));
+                (self, After::default())
+            }
+            Trouble::Stop(why) => {
+                tracing::warn!(registration_id = %self.machine.id(), "the device is read again from the store: {why}");
+                // The askers are dropped: the directory asks the next actor, which knows what was written.
+                (self, After::stop())
+            }
+        }
+    }
+
+    /// Commits what the machine wants committed, until only calls and waiting are left.
+    async fn drive(&mut self) -> After {
+        loop {
+            let due = self.machine.due(self.surroundings.clock.now());
+            let Some(commit) = due.commit else {
+                let calls = due.calls.into_iter().filter_map(|(key, call)| {
+                    let operation = self.machine.open_move(key.generation)?.intent.operation;
+                    Some((key, call, operation))
+                });
+                return After { calls: calls.collect(), wake_at: due.wake_at, ..After::default() };
+            };
+            if let Err(trouble) = self.commit(*commit).await {
+                if let Trouble::Stop(why) | Trouble::Fault(Fault { message: why, .. }) = trouble {
+                    tracing::warn!(registration_id = %self.machine.id(), "a step could not be written: {why}");
+                }
+                return After::stop();
+            }
+        }
+    }
+
+    async fn commit(&mut self, commit: moves::Commit) -> Result<(), Trouble> {
+        let is_step = commit.lines.iter().any(|(generation, _)| generation.is_some());
+        match self.surroundings.store.commit(commit.clone().into()).await {
+            Ok(order) => self.machine.applied(&commit, order).map_err(|fault| Trouble::Stop(fault.to_string())),
+            Err(CommitFault::Unexpected(unexpected)) => Err(trouble_of(unexpected)),
+            // A step that was not written is due again; the calls behind it are repeated under their orders.
+            Err(fault @ CommitFault::NotWritten(_)) if is_step => Err(Trouble::Stop(fault.to_string())),
+            Err(CommitFault::NotWritten(why)) => {
+                Err(Trouble::Fault(Fault::new(Reason::ServiceUnavailable, format!("nothing was written: {why}"))))
+            }
+            Err(fault @ CommitFault::Unknown(_)) => Err(Trouble::Stop(fault.to_string())),
+        }
+    }
+
+    async fn count_hubs(&self, now: Timestamp) {
+        let fleet = &self.surroundings.fleet;
+        if !fleet.is_count_old(now) {
+            return;
+        }
+        match self.surroundings.store.hubs().await {
+            Ok(hubs) => fleet.set_counts(hubs.into_iter().map(|(hub, used)| (hub.id, used)), now),
+            // Older counts do for choosing; the commit checks.
+            Err(fault) => tracing::warn!("hubs could not be counted: {fault}"),
+        }
+    }
+
+    fn draw_operation(&self) -> OperationId {
+        OperationId(self.surroundings.entropy.draw_u128())
+    }
+}
+
+/// The newest protocol version without native reprovisioning (reference/dps.md §4.5).
+const LAST_STICKY: ApiVersion = ApiVersion { date: 20_180_401, preview: false };
+
+fn not_registered(id: &RegistrationId) -> Fault {
+    Fault::new(Reason::RegistrationNotFound, format!("{id} is not registered"))
+}
+
+fn trouble_of(unexpected: Unexpected) -> Trouble {
+    match unexpected {
+        Unexpected::Enrollment { .. } => Trouble::Rejudge,
+        Unexpected::HubFull { .. } | Unexpected::HubNotLinked { .. } => Trouble::Again,
+        Unexpected::DeviceIdTaken { device, owner } => {
+            let message = format!("the device id {device} belongs to registration {owner}");
+            Trouble::Fault(Fault::new(Reason::DeviceIdInUse, message))
+        }
+        Unexpected::Registration { .. }
+        | Unexpected::Hub { .. }
+        | Unexpected::HubInUse { .. }
+        | Unexpected::CertificateTaken { .. }
+        | Unexpected::MoveNotOpen { .. }
+        | Unexpected::Journal { .. } => Trouble::Stop(unexpected.to_string()),
+    }
+}

@@ -1,0 +1,380 @@
+//! From a request to what is to be written: puts the decision of `policy` into the words of `moves`. Pure.
+
+use std::sync::Arc;
+
+use crate::allocators::{AllocationQuestion, AnsweredTwin, CurrentHome, HubHost};
+use crate::domain::{
+    AuditAction, AuditEntry, ClientFacts, Credential, DeviceId, Enrollment, Fault, HubId, InitialState, Operation,
+    OperationId, OperationStatus, Pin, Reason, Registration, ReprovisionPolicy, RequestId, SubStatus, Timestamp,
+    Version,
+};
+use crate::moves::{Carry, Commit, Intent, Machine, Plan, Preconditions, Standing};
+use crate::policy::{self, Admission, Decision, HubView, Outcome, Snapshot, WebhookOutcome};
+
+/// A wish to have the device's hub decided, whoever has it.
+#[derive(Debug, Clone)]
+pub(super) struct Request {
+    /// `device`, or an operator's name.
+    pub by: String,
+    pub is_device: bool,
+    pub enrollment: Arc<Enrollment>,
+    pub facts: ClientFacts,
+    pub request_id: Option<RequestId>,
+    /// What the device signs in with; an operator's wish takes what is on record.
+    pub credential: Option<Credential>,
+    /// The device id of a first registration.
+    pub device: DeviceId,
+    /// A pin to be set.
+    pub pin: Option<Pin>,
+}
+
+/// What the allocation webhook said.
+#[derive(Debug, Clone)]
+pub(super) struct Said {
+    pub outcome: WebhookOutcome,
+    pub initial_twin: Option<AnsweredTwin>,
+    /// JSON text.
+    pub payload: Option<String>,
+}
+
+impl Said {
+    pub fn nothing() -> Self {
+        Self { outcome: WebhookOutcome::NotAsked, initial_twin: None, payload: None }
+    }
+}
+
+/// What follows from a request.
+#[derive(Debug)]
+pub(super) enum Judgement {
+    /// Nothing is written.
+    Answer {
+        standing: Option<Box<Standing>>,
+        why: String,
+    },
+    Refuse(Fault),
+    /// The webhook must be asked first.
+    Ask(Box<AllocationQuestion>),
+    Write {
+        commit: Box<Commit>,
+        why: String,
+    },
+}
+
+/// The sub-status of a device that stays where it is.
+const STAYED: SubStatus = SubStatus::ReprovisionedToInitialAssignment;
+
+/// Judges one request against one snapshot of everything it depends on.
+pub(super) fn judge(
+    machine: &Machine,
+    request: &Request,
+    views: &[HubView],
+    said: &Said,
+    operation: OperationId,
+    now: Timestamp,
+) -> Judgement {
+    let this = Case { machine, request, views, said, operation, now };
+    this.judge()
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Case<'a> {
+    machine: &'a Machine,
+    request: &'a Request,
+    views: &'a [HubView],
+    said: &'a Said,
+    operation: OperationId,
+    now: Timestamp,
+}
+
+impl Case<'_> {
+    fn judge(self) -> Judgement {
+        let record = self.machine.registration();
+        if self.is_repeat() {
+            return self.answer("the request was answered before".to_owned());
+        }
+        if let Admission::Disabled { .. } = policy::admit(&self.request.enrollment) {
+            return self.disabled();
+        }
+        let pin = self.pin();
+        let snapshot = Snapshot {
+            registration_id: self.machine.id(),
+            enrollment: &self.request.enrollment,
+            facts: &self.request.facts,
+            current: record.and_then(|record| record.assignment.as_ref()).map(|assignment| &assignment.hub),
+            pin: pin.as_ref(),
+            hubs: self.views,
+            webhook: &self.said.outcome,
+            enrollment_changed: record.is_some_and(|record| {
+                record.enrollment != self.request.enrollment.id
+                    || record.enrollment_version != self.request.enrollment.version
+            }),
+        };
+        if self.said.outcome == WebhookOutcome::NotAsked
+            && let Some(call) = policy::webhook_call(&snapshot)
+        {
+            return Judgement::Ask(Box::new(self.question(&call)));
+        }
+        let explanation = policy::evaluate(&snapshot);
+        let policy = explanation.applies.policy();
+        let decision = explanation.decision;
+        let why = decision.why.clone();
+        if let Some(source) = self.machine.replantable() {
+            return match &decision.outcome {
+                Outcome::Relocate { from, to, .. } => {
+                    let plan = Plan::Replant { from: from.clone(), to: to.clone(), source: source.generation };
+                    self.begin(plan, policy, &decision, pin)
+                }
+                Outcome::Assign { .. }
+                | Outcome::AssignAnew { .. }
+                | Outcome::ResetInPlace { .. }
+                | Outcome::Stay { .. }
+                | Outcome::Fail { .. } => self.answer("the move that is under way goes on".to_owned()),
+            };
+        }
+        match &decision.outcome {
+            Outcome::Assign { to } => self.begin(Plan::Assign { to: to.clone() }, policy, &decision, pin),
+            Outcome::Relocate { from, to, carry } => {
+                let carry = match carry {
+                    policy::Carry::State => Carry::State,
+                    policy::Carry::Initial => Carry::Initial,
+                };
+                self.begin(Plan::Relocate { from: from.clone(), to: to.clone(), carry }, policy, &decision, pin)
+            }
+            Outcome::AssignAnew { from, to } => {
+                self.begin(Plan::Rehouse { from: from.clone(), to: to.clone() }, policy, &decision, pin)
+            }
+            Outcome::ResetInPlace { at } => {
+                let plan = Plan::ResetInPlace { at: at.clone(), credential: self.credential_is_new() };
+                self.begin(plan, policy, &decision, pin)
+            }
+            Outcome::Stay { at, note } => {
+                let why = match note {
+                    Some(note) => format!("{why} ({})", note.as_str()),
+                    None => why,
+                };
+                if self.credential_is_new() {
+                    self.begin(Plan::Refresh { at: at.clone() }, policy, &decision, pin)
+                } else {
+                    self.stay(policy, pin, why)
+                }
+            }
+            Outcome::Fail { reason, message } => self.fail(*reason, message, policy),
+        }
+    }
+
+    /// The same client request as the last operation, which is over.
+    fn is_repeat(self) -> bool {
+        let last = self.machine.registration().map(|record| &record.operation);
+        last.is_some_and(|last| {
+            last.request_id.is_some() && last.request_id == self.request.request_id && last.status.is_final()
+        })
+    }
+
+    /// The pin that is to be in force after this request.
+    fn pin(self) -> Option<Pin> {
+        let recorded = || self.machine.registration().and_then(|record| record.pin.clone());
+        self.request.pin.clone().or_else(recorded).filter(|pin| pin.is_in_force(self.now))
+    }
+
+    fn recorded_credential(self) -> Option<Credential> {
+        self.machine.registration()?.assignment.as_ref()?.credential.clone()
+    }
+
+    /// The hub must be told what the device signs in with now.
+    fn credential_is_new(self) -> bool {
+        self.request.credential.is_some() && self.request.credential != self.recorded_credential()
+    }
+
+    fn begin(self, plan: Plan, policy: Option<ReprovisionPolicy>, decision: &Decision, pin: Option<Pin>) -> Judgement {
+        let Some(credential) = self.request.credential.clone().or_else(|| self.recorded_credential()) else {
+            let message = "what the device signs in with is not known for sure: it must register itself";
+            return Judgement::Refuse(Fault::new(Reason::HubStateConflict, message));
+        };
+        let enrollment = &self.request.enrollment;
+        let initial = match &self.said.initial_twin {
+            Some(twin) if decision.takes_webhook_twin() => InitialState {
+                tags: twin.tags.clone(),
+                desired: twin.desired.clone(),
+                capabilities: enrollment.initial.capabilities,
+            },
+            Some(_) | None => enrollment.initial.clone(),
+        };
+        let planted = match &plan {
+            Plan::Replant { .. } => self.machine.replantable().and_then(|source| source.arriving_state()).map(Box::new),
+            Plan::Assign { .. }
+            | Plan::Relocate { .. }
+            | Plan::Rehouse { .. }
+            | Plan::ResetInPlace { .. }
+            | Plan::Refresh { .. }
+            | Plan::Release { .. } => None,
+        };
+        let takes = plan.arrives_at().map(|hub| (hub.clone(), self.capacity(hub)));
+        let intent = Intent {
+            operation: self.operation,
+            request_id: self.request.request_id.clone(),
+            by: self.request.by.clone(),
+            registration: self.machine.id().clone(),
+            device: self.device(),
+            plan,
+            enrollment: enrollment.id.clone(),
+            enrollment_version: enrollment.version,
+            policy,
+            sub_status: decision.sub_status().unwrap_or(STAYED),
+            credential,
+            initial,
+            planted,
+            unreachable: enrollment.unreachable,
+            allow_late_writes: enrollment.allow_late_writes,
+            payload: self.said.payload.clone(),
+            pin,
+            why: decision.why.clone(),
+        };
+        let expect = Preconditions { enrollment: Some((enrollment.id.clone(), enrollment.version)), takes };
+        let commit = self.machine.begin(Box::new(intent), expect, self.now);
+        Judgement::Write { commit: Box::new(commit), why: decision.why.clone() }
+    }
+
+    fn capacity(self, hub: &HubId) -> Option<u64> {
+        self.views.iter().find(|view| view.hub.id == *hub).and_then(|view| view.hub.capacity)
+    }
+
+    /// A device keeps the name it was first given, whatever its enrollment says later.
+    fn device(self) -> DeviceId {
+        let recorded = self.machine.registration().map(|record| record.device_id.clone());
+        recorded.unwrap_or_else(|| self.request.device.clone())
+    }
+
+    /// Nothing is written when everything is as it was: the common case after an outage.
+    fn stay(self, policy: Option<ReprovisionPolicy>, pin: Option<Pin>, why: String) -> Judgement {
+        let stayed = OperationStatus::Assigned { sub_status: STAYED, data_source: None };
+        if let Some(record) = self.machine.registration() {
+            let unchanged = record.policy == policy
+                && record.pin == pin
+                && record.payload == self.said.payload
+                && record.enrollment == self.request.enrollment.id
+                && matches!(record.operation.status, OperationStatus::Assigned { .. });
+            if unchanged {
+                let standing = Standing::of(Some(record), self.machine.moves()).map(|mut standing| {
+                    standing.operation.status = stayed;
+                    Box::new(standing)
+                });
+                return Judgement::Answer { standing, why };
+            }
+        }
+        let record = Registration { payload: self.said.payload.clone(), pin, ..self.record(stayed, policy) };
+        self.write(record, AuditAction::RegistrationAssigned, why)
+    }
+
+    fn fail(self, reason: Reason, message: &str, policy: Option<ReprovisionPolicy>) -> Judgement {
+        if !self.request.is_device {
+            return Judgement::Refuse(Fault::new(reason, message));
+        }
+        let status = OperationStatus::Failed { reason, message: message.to_owned() };
+        self.end_without_move(status, AuditAction::RegistrationFailed, policy, message.to_owned())
+    }
+
+    fn disabled(self) -> Judgement {
+        let message = format!("{} is disabled", self.request.enrollment.id);
+        if !self.request.is_device {
+            return Judgement::Refuse(Fault::new(Reason::EnrollmentDisabled, message));
+        }
+        let policy = self.machine.registration().and_then(|record| record.policy);
+        self.end_without_move(OperationStatus::Disabled, AuditAction::RegistrationDisabled, policy, message)
+    }
+
+    /// An operation that ends at once. The same end twice is written once.
+    fn end_without_move(
+        self,
+        status: OperationStatus,
+        action: AuditAction,
+        policy: Option<ReprovisionPolicy>,
+        why: String,
+    ) -> Judgement {
+        let same = |record: &&Registration| {
+            record.operation.status == status && record.enrollment == self.request.enrollment.id
+        };
+        if self.machine.registration().filter(same).is_some() {
+            return self.answer(why);
+        }
+        self.write(self.record(status, policy), action, why)
+    }
+
+    fn answer(self, why: String) -> Judgement {
+        let standing = Standing::of(self.machine.registration(), self.machine.moves()).map(Box::new);
+        Judgement::Answer { standing, why }
+    }
+
+    /// The record with an operation that ended without a move. What an assignment or reset depends on is left alone.
+    fn record(self, status: OperationStatus, policy: Option<ReprovisionPolicy>) -> Registration {
+        let enrollment = &self.request.enrollment;
+        let operation = Operation {
+            id: self.operation,
+            status,
+            request_id: self.request.request_id.clone(),
+            started_at: self.now,
+            updated_at: self.now,
+        };
+        match self.machine.registration() {
+            Some(record) => {
+                let same_enrollment = record.enrollment == enrollment.id;
+                Registration {
+                    enrollment: enrollment.id.clone(),
+                    enrollment_version: if same_enrollment { record.enrollment_version } else { enrollment.version },
+                    policy,
+                    operation,
+                    updated_at: self.now,
+                    ..record.clone()
+                }
+            }
+            None => Registration {
+                id: self.machine.id().clone(),
+                device_id: self.device(),
+                enrollment: enrollment.id.clone(),
+                enrollment_version: enrollment.version,
+                policy,
+                assignment: None,
+                operation,
+                pin: None,
+                payload: None,
+                past: self.machine.earlier().to_vec(),
+                created_at: self.now,
+                updated_at: self.now,
+                version: Version::ABSENT,
+            },
+        }
+    }
+
+    fn write(self, record: Registration, action: AuditAction, why: String) -> Judgement {
+        let enrollment = &self.request.enrollment;
+        let audit = AuditEntry {
+            registration: Some(self.machine.id().clone()),
+            enrollment: Some(enrollment.id.clone()),
+            hub: record.assignment.as_ref().map(|assignment| assignment.hub.clone()),
+            operation: Some(record.operation.id),
+            ..AuditEntry::new(self.now, self.request.by.clone(), action, why.clone())
+        };
+        let expect = Preconditions { enrollment: Some((enrollment.id.clone(), enrollment.version)), takes: None };
+        let commit = self.machine.record_only(record, expect, audit, self.now);
+        Judgement::Write { commit: Box::new(commit), why }
+    }
+
+    fn question(self, call: &policy::WebhookCall<'_>) -> AllocationQuestion {
+        let host =
+            |id: &HubId| self.views.iter().find(|view| view.hub.id == *id).map(|view| view.hub.host_name.clone());
+        let assignment = self.machine.registration().and_then(|record| record.assignment.as_ref());
+        let offered =
+            call.offered.iter().map(|view| HubHost { hub: view.hub.id.clone(), host_name: view.hub.host_name.clone() });
+        AllocationQuestion {
+            webhook: call.webhook.clone(),
+            enrollment: Enrollment::clone(&self.request.enrollment),
+            enrollment_host_names: self.request.enrollment.hubs.iter().filter_map(host).collect(),
+            registration_id: self.machine.id().clone(),
+            current: assignment.and_then(|assignment| {
+                Some(CurrentHome { host_name: host(&assignment.hub)?, device_id: self.device() })
+            }),
+            certificate: None,
+            payload: self.request.facts.payload.clone(),
+            offered: offered.collect(),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The presented chain: parsed, bounded, and still unproven.
+
+use std::fmt;
+
+use super::certificate::{Facts, common_name, parse, sha256};
+use super::refusal::Refusal;
+use crate::domain::{AnchorRef, RegistrationId, Thumbprint, limits};
+
+/// What a caller presented, leaf first. It names who the leaf says it is; it proves nothing.
+#[derive(Clone)]
+pub struct Presented {
+    /// Never empty.
+    pub(super) certificates: Vec<PresentedCertificate>,
+    references: Vec<AnchorRef>,
+    common_name: RegistrationId,
+    digest: Thumbprint,
+}
+
+#[derive(Clone)]
+pub(super) struct PresentedCertificate {
+    pub(super) der: Vec<u8>,
+    pub(super) facts: Facts,
+}
+
+impl Presented {
+    /// Reads a chain, leaf first, DER. Number and sizes are bounded before anything is parsed.
+    pub fn parse(chain: &[Vec<u8>]) -> Result<Self, Refusal> {
+        let leaf = chain.first().ok_or(Refusal::NothingPresented)?;
+        if chain.len() > limits::CHAIN_CERTIFICATES_MAX {
+            return Err(Refusal::ChainTooLong);
+        }
+        if chain.iter().any(|der| der.len() > limits::CERTIFICATE_BYTES_MAX) {
+            return Err(Refusal::CertificateTooLarge);
+        }
+        let certificates = chain
+            .iter()
+            .map(|der| Ok(PresentedCertificate { der: der.clone(), facts: Facts::parse(der)? }))
+            .collect::<Result<Vec<_>, Refusal>>()?;
+        let leaf = parse(leaf)?;
+        let common_name =
+            RegistrationId::parse(common_name(leaf.subject())?).map_err(|_| Refusal::CommonNameInvalid)?;
+        let references: Vec<AnchorRef> = certificates.iter().map(|certificate| certificate.facts.reference).collect();
+        // Thumbprints have one length, so their concatenation stands for exactly one chain.
+        let thumbprints: Vec<u8> = references.iter().flat_map(|reference| reference.thumbprint.0).collect();
+        Ok(Self { certificates, references, common_name, digest: sha256(&thumbprints) })
+    }
+
+    /// How each certificate can be looked up, leaf first: what matching walks along.
+    pub fn references(&self) -> &[AnchorRef] {
+        &self.references
+    }
+
+    /// Who the leaf says it is.
+    pub fn common_name(&self) -> &RegistrationId {
+        &self.common_name
+    }
+
+    /// SHA-256 over the chain's thumbprints: the key under which a proof of exactly this chain can be kept.
+    pub fn digest(&self) -> Thumbprint {
+        self.digest
+    }
+
+    pub(super) fn leaf(&self) -> &PresentedCertificate {
+        &self.certificates[0]
+    }
+}
+
+impl fmt::Debug for Presented {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Presented({}, {} certificates)", self.common_name, self.certificates.len())
+    }
+}

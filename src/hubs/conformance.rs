@@ -1,0 +1,605 @@
+//! What every hub of ours must do, as cases that run against each: one suite, several hubs.
+//!
+//! The traces are those of `reference/move-traces.md` as far as one hub can show them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+use super::embedded::{Config, EmbeddedHub};
+use super::scripted::ScriptedHub;
+use super::{DesiredEvent, HubConnector, Resident, TwinCaller, TwinHost, TwinRefusal, TwinWrite};
+use crate::ambient::{Clock, ManualClock, SeededEntropy};
+use crate::domain::{
+    CallFault, CallOutcome, Capabilities, Credential, DeviceId, DeviceState, Document, HubAnswer, HubCall, HubEffect,
+    HubId, HubRefusal, HubStatus, Incarnation, InitialState, NewDevice, Order, Thumbprint, Timestamp, Twin, TwinPatch,
+};
+
+/// A hub under test that holds nothing yet.
+struct Subject {
+    hub: Arc<dyn HubConnector>,
+    twins: Arc<dyn TwinHost>,
+    clock: Arc<ManualClock>,
+    /// Where the hub has its file, if it has one: goes with it.
+    _folder: Option<TempDir>,
+}
+
+type Case = (&'static str, fn(Subject) -> BoxFuture<'static, ()>);
+
+const CASES: &[Case] = &[
+    ("staged_accepts_nothing", |hub| staged_accepts_nothing(hub).boxed()),
+    ("a_seal_stops_writes_and_answers_them_all", |hub| a_seal_stops_writes_and_answers_them_all(hub).boxed()),
+    ("a_repeat_gets_the_same_answer", |hub| a_repeat_gets_the_same_answer(hub).boxed()),
+    ("a_lower_order_is_stale", |hub| a_lower_order_is_stale(hub).boxed()),
+    ("an_order_has_one_kind_of_call", |hub| an_order_has_one_kind_of_call(hub).boxed()),
+    ("another_incarnation_is_refused", |hub| another_incarnation_is_refused(hub).boxed()),
+    ("an_occupied_place_is_refused", |hub| an_occupied_place_is_refused(hub).boxed()),
+    ("a_carried_state_arrives_unchanged", |hub| a_carried_state_arrives_unchanged(hub).boxed()),
+    ("a_state_beyond_the_limits_is_refused", |hub| a_state_beyond_the_limits_is_refused(hub).boxed()),
+    ("versions_never_go_down", |hub| versions_never_go_down(hub).boxed()),
+    ("a_credential_is_replaced_in_order", |hub| a_credential_is_replaced_in_order(hub).boxed()),
+    ("strangers_learn_nothing", |hub| strangers_learn_nothing(hub).boxed()),
+    ("a_disabled_device_is_not_let_in", |hub| a_disabled_device_is_not_let_in(hub).boxed()),
+    ("a_refused_write_changes_nothing", |hub| a_refused_write_changes_nothing(hub).boxed()),
+    ("devices_are_listed_page_by_page", |hub| devices_are_listed_page_by_page(hub).boxed()),
+    ("a_watcher_sees_every_change", |hub| a_watcher_sees_every_change(hub).boxed()),
+    ("a_slow_watcher_gets_a_whole_document", |hub| a_slow_watcher_gets_a_whole_document(hub).boxed()),
+    ("who_may_watch", |hub| who_may_watch(hub).boxed()),
+    ("every_acknowledged_write_is_in_the_sealed_state", |hub| {
+        every_acknowledged_write_is_in_the_sealed_state(hub).boxed()
+    }),
+    ("a_collect_seals_and_deletes_under_one_order", |hub| a_collect_seals_and_deletes_under_one_order(hub).boxed()),
+    ("trace_1a", |hub| trace_1a(hub).boxed()),
+    ("trace_1b", |hub| trace_1b(hub).boxed()),
+    ("trace_1c", |hub| trace_1c(hub).boxed()),
+    ("trace_1d", |hub| trace_1d(hub).boxed()),
+    ("trace_2b", |hub| trace_2b(hub).boxed()),
+    ("trace_9a", |hub| trace_9a(hub).boxed()),
+    ("trace_9b", |hub| trace_9b(hub).boxed()),
+];
+
+const NOW: Timestamp = Timestamp(1_700_000_000_000);
+
+/// Runs every case against a hub of its own, and names those that fail.
+async fn run(make: impl Fn() -> Subject) {
+    let mut failed = Vec::new();
+    for (name, case) in CASES {
+        if let Err(fault) = tokio::spawn(case(make())).await {
+            failed.push(format!("{name}: {fault}"));
+        }
+    }
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_embedded_hub_conforms() {
+    run(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(NOW));
+        let config = Config { path: folder.path().join("hub.redb"), cache_bytes: 1 << 20, devices_max: None };
+        let hub = EmbeddedHub::open(config, clock.clone(), &SeededEntropy::new(1)).unwrap();
+        Subject { twins: hub.twins().unwrap(), hub: Arc::new(hub), clock, _folder: Some(folder) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_scripted_hub_conforms() {
+    run(|| {
+        let clock = Arc::new(ManualClock::at(NOW));
+        let hub = ScriptedHub::new(Incarnation(7), clock.clone());
+        Subject { twins: hub.twins().unwrap(), hub: Arc::new(hub), clock, _folder: None }
+    })
+    .await;
+}
+
+impl Subject {
+    async fn call(&self, order: u64, effect: HubEffect) -> CallOutcome {
+        self.call_for("d", order, effect).await
+    }
+
+    async fn call_for(&self, device: &str, order: u64, effect: HubEffect) -> CallOutcome {
+        let call = HubCall { hub: HubId::parse("h").unwrap(), device: id(device), order: Order(order), effect };
+        self.hub.obey(None, &call).await
+    }
+
+    /// The answer as a word.
+    async fn told(&self, order: u64, effect: HubEffect) -> &'static str {
+        match self.call(order, effect).await {
+            Ok(HubAnswer::Done) => "done",
+            Ok(HubAnswer::State(_)) => "state",
+            Err(CallFault::Refused(refusal)) => refusal.as_str(),
+            Err(CallFault::Unavailable(_)) => "unavailable",
+            Err(CallFault::Unknown(_)) => "unknown",
+        }
+    }
+
+    async fn answered_state(&self, order: u64, effect: HubEffect) -> DeviceState {
+        match self.call(order, effect).await {
+            Ok(HubAnswer::State(state)) => *state,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The device `d`, open since order 2.
+    async fn open_device(&self) {
+        assert_eq!(self.told(1, create(state())).await, "done");
+        assert_eq!(self.told(2, HubEffect::Activate).await, "done");
+    }
+
+    async fn report(&self, patch: &str) -> Result<Resident, TwinRefusal> {
+        self.twins.report(&id("d"), &device(1), document(patch)).await
+    }
+
+    async fn desire(&self, patch: &str) -> Result<Resident, TwinRefusal> {
+        let patch = TwinPatch { desired: Some(document(patch)), ..TwinPatch::default() };
+        self.twins.write(&id("d"), None, TwinWrite::Patch(patch)).await
+    }
+
+    /// As a back end sees it; `None` when it is not here.
+    async fn seen(&self) -> Option<Resident> {
+        match self.twins.read(&id("d"), &TwinCaller::BackEnd).await {
+            Ok(resident) => Some(resident),
+            Err(TwinRefusal::NotFound) => None,
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    async fn is_open(&self) -> bool {
+        self.seen().await.is_some_and(|resident| resident.open)
+    }
+}
+
+fn id(text: &str) -> DeviceId {
+    DeviceId::parse(text).unwrap()
+}
+
+fn document(text: &str) -> Document {
+    Document::from_text(text).unwrap()
+}
+
+fn credential(number: u8) -> Credential {
+    Credential::x509([Thumbprint([number; 32])])
+}
+
+fn device(number: u8) -> TwinCaller {
+    TwinCaller::Device(credential(number))
+}
+
+fn initial(desired: &str) -> InitialState {
+    InitialState {
+        tags: document(r#"{"site":"x"}"#),
+        desired: document(desired),
+        capabilities: Capabilities { iot_edge: true },
+    }
+}
+
+fn state() -> DeviceState {
+    let initial = initial(r#"{"rate":5}"#);
+    DeviceState {
+        twin: Twin::initial(&initial, NOW),
+        capabilities: Capabilities::default(),
+        status: HubStatus::Enabled,
+    }
+}
+
+fn create(state: DeviceState) -> HubEffect {
+    HubEffect::Create(Box::new(NewDevice { generation: Order(1), credential: credential(1), state }))
+}
+
+fn replace(desired: &str) -> HubEffect {
+    HubEffect::ReplaceTwin(Box::new(initial(desired)))
+}
+
+async fn staged_accepts_nothing(hub: Subject) {
+    assert_eq!(hub.told(1, create(state())).await, "done");
+    let resident = hub.seen().await.unwrap();
+    assert_eq!((resident.open, resident.state), (false, state()));
+    assert_eq!(hub.hub.read(&id("d")).await, Ok(Some(state())));
+    assert_eq!(hub.report("{}").await, Err(TwinRefusal::Moving));
+    assert_eq!(hub.desire("{}").await, Err(TwinRefusal::Moving));
+    assert_eq!(hub.twins.read(&id("d"), &device(1)).await, Err(TwinRefusal::Moving));
+    assert_eq!(hub.told(2, HubEffect::Activate).await, "done");
+    assert!(hub.report("{}").await.unwrap().open);
+    assert_eq!(hub.hub.describe().await.unwrap().devices, 1);
+}
+
+async fn a_seal_stops_writes_and_answers_them_all(hub: Subject) {
+    hub.open_device().await;
+    hub.clock.advance(Duration::from_secs(1));
+    let reported = hub.report(r#"{"b":1}"#).await.unwrap().state;
+    assert_eq!(reported.twin.reported.metadata.last_updated_at, hub.clock.now());
+    let written = hub.desire(r#"{"rate":6}"#).await.unwrap().state;
+    assert_eq!(hub.answered_state(3, HubEffect::Seal).await, written);
+    assert_eq!(hub.report("{}").await, Err(TwinRefusal::Moving));
+    assert_eq!(hub.desire("{}").await, Err(TwinRefusal::Moving));
+    assert_eq!(hub.twins.read(&id("d"), &device(1)).await, Err(TwinRefusal::Moving));
+    assert_eq!(hub.seen().await.unwrap().state, written);
+    assert_eq!(hub.answered_state(3, HubEffect::Seal).await, written);
+    assert_eq!(hub.told(4, HubEffect::Unseal).await, "done");
+    assert_eq!(hub.report(r#"{"b":2}"#).await.unwrap().state.twin.reported.version, 3);
+    assert_eq!(hub.told(5, HubEffect::Unseal).await, "done", "an open one stays open");
+    assert!(hub.is_open().await);
+    assert_eq!(hub.told(6, HubEffect::Activate).await, "not_staged");
+    assert!(hub.is_open().await);
+}
+
+async fn a_repeat_gets_the_same_answer(hub: Subject) {
+    for (order, effect) in [
+        (1, create(state())),
+        (2, HubEffect::Activate),
+        (3, HubEffect::Seal),
+        (4, HubEffect::Unseal),
+        (5, replace("{}")),
+        (6, HubEffect::UpdateCredential(credential(1))),
+        (7, HubEffect::Activate),
+        (8, create(state())),
+        (9, HubEffect::Delete),
+        (10, HubEffect::Seal),
+    ] {
+        let first = hub.call(order, effect.clone()).await;
+        let before = hub.seen().await;
+        for _ in 0..2 {
+            assert_eq!(hub.call(order, effect.clone()).await, first, "{}", effect.as_str());
+        }
+        assert_eq!(hub.seen().await, before, "{}", effect.as_str());
+    }
+}
+
+async fn a_lower_order_is_stale(hub: Subject) {
+    hub.open_device().await;
+    assert_eq!(hub.told(10, HubEffect::Unseal).await, "done");
+    let before = hub.seen().await;
+    for effect in [
+        create(state()),
+        HubEffect::Activate,
+        HubEffect::Seal,
+        HubEffect::Unseal,
+        HubEffect::Delete,
+        replace("{}"),
+        HubEffect::UpdateCredential(credential(2)),
+    ] {
+        let stale = Err(CallFault::Refused(HubRefusal::Stale { highest: Order(10) }));
+        assert_eq!(hub.call(9, effect).await, stale);
+    }
+    assert_eq!(hub.seen().await, before);
+}
+
+async fn an_order_has_one_kind_of_call(hub: Subject) {
+    hub.open_device().await;
+    assert_eq!(hub.told(2, HubEffect::Delete).await, "order_reused");
+    assert_eq!(hub.told(2, HubEffect::Seal).await, "order_reused");
+    assert!(hub.is_open().await);
+}
+
+async fn another_incarnation_is_refused(hub: Subject) {
+    let current = hub.hub.describe().await.unwrap().incarnation;
+    let call = HubCall { hub: HubId::parse("h").unwrap(), device: id("d"), order: Order(1), effect: create(state()) };
+    let wrong = hub.hub.obey(Some(Incarnation(current.0 ^ 1)), &call).await;
+    assert_eq!(wrong, Err(CallFault::Refused(HubRefusal::WrongIncarnation { current })));
+    assert_eq!(hub.seen().await, None);
+    assert_eq!(hub.hub.obey(Some(current), &call).await, Ok(HubAnswer::Done));
+}
+
+async fn an_occupied_place_is_refused(hub: Subject) {
+    hub.open_device().await;
+    let before = hub.seen().await;
+    assert_eq!(hub.told(3, create(state())).await, "occupied");
+    assert_eq!(hub.seen().await, before);
+    assert_eq!(hub.told(4, HubEffect::Delete).await, "done");
+    assert_eq!(hub.seen().await, None);
+    assert_eq!(hub.told(5, create(state())).await, "done");
+}
+
+async fn a_carried_state_arrives_unchanged(hub: Subject) {
+    hub.open_device().await;
+    hub.clock.advance(Duration::from_secs(1));
+    hub.desire(r#"{"rate":6.25,"net":{"apn":"ä","list":[1,{"x":true}]}}"#).await.unwrap();
+    hub.report(r#"{"b":{"c":1}}"#).await.unwrap();
+    let sealed = hub.answered_state(3, HubEffect::Seal).await;
+    hub.clock.advance(Duration::from_secs(60));
+    assert_eq!(hub.call_for("e", 4, create(sealed.clone())).await, Ok(HubAnswer::Done));
+    assert_eq!(hub.call_for("e", 5, HubEffect::Activate).await, Ok(HubAnswer::Done));
+    assert_eq!(hub.hub.read(&id("e")).await, Ok(Some(sealed)));
+}
+
+async fn a_state_beyond_the_limits_is_refused(hub: Subject) {
+    let mut bad = state();
+    bad.twin.desired.properties = document(r#"{"a.b":1}"#);
+    assert_eq!(hub.told(1, create(bad)).await, "state_invalid");
+    assert_eq!(hub.seen().await, None);
+    assert_eq!(hub.told(2, create(state())).await, "done");
+    assert_eq!(hub.told(3, replace(r#"{"a b":1}"#)).await, "state_invalid");
+    assert_eq!(hub.seen().await.unwrap().state, state());
+}
+
+async fn versions_never_go_down(hub: Subject) {
+    hub.open_device().await;
+    let versions = |resident: Resident| {
+        let twin = resident.state.twin;
+        (twin.desired.version, twin.reported.version, twin.version)
+    };
+    assert_eq!(versions(hub.desire(r#"{"rate":null}"#).await.unwrap()), (2, 1, 2));
+    assert_eq!(versions(hub.report(r#"{"b":1}"#).await.unwrap()), (2, 2, 2));
+    let replaced = TwinWrite::Replace { tags: Some(document("{}")), desired: Some(document("{}")) };
+    assert_eq!(versions(hub.twins.write(&id("d"), Some(2), replaced).await.unwrap()), (3, 2, 3));
+    assert_eq!(hub.told(3, replace("{}")).await, "state");
+    let reset = hub.seen().await.unwrap();
+    assert_eq!(reset.state.capabilities, Capabilities { iot_edge: true });
+    assert_eq!(versions(reset), (4, 3, 4));
+}
+
+async fn a_credential_is_replaced_in_order(hub: Subject) {
+    hub.open_device().await;
+    assert_eq!(hub.told(4, HubEffect::UpdateCredential(credential(2))).await, "done");
+    assert_eq!(hub.told(3, HubEffect::UpdateCredential(credential(1))).await, "stale");
+    assert_eq!(hub.report("{}").await, Err(TwinRefusal::NotLetIn));
+    assert!(hub.twins.report(&id("d"), &device(2), document("{}")).await.is_ok());
+    assert_eq!(hub.told(5, HubEffect::Seal).await, "state");
+    assert_eq!(hub.told(6, HubEffect::UpdateCredential(credential(1))).await, "done", "in any phase");
+    assert!(!hub.is_open().await);
+}
+
+async fn strangers_learn_nothing(hub: Subject) {
+    assert_eq!(hub.twins.read(&id("d"), &device(1)).await, Err(TwinRefusal::NotLetIn));
+    assert_eq!(hub.report("{}").await, Err(TwinRefusal::NotLetIn));
+    assert_eq!(hub.desire("{}").await, Err(TwinRefusal::NotFound));
+    hub.open_device().await;
+    assert_eq!(hub.twins.read(&id("d"), &device(2)).await, Err(TwinRefusal::NotLetIn));
+    assert!(hub.twins.read(&id("d"), &device(1)).await.is_ok());
+    assert_eq!(hub.twins.read(&id("D"), &device(1)).await, Err(TwinRefusal::NotLetIn), "device ids have a case");
+    assert_eq!(hub.told(3, HubEffect::Delete).await, "done");
+    assert_eq!(hub.report("{}").await, Err(TwinRefusal::Moved));
+    assert_eq!(hub.twins.read(&id("d"), &device(1)).await, Err(TwinRefusal::Moved));
+    assert_eq!(hub.twins.read(&id("d"), &device(2)).await, Err(TwinRefusal::NotLetIn));
+    assert_eq!(hub.twins.read(&id("d"), &TwinCaller::BackEnd).await, Err(TwinRefusal::NotFound));
+}
+
+async fn a_disabled_device_is_not_let_in(hub: Subject) {
+    hub.open_device().await;
+    let mut events = hub.twins.watch(&id("d"), &device(1)).await.unwrap();
+    assert!(matches!(events.recv().await, Some(DesiredEvent::Whole { .. })));
+    let disabled = HubStatus::Disabled { reason: "lost".to_owned() };
+    let shut = hub.twins.write(&id("d"), Some(1), TwinWrite::Status(disabled.clone())).await.unwrap();
+    assert_eq!((shut.state.status, shut.state.twin.version), (disabled.clone(), 1));
+    assert_eq!(events.recv().await, None, "the watch ends");
+    assert_eq!(hub.report("{}").await, Err(TwinRefusal::NotLetIn));
+    assert!(hub.desire(r#"{"rate":7}"#).await.is_ok(), "back ends go on");
+    assert_eq!(hub.told(3, replace("{}")).await, "state");
+    assert_eq!(hub.answered_state(4, HubEffect::Seal).await.status, disabled, "it survives a reset and travels");
+    assert_eq!(hub.told(5, HubEffect::Unseal).await, "done");
+    hub.twins.write(&id("d"), None, TwinWrite::Status(HubStatus::Enabled)).await.unwrap();
+    assert!(hub.report("{}").await.is_ok());
+}
+
+async fn a_refused_write_changes_nothing(hub: Subject) {
+    hub.open_device().await;
+    let before = hub.seen().await;
+    let large = format!(r#"{{"k":[{}]}}"#, vec!["1"; 5_000].join(","));
+    for patch in [r#"{"$a":1}"#, r#"{"a":[null]}"#, large.as_str()] {
+        assert!(matches!(hub.report(patch).await, Err(TwinRefusal::Invalid(_))));
+        assert!(matches!(hub.desire(patch).await, Err(TwinRefusal::Invalid(_))));
+    }
+    let patch = TwinWrite::Patch(TwinPatch { tags: Some(document("{}")), ..TwinPatch::default() });
+    assert_eq!(hub.twins.write(&id("d"), Some(2), patch).await, Err(TwinRefusal::VersionMismatch));
+    assert_eq!(hub.seen().await, before);
+}
+
+async fn devices_are_listed_page_by_page(hub: Subject) {
+    for (order, name) in [(1, "b"), (2, "a"), (3, "e"), (4, "c"), (5, "f")] {
+        assert_eq!(hub.call_for(name, order, create(state())).await, Ok(HubAnswer::Done));
+    }
+    assert_eq!(hub.call_for("e", 6, HubEffect::Delete).await, Ok(HubAnswer::Done));
+    assert_eq!(hub.call_for("c", 7, HubEffect::Activate).await, Ok(HubAnswer::Done));
+    for (size, pages) in [(1, 4), (2, 2), (3, 2), (4, 1), (0, 4), (u32::MAX, 1)] {
+        let (mut token, mut names, mut count) = (None, String::new(), 0);
+        loop {
+            let page = hub.twins.list(size, token.as_deref()).await.unwrap();
+            count += 1;
+            for row in &page.rows {
+                names += row.device.as_str();
+                assert_eq!(row.open, row.device.as_str() == "c");
+            }
+            token = page.next;
+            if token.is_none() {
+                break;
+            }
+        }
+        assert_eq!((names.as_str(), count), ("abcf", pages), "pages of {size}");
+    }
+    for token in ["", "x", "YQ", "b"] {
+        assert_eq!(hub.twins.list(1, Some(token)).await, Err(TwinRefusal::PageToken), "{token:?}");
+    }
+    assert_eq!(hub.hub.describe().await.unwrap().devices, 4);
+}
+
+/// `W5` is a whole document, `P6` a patch, `M` the farewell, `.` the end.
+async fn events(from: &mut mpsc::Receiver<DesiredEvent>, count: usize) -> String {
+    let mut words = Vec::new();
+    for _ in 0..count {
+        words.push(match from.recv().await {
+            Some(DesiredEvent::Whole { version, .. }) => format!("W{version}"),
+            Some(DesiredEvent::Patch { version, .. }) => format!("P{version}"),
+            Some(DesiredEvent::Moved) => "M".to_owned(),
+            None => ".".to_owned(),
+        });
+    }
+    words.join(" ")
+}
+
+async fn a_watcher_sees_every_change(hub: Subject) {
+    hub.open_device().await;
+    hub.desire(r#"{"rate":6}"#).await.unwrap();
+    let mut first = hub.twins.watch(&id("d"), &device(1)).await.unwrap();
+    let mut second = hub.twins.watch(&id("d"), &device(1)).await.unwrap();
+    hub.desire(r#"{"rate":7}"#).await.unwrap();
+    assert_eq!(events(&mut first, 2).await, "W2 P3");
+    drop(first);
+    hub.report(r#"{"b":1}"#).await.unwrap();
+    hub.desire(r#"{"rate":8}"#).await.unwrap();
+    assert_eq!(events(&mut second, 3).await, "W2 P3 P4");
+    assert_eq!(hub.told(3, replace("{}")).await, "state");
+    assert_eq!(hub.told(3, replace("{}")).await, "state");
+    hub.desire(r#"{"rate":9}"#).await.unwrap();
+    assert_eq!(events(&mut second, 2).await, "W5 P6");
+    assert_eq!(hub.told(4, HubEffect::Seal).await, "state");
+    assert_eq!(events(&mut second, 2).await, "M .");
+    assert_eq!(hub.told(5, HubEffect::Unseal).await, "done");
+    let mut third = hub.twins.watch(&id("d"), &device(1)).await.unwrap();
+    assert_eq!(events(&mut third, 1).await, "W6");
+    assert_eq!(hub.told(6, HubEffect::Delete).await, "done");
+    assert_eq!(events(&mut third, 2).await, "M .");
+}
+
+async fn a_slow_watcher_gets_a_whole_document(hub: Subject) {
+    hub.open_device().await;
+    let mut slow = hub.twins.watch(&id("d"), &device(1)).await.unwrap();
+    for rate in 0..100 {
+        hub.desire(&format!(r#"{{"rate":{rate}}}"#)).await.unwrap();
+    }
+    let newest = hub.seen().await.unwrap().state.twin.desired;
+    let (mut version, mut properties, mut read) = (0, Document::default(), 0);
+    while version < newest.version {
+        read += 1;
+        match slow.recv().await.unwrap() {
+            DesiredEvent::Whole { desired, version: at } => {
+                assert!(at > version);
+                (version, properties) = (at, desired);
+            }
+            DesiredEvent::Patch { patch, version: at } => {
+                assert_eq!(at, version + 1, "patches have no gaps");
+                version = at;
+                properties.0.extend(patch.0);
+            }
+            DesiredEvent::Moved => panic!("nobody moved it"),
+        }
+    }
+    assert_eq!((properties, version), (newest.properties, newest.version));
+    assert!(read < 50, "what waits is folded, yet {read} events came");
+}
+
+async fn who_may_watch(hub: Subject) {
+    let refused = |outcome: Result<mpsc::Receiver<DesiredEvent>, TwinRefusal>| outcome.unwrap_err();
+    assert_eq!(refused(hub.twins.watch(&id("d"), &device(1)).await), TwinRefusal::NotLetIn);
+    assert_eq!(hub.told(1, create(state())).await, "done");
+    assert_eq!(refused(hub.twins.watch(&id("d"), &device(1)).await), TwinRefusal::Moving);
+    assert_eq!(hub.told(2, HubEffect::Activate).await, "done");
+    assert_eq!(refused(hub.twins.watch(&id("d"), &device(2)).await), TwinRefusal::NotLetIn);
+    let mut watch = hub.twins.watch(&id("d"), &device(1)).await.unwrap();
+    assert_eq!(hub.told(3, HubEffect::UpdateCredential(credential(1))).await, "done");
+    hub.desire(r#"{"rate":6}"#).await.unwrap();
+    assert_eq!(events(&mut watch, 2).await, "W1 P2", "the same credential changes nothing");
+    assert_eq!(hub.told(4, HubEffect::UpdateCredential(credential(2))).await, "done");
+    assert_eq!(events(&mut watch, 1).await, ".", "who signed in with the old one is judged anew");
+}
+
+async fn every_acknowledged_write_is_in_the_sealed_state(hub: Subject) {
+    hub.open_device().await;
+    let writers: Vec<_> = (0..8)
+        .map(|writer| {
+            let twins = hub.twins.clone();
+            tokio::spawn(async move {
+                let mut accepted = Vec::new();
+                for number in 0.. {
+                    let key = format!("w{writer}n{number}");
+                    let patch = document(&format!(r#"{{"{key}":1}}"#));
+                    match twins.report(&id("d"), &device(1), patch).await {
+                        Ok(_) => accepted.push(key),
+                        Err(TwinRefusal::Moving) => break,
+                        Err(other) => panic!("{other}"),
+                    }
+                    tokio::task::yield_now().await;
+                }
+                accepted
+            })
+        })
+        .collect();
+    while hub.seen().await.unwrap().state.twin.reported.version < 20 {
+        tokio::task::yield_now().await;
+    }
+    let sealed = hub.answered_state(3, HubEffect::Seal).await;
+    let mut accepted = Vec::new();
+    for writer in writers {
+        accepted.extend(writer.await.unwrap());
+    }
+    accepted.sort();
+    let held: Vec<String> = sealed.twin.reported.properties.0.keys().cloned().collect();
+    assert_eq!(accepted, held);
+    assert_eq!(hub.seen().await.unwrap().state, sealed);
+}
+
+async fn a_collect_seals_and_deletes_under_one_order(hub: Subject) {
+    hub.open_device().await;
+    let left_over = hub.report(r#"{"late":1}"#).await.unwrap().state;
+    assert_eq!(hub.answered_state(3, HubEffect::Seal).await, left_over);
+    assert_eq!(hub.answered_state(3, HubEffect::Seal).await, left_over);
+    assert_eq!(hub.told(3, HubEffect::Delete).await, "done");
+    assert_eq!(hub.told(3, HubEffect::Delete).await, "done");
+    assert_eq!(hub.told(3, HubEffect::Seal).await, "no_such_device");
+    assert_eq!(hub.seen().await, None);
+}
+
+/// A→B, B→A, and B's activation arrives once more.
+async fn trace_1a(hub: Subject) {
+    hub.open_device().await;
+    assert_eq!(hub.told(3, HubEffect::Seal).await, "state");
+    assert_eq!(hub.told(2, HubEffect::Activate).await, "stale");
+    assert!(!hub.is_open().await);
+}
+
+/// A move was given up, another one sealed again, and the first one's unseal arrives.
+async fn trace_1b(hub: Subject) {
+    hub.open_device().await;
+    assert_eq!(hub.told(3, HubEffect::Seal).await, "state");
+    assert_eq!(hub.told(4, HubEffect::Unseal).await, "done");
+    assert_eq!(hub.told(5, HubEffect::Seal).await, "state");
+    assert_eq!(hub.told(4, HubEffect::Unseal).await, "stale");
+    assert!(!hub.is_open().await);
+}
+
+/// The seal is overtaken by the unseal that takes it back.
+async fn trace_1c(hub: Subject) {
+    hub.open_device().await;
+    assert_eq!(hub.told(4, HubEffect::Unseal).await, "done");
+    assert_eq!(hub.told(3, HubEffect::Seal).await, "stale");
+    assert!(hub.is_open().await);
+}
+
+/// A create arrives after the delete that takes it back, the device never having been there.
+async fn trace_1d(hub: Subject) {
+    assert_eq!(hub.told(2, HubEffect::Delete).await, "done");
+    assert_eq!(hub.told(1, create(state())).await, "stale");
+    assert_eq!(hub.seen().await, None);
+    assert_eq!(hub.told(4, HubEffect::Seal).await, "no_such_device");
+    assert_eq!(hub.told(3, create(state())).await, "stale", "a refusal stays true");
+}
+
+/// An undone move's delete arrives when the device lives here after all.
+async fn trace_2b(hub: Subject) {
+    assert_eq!(hub.told(5, create(state())).await, "done");
+    assert_eq!(hub.told(6, HubEffect::Activate).await, "done");
+    assert_eq!(hub.told(4, HubEffect::Delete).await, "stale");
+    assert!(hub.is_open().await);
+}
+
+/// A reset in place arrives twice, with a write in between.
+async fn trace_9a(hub: Subject) {
+    hub.open_device().await;
+    let before = hub.seen().await.unwrap().state;
+    assert_eq!(hub.answered_state(3, replace(r#"{"rate":1}"#)).await, before);
+    let written = hub.report(r#"{"b":1}"#).await.unwrap().state;
+    assert_eq!(hub.answered_state(3, replace(r#"{"rate":1}"#)).await, before);
+    assert_eq!(hub.seen().await.unwrap().state, written);
+}
+
+/// Two resets in place, and the older one arrives last.
+async fn trace_9b(hub: Subject) {
+    hub.open_device().await;
+    assert_eq!(hub.told(4, replace(r#"{"rate":2}"#)).await, "state");
+    assert_eq!(hub.told(3, replace(r#"{"rate":1}"#)).await, "stale");
+    assert_eq!(hub.seen().await.unwrap().state.twin.desired.properties, document(r#"{"rate":2}"#));
+}
