@@ -14,6 +14,9 @@ pub mod ambient;
 /// Who is it? Evidence goes in, a witness that it was checked comes out.
 pub mod attestation;
 
+/// Makes certificates: the development PKI and issuing.
+pub mod pki;
+
 /// Decides, from values alone: which enrollment, whether it admits, which hub, and what happens to the twin.
 pub mod policy;
 
