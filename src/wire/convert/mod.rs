@@ -1,0 +1,10 @@
+//! Between messages and domain types. From the wire everything is checked and nothing panics; to the wire is total.
+
+pub mod audit;
+pub mod enrollment;
+pub mod field;
+pub mod hub;
+pub mod json;
+pub mod registration;
+pub mod registration_admin;
+pub mod twin;
