@@ -1,8 +1,11 @@
 //! What to do about a refusal: a hint for every reason of the service, and for what goes wrong before it is reached.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::fmt;
+use std::io;
 
+use crate::client::{ClientFault, RemoteFault};
 use crate::domain::Reason;
 
 /// A refusal with its reason as the service gave it, and what the operator can do.
@@ -28,6 +31,55 @@ impl fmt::Display for Advised {
 }
 
 impl std::error::Error for Advised {}
+
+impl From<&ClientFault> for Advised {
+    fn from(fault: &ClientFault) -> Self {
+        match fault {
+            ClientFault::Refused(remote) => Self::from(remote),
+            ClientFault::Unreachable { source, .. } => Self::usage(fault.to_string(), unreachable_hint(source)),
+            ClientFault::Unusable { .. } => Self::usage(
+                fault.to_string(),
+                "the address is as https://127.0.0.1:7443; certificates and keys are PEM files",
+            ),
+        }
+    }
+}
+
+impl From<&RemoteFault> for Advised {
+    fn from(remote: &RemoteFault) -> Self {
+        let mut hint = remote.known_reason().map(|reason| hint(reason).to_owned());
+        if let Some(span) = remote.retry_after {
+            let retry = format!("it may work in {} s", span.as_secs().max(1));
+            hint = Some(hint.map_or(retry.clone(), |hint| format!("{hint} ({retry})")));
+        }
+        Self {
+            message: remote.to_string(),
+            hint,
+            metadata: remote.metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            reason: remote.reason.clone(),
+        }
+    }
+}
+
+/// The advice for whatever failed, when there is some.
+pub fn of(error: &anyhow::Error) -> Option<Advised> {
+    error.chain().find_map(|cause| {
+        let advised = cause.downcast_ref::<Advised>().cloned();
+        advised.or_else(|| cause.downcast_ref::<ClientFault>().map(Advised::from))
+    })
+}
+
+fn unreachable_hint(error: &(dyn Error + 'static)) -> &'static str {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let io_error = error.downcast_ref::<io::Error>();
+        if io_error.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            return "is the service running? start it with `rehome serve`, or name another one with --server URL";
+        }
+        cause = error.source();
+    }
+    "check --server, and that --ca (or server-ca.pem in --certs) is the authority of that server"
+}
 
 /// What an operator can do about a reason.
 pub fn hint(reason: Reason) -> &'static str {

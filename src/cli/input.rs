@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io::Read as _;
+use std::io::{BufRead as _, IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -211,6 +211,18 @@ pub fn certificate(path: &Path) -> anyhow::Result<Vec<u8>> {
         );
     }
     Ok(der)
+}
+
+/// Whether a person can answer a question.
+pub fn is_terminal() -> bool {
+    std::io::stdin().is_terminal()
+}
+
+/// Reads the answer to a question: only yes is yes.
+pub fn confirmed() -> anyhow::Result<bool> {
+    let mut line = String::new();
+    std::io::stdin().lock().take(16).read_line(&mut line).context("cannot read the answer")?;
+    Ok(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 /// A whole file of at most a mebibyte.

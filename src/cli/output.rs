@@ -7,7 +7,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::advice::Advised;
+use super::advice;
 
 /// One row of a listing. Its JSON keys are stable.
 pub trait Listed: Serialize {
@@ -182,7 +182,7 @@ fn failure_text(error: &anyhow::Error) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "  because {}", plain(&cause.to_string()));
     }
-    if let Some(advised) = error.chain().find_map(|cause| cause.downcast_ref::<Advised>()) {
+    if let Some(advised) = advice::of(error) {
         for (key, value) in &advised.metadata {
             let _ = writeln!(text, "  {}: {}", plain(key), plain(value));
         }
@@ -194,7 +194,8 @@ fn failure_text(error: &anyhow::Error) -> String {
 }
 
 fn failure_json(error: &anyhow::Error) -> Value {
-    let advised = error.chain().find_map(|cause| cause.downcast_ref::<Advised>());
+    let advised = advice::of(error);
+    let advised = advised.as_ref();
     let causes: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
     json!({
         "error": {
@@ -212,6 +213,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use anyhow::Context as _;
+
+    use crate::cli::advice::Advised;
 
     use super::*;
 

@@ -32,7 +32,6 @@ pub fn hub(id: &str) -> HubView {
             weight: 1,
             capacity: None,
             calls_per_second: None,
-            incarnation: None,
             taken_down: false,
             created_at: Timestamp(0),
             updated_at: Timestamp(0),
