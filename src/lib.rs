@@ -14,9 +14,6 @@ pub mod ambient;
 /// Who is it? Evidence goes in, a witness that it was checked comes out.
 pub mod attestation;
 
-/// Makes certificates: the development PKI and issuing.
-pub mod pki;
-
 /// Decides, from values alone: which enrollment, whether it admits, which hub, and what happens to the twin.
 pub mod policy;
 
@@ -34,6 +31,9 @@ pub mod allocators;
 
 /// The protobuf API and its translation to domain types.
 pub mod wire;
+
+/// Makes certificates: the development PKI and issuing.
+pub mod pki;
 
 /// What the service says of itself.
 pub mod telemetry;

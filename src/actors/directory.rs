@@ -51,6 +51,9 @@ impl Default for Config {
     }
 }
 
+/// The device has as many messages waiting as it may have.
+struct Full;
+
 /// One lock for sixteen parts of the map: enough that two cores seldom meet.
 const SHARDS: usize = 16;
 
@@ -229,18 +232,17 @@ impl Directory {
             if self.inner.closing.load(Ordering::Acquire) {
                 break;
             }
-            let actor = self.activate(id);
             let (reply, answer) = oneshot::channel();
-            match actor.try_send(message(reply)) {
-                Ok(()) => match answer.await {
-                    Ok(answer) => return Ok(answer),
-                    Err(_) => self.inner.devices.forget(id, &actor),
-                },
-                Err(SendError::Full(_)) => {
+            let actor = match self.send(id, message(reply)) {
+                Ok(actor) => actor,
+                Err(Full) => {
                     let fault = Fault::new(Reason::Overloaded, "the device has too many requests waiting");
                     return Err(fault.retry_after(self.retry_hint()));
                 }
-                Err(SendError::Closed(_)) => self.inner.devices.forget(id, &actor),
+            };
+            match answer.await {
+                Ok(answer) => return Ok(answer),
+                Err(_) => self.inner.devices.forget(id, &actor),
             }
         }
         let fault = Fault::new(Reason::ServiceUnavailable, "the device's record cannot be worked on now");
@@ -253,12 +255,34 @@ impl Directory {
         Duration::from_millis(1000 + u64::try_from(draw).unwrap_or(0))
     }
 
-    fn activate(&self, id: &RegistrationId) -> Addr<DeviceActor> {
-        let inner = &self.inner;
-        let mut shard = inner.devices.shard(id);
-        if let Some(actor) = shard.get(id) {
-            return actor.clone();
+    /// Hands a message to a device's actor, started when there is none. Sent through the directory's own address: actix
+    /// grants every *clone* of an address a place beyond the mailbox's bound, so a clone would never find it full.
+    fn send<M>(&self, id: &RegistrationId, message: M) -> Result<Addr<DeviceActor>, Full>
+    where
+        M: actix::Message<Result = ()> + Send + 'static,
+        DeviceActor: actix::Handler<M>,
+    {
+        let mut shard = self.inner.devices.shard(id);
+        if shard.get(id).is_some_and(|actor| !actor.connected()) {
+            shard.remove(id);
         }
+        let actor = shard.entry(id.clone()).or_insert_with(|| self.start_device(id));
+        match actor.try_send(message) {
+            Ok(()) => Ok(actor.clone()),
+            // It stopped this moment: its reply channel is dropped with the message, and the caller asks again.
+            Err(SendError::Closed(_)) => Ok(actor.clone()),
+            Err(SendError::Full(_)) => Err(Full),
+        }
+    }
+
+    /// A device's actor, started when there is none.
+    pub(super) fn activate(&self, id: &RegistrationId) -> Addr<DeviceActor> {
+        let mut shard = self.inner.devices.shard(id);
+        shard.entry(id.clone()).or_insert_with(|| self.start_device(id)).clone()
+    }
+
+    fn start_device(&self, id: &RegistrationId) -> Addr<DeviceActor> {
+        let inner = &self.inner;
         let device = DeviceActor::new(
             id.clone(),
             inner.surroundings.clone(),
@@ -266,15 +290,12 @@ impl Directory {
             inner.config.passivate_after,
             inner.config.mailbox_max,
         );
-        let actor =
-            DeviceActor::start_in_arbiter(inner.arbiters.of(hash_of(id)), move |_: &mut Context<DeviceActor>| device);
-        shard.insert(id.clone(), actor.clone());
-        actor
+        DeviceActor::start_in_arbiter(inner.arbiters.of(hash_of(id)), move |_: &mut Context<DeviceActor>| device)
     }
 
     /// Asks a device that is awake to look after itself: for tests and after a hub has come back.
     pub fn wake(&self, id: &RegistrationId) {
-        // A device that is full or gone needs no nudge.
-        let _ = self.activate(id).try_send(Wake);
+        // A device that is full is awake anyway.
+        let _ = self.send(id, Wake);
     }
 }

@@ -9,6 +9,8 @@ mod directory;
 mod fleet;
 mod hub;
 mod messages;
+#[cfg(test)]
+mod tests;
 
 pub use device::Surroundings;
 pub use directory::{Config, Directory};

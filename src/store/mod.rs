@@ -4,7 +4,18 @@
 //! [`Order`], the store-wide sequence number that is never reused (not after deletions, not after a restart).
 //! Records carry the version they were read at; a commit that finds another one changes nothing and says so.
 
+mod listing;
+mod memory;
+mod open_move;
+mod shape;
+
+#[cfg(test)]
+pub(crate) mod conformance;
+#[cfg(test)]
+pub(crate) mod samples;
+
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -14,6 +25,8 @@ use crate::domain::{
     RegistrationId, ReprovisionPolicy, StoredAudit, Timestamp, TrackingId, Version,
 };
 use crate::moves::{self, JournalRecord, MoveLog, RecordChange};
+
+pub use memory::MemoryStore;
 
 /// Why a read failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +39,9 @@ pub enum StoreFault {
     PageToken,
     #[error("the store is closed")]
     Closed,
+    /// There is no usable copy at the target; the store itself is as it was.
+    #[error("the store was not backed up: {0}")]
+    BackUp(String),
 }
 
 /// Why a commit failed. Only [`CommitFault::Unknown`] may have happened.
@@ -80,7 +96,7 @@ pub enum Expect {
     Journal { registration: RegistrationId, seen: Vec<(Order, Order)> },
 }
 
-/// One change of a commit.
+/// One change of a commit. Changes take effect one after the other: each is judged against what those before it left.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     /// Creates (`version` absent) or replaces (at that version). A certificate may stand in one enrollment only.
@@ -100,14 +116,16 @@ pub enum Change {
     ///
     /// [`moves::machine::OWN_ORDER`]: crate::moves::machine::OWN_ORDER
     PutRegistration(Box<Registration>),
-    /// Removes the record; `past` stays behind so that the history outlives it.
+    /// Removes the record; `past` stays behind so that the history outlives it. It replaces what an earlier life left
+    /// (hand [`DeviceFile::earlier`] on to keep it), and stays when the device registers again.
     DeleteRegistration {
         id: RegistrationId,
         version: Version,
         past: Vec<Order>,
     },
     /// Appends a line to a move's journal; without a generation it opens a move, whose generation is this commit's order.
-    /// At most one line of each move in a commit.
+    /// At most one line of each move in a commit. The line of a pivot comes with the new assignment, so that the device
+    /// counts once at its new hub.
     Journal {
         registration: RegistrationId,
         generation: Option<Order>,
@@ -118,7 +136,7 @@ pub enum Change {
     CloseMove {
         generation: Order,
     },
-    /// Removes the lines of a closed move.
+    /// Removes the lines of a closed move; of one that was forgotten before, nothing. An open move is not forgotten.
     ForgetMove {
         generation: Order,
     },
@@ -146,7 +164,7 @@ pub struct DeviceFile {
 pub struct HubUse {
     /// Registrations that live there.
     pub homes: u64,
-    /// Open moves on their way there.
+    /// Open moves that will bring a device there and have neither pivoted nor aborted.
     pub arriving: u64,
     /// Open moves that name it (as source, target or for clean-up).
     pub moves: u64,
@@ -179,11 +197,13 @@ pub struct RegistrationFilter {
     pub pinned: Option<bool>,
 }
 
-/// The status of a registration as listings see it.
+/// The status of a registration as listings see it: each has exactly one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StatusFilter {
-    /// It has an open move.
+    /// It has an open move whose operation is under way: not aborted, and not both pivoted and with the activation of its
+    /// new home settled or dropped. A move that is open for clean-up alone does not count.
     Assigning,
+    /// Nothing is under way, and this is how the last finished operation ended.
     Assigned,
     Failed,
     Disabled,
@@ -235,7 +255,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         page: &'a PageRequest,
     ) -> BoxFuture<'a, Result<Page<Arc<Enrollment>>, StoreFault>>;
 
-    /// By registration id. Rows come with their open moves.
+    /// By registration id. Rows come with their open moves. A device whose first assignment is under way is listed without
+    /// a record: it lives at no hub, has no pin, and takes group and policy from its newest intent. One that was deleted
+    /// and only owes clean-up is not listed.
     fn list_registrations<'a>(
         &'a self,
         filter: &'a RegistrationFilter,
@@ -254,7 +276,18 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn unfinished(&self) -> BoxFuture<'_, Result<Vec<RegistrationId>, StoreFault>>;
 
     /// Makes everything in the commit durable, or nothing. When it returns `Ok` it survives a crash.
+    ///
+    /// Expectations are judged against the store before any of the changes. A put record is stored with the version after
+    /// the one it carries. Every commit that succeeds takes an order of its own, also one without changes.
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Order, CommitFault>>;
+
+    /// Writes a consistent copy to a file that does not exist yet, while the store serves. `progress` is told rows done and
+    /// rows in all.
+    fn back_up<'a>(
+        &'a self,
+        to: &'a Path,
+        progress: &'a (dyn Fn(u64, u64) + Send + Sync),
+    ) -> BoxFuture<'a, Result<(), StoreFault>>;
 }
 
 impl From<moves::Commit> for Commit {

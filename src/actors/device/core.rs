@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use crate::allocators::{AllocationAnswer, AllocationQuestion, AllocatorFault, ChosenHub};
 use crate::attestation::Verified;
 use crate::domain::{
@@ -29,12 +31,6 @@ pub(super) struct Asker {
 }
 
 impl Asker {
-    fn accept(self, standing: Option<Standing>, why: &str) {
-        let accepted = Accepted { standing, why: why.to_owned(), updates: self.updates };
-        // Whoever asked may have given up: what was committed stands all the same.
-        let _ = self.reply.send(Ok(accepted));
-    }
-
     fn refuse(self, refused: Refused) {
         let _ = self.reply.send(Err(refused));
     }
@@ -77,6 +73,7 @@ enum Trouble {
 pub(super) struct Core {
     pub machine: Machine,
     surroundings: Arc<Surroundings>,
+    updates: watch::Sender<Option<Standing>>,
     asking: Option<Asking>,
     /// A register that joined a running operation with another credential: judged again when that is over.
     joined: Option<Request>,
@@ -111,11 +108,15 @@ impl Request {
 
 impl Core {
     /// Takes the device up from the store, with whatever is left to do.
-    pub async fn load(id: RegistrationId, surroundings: Arc<Surroundings>) -> Result<(Self, After), String> {
+    pub async fn load(
+        id: RegistrationId,
+        surroundings: Arc<Surroundings>,
+        updates: watch::Sender<Option<Standing>>,
+    ) -> Result<(Self, After), String> {
         let file = surroundings.store.load_device(&id).await.map_err(|fault| fault.to_string())?;
         let machine =
             Machine::load(id, file.registration, file.open, file.earlier).map_err(|fault| fault.to_string())?;
-        let mut this = Self { machine, surroundings, asking: None, joined: None };
+        let mut this = Self { machine, surroundings, updates, asking: None, joined: None };
         let after = this.drive().await;
         if after.stop { Err("its first step could not be written".to_owned()) } else { Ok((this, after)) }
     }
@@ -127,6 +128,26 @@ impl Core {
 
     pub fn standing(&self) -> Option<Standing> {
         Standing::of(self.machine.registration(), self.machine.moves())
+    }
+
+    /// Tells whoever follows the device how it stands now.
+    pub fn publish(&self) {
+        let standing = self.standing();
+        self.updates.send_if_modified(|current| {
+            let changed = *current != standing;
+            *current = standing;
+            changed
+        });
+    }
+
+    /// Followers first: whoever is accepted finds the news already there.
+    fn accept(&self, askers: impl IntoIterator<Item = Asker>, standing: Option<Standing>, why: &str) {
+        self.publish();
+        for Asker { reply, updates } in askers {
+            let accepted = Accepted { standing: standing.clone(), why: why.to_owned(), updates };
+            // Whoever asked may have given up: what was committed stands all the same.
+            let _ = reply.send(Ok(accepted));
+        }
     }
 
     pub fn tries(&self) -> Vec<(CallKey, Tries)> {
@@ -146,7 +167,7 @@ impl Core {
             if request.credential.as_ref().is_some_and(|credential| *credential != running.intent.credential) {
                 self.joined = Some(request);
             }
-            asker.accept(self.standing(), &why);
+            self.accept([asker], self.standing(), &why);
             return (self, After::default());
         }
         self.decide(request, vec![asker], Said::nothing()).await
@@ -169,6 +190,10 @@ impl Core {
             let fault =
                 Fault::new(Reason::DeviceMoving, "an operation of this device is under way: try again when it is over");
             asker.refuse(fault.into());
+            return (self, After::default());
+        }
+        if let Some(to) = to.as_ref().filter(|to| !self.surroundings.fleet.is_linked(&to.hub)) {
+            asker.refuse(Fault::new(Reason::HubNotFound, format!("hub {} is not linked", to.hub)).into());
             return (self, After::default());
         }
         let now = self.surroundings.clock.now();
@@ -222,7 +247,7 @@ impl Core {
         }
         let after = self.drive().await;
         if !after.stop {
-            asker.accept(self.standing(), &why);
+            self.accept([asker], self.standing(), &why);
         }
         (self, after)
     }
@@ -261,7 +286,7 @@ impl Core {
             return (self, After::default());
         };
         if record.pin.is_none() {
-            asker.accept(self.standing(), "the device is not pinned");
+            self.accept([asker], self.standing(), "the device is not pinned");
             return (self, After::default());
         }
         if self.machine.running().is_some() {
@@ -279,7 +304,7 @@ impl Core {
         let commit = self.machine.record_only(record, Preconditions::default(), audit, now);
         match self.commit(commit).await {
             Ok(()) => {
-                asker.accept(self.standing(), "the pin was lifted");
+                self.accept([asker], self.standing(), "the pin was lifted");
                 (self, After::default())
             }
             Err(trouble) => self.give_back(vec![asker], trouble),
@@ -357,7 +382,7 @@ impl Core {
                 }
                 Judgement::Answer { standing, why } => {
                     let standing = standing.map(|standing| *standing);
-                    askers.into_iter().for_each(|asker| asker.accept(standing.clone(), &why));
+                    self.accept(askers, standing, &why);
                     return (self, After::default());
                 }
                 Judgement::Refuse(fault) => {
@@ -369,8 +394,7 @@ impl Core {
                         tracing::info!(operation_id = %operation, "{why}");
                         let after = self.drive().await;
                         if !after.stop {
-                            let standing = self.standing();
-                            askers.into_iter().for_each(|asker| asker.accept(standing.clone(), &why));
+                            self.accept(askers, self.standing(), &why);
                         }
                         return (self, after);
                     }

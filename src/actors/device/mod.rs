@@ -110,12 +110,7 @@ impl DeviceActor {
             ctx.stop();
             return;
         }
-        let standing = Standing::of(core.machine.registration(), core.machine.moves());
-        self.updates.send_if_modified(|current| {
-            let changed = *current != standing;
-            *current = standing;
-            changed
-        });
+        core.publish();
         self.core = Some(core);
         self.perform(after, ctx);
         self.rest_or_wake(ctx);
@@ -141,7 +136,7 @@ impl Actor for DeviceActor {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         ctx.set_mailbox_capacity(self.mailbox_max);
-        let load = Core::load(self.id.clone(), self.surroundings.clone());
+        let load = Core::load(self.id.clone(), self.surroundings.clone(), self.updates.clone());
         ctx.wait(load.into_actor(self).map(|loaded, this, ctx| match loaded {
             Ok((core, after)) => this.settle_down(core, after, ctx),
             Err(why) => {

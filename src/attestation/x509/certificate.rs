@@ -260,6 +260,6 @@ fn der_of_pem(pem: &[u8]) -> Result<Vec<u8>, Refusal> {
     }
 }
 
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }

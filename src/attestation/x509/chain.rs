@@ -10,7 +10,7 @@ use crate::domain::{AnchorRef, RegistrationId, Thumbprint, limits};
 #[derive(Clone)]
 pub struct Presented {
     /// Never empty.
-    pub(super) certificates: Vec<PresentedCertificate>,
+    certificates: Vec<PresentedCertificate>,
     references: Vec<AnchorRef>,
     common_name: RegistrationId,
     digest: Thumbprint,
@@ -23,20 +23,10 @@ pub(super) struct PresentedCertificate {
 }
 
 impl Presented {
-    /// Reads a chain, leaf first, DER. Number and sizes are bounded before anything is parsed.
+    /// Reads a chain, leaf first, DER.
     pub fn parse(chain: &[Vec<u8>]) -> Result<Self, Refusal> {
-        let leaf = chain.first().ok_or(Refusal::NothingPresented)?;
-        if chain.len() > limits::CHAIN_CERTIFICATES_MAX {
-            return Err(Refusal::ChainTooLong);
-        }
-        if chain.iter().any(|der| der.len() > limits::CERTIFICATE_BYTES_MAX) {
-            return Err(Refusal::CertificateTooLarge);
-        }
-        let certificates = chain
-            .iter()
-            .map(|der| Ok(PresentedCertificate { der: der.clone(), facts: Facts::parse(der)? }))
-            .collect::<Result<Vec<_>, Refusal>>()?;
-        let leaf = parse(leaf)?;
+        let certificates = read(chain)?;
+        let leaf = parse(&certificates[0].der)?;
         let common_name =
             RegistrationId::parse(common_name(leaf.subject())?).map_err(|_| Refusal::CommonNameInvalid)?;
         let references: Vec<AnchorRef> = certificates.iter().map(|certificate| certificate.facts.reference).collect();
@@ -60,6 +50,11 @@ impl Presented {
         self.digest
     }
 
+    /// In the presented order.
+    pub(super) fn certificates(&self) -> &[PresentedCertificate] {
+        &self.certificates
+    }
+
     pub(super) fn leaf(&self) -> &PresentedCertificate {
         &self.certificates[0]
     }
@@ -69,4 +64,18 @@ impl fmt::Debug for Presented {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Presented({}, {} certificates)", self.common_name, self.certificates.len())
     }
+}
+
+/// Reads 1 to [`limits::CHAIN_CERTIFICATES_MAX`] certificates; nothing is parsed before all sizes are known to fit.
+pub(super) fn read(chain: &[Vec<u8>]) -> Result<Vec<PresentedCertificate>, Refusal> {
+    if chain.is_empty() {
+        return Err(Refusal::NothingPresented);
+    }
+    if chain.len() > limits::CHAIN_CERTIFICATES_MAX {
+        return Err(Refusal::ChainTooLong);
+    }
+    if chain.iter().any(|der| der.len() > limits::CERTIFICATE_BYTES_MAX) {
+        return Err(Refusal::CertificateTooLarge);
+    }
+    chain.iter().map(|der| Ok(PresentedCertificate { der: der.clone(), facts: Facts::parse(der)? })).collect()
 }

@@ -13,6 +13,7 @@
 
 mod certificate;
 mod chain;
+mod operator;
 mod path;
 mod refusal;
 #[cfg(test)]
@@ -21,5 +22,6 @@ mod verify;
 
 pub use certificate::{CertificateInfo, certificate_ref, check_anchor, check_leaf, describe, shares_authority};
 pub use chain::Presented;
+pub use operator::{Operator, verify_operator};
 pub use refusal::Refusal;
 pub use verify::{ChainProof, judge, verify, verify_chain};

@@ -1,4 +1,4 @@
-//! From a group's leaf to one enrolled anchor: signatures, authorities, usages and lengths.
+//! From a presented leaf to one trusted anchor: signatures, authorities, usages and lengths.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime}
 use webpki::{EndEntityCert, KeyUsage, aws_lc_rs as algorithms};
 
 use super::certificate::{Facts, Part, Window};
-use super::chain::{Presented, PresentedCertificate};
+use super::chain::PresentedCertificate;
 use super::refusal::Refusal;
-use crate::domain::{CertificateRef, Timestamp, limits};
+use crate::domain::{Timestamp, limits};
 
 /// Signatures that allowed keys make; SHA-1, P-521 and the post-quantum ones are not among them.
 static SIGNATURES: &[&dyn SignatureVerificationAlgorithm] = &[
@@ -27,28 +27,56 @@ static SIGNATURES: &[&dyn SignatureVerificationAlgorithm] = &[
     algorithms::RSA_PSS_2048_8192_SHA512_LEGACY_KEY,
 ];
 
-/// Finds a path from the presented leaf to `anchor`; the answer is when each certificate on it is valid.
+/// When each certificate of a path is valid.
+pub(super) type Windows = Vec<(Part, Window)>;
+
+/// Finds a path from the leaf of a presented chain to one of the anchors; answers which one, and the path's windows.
+///
+/// The anchors are tried one by one: a renewed authority may have the name and key of the one it replaces.
+pub(super) fn find_any<A>(
+    presented: &[PresentedCertificate],
+    anchors: impl IntoIterator<Item = (A, impl AsRef<[u8]>)>,
+    now: Timestamp,
+) -> Result<(A, Windows), Refusal> {
+    let (leaf, others) = presented.split_first().ok_or(Refusal::NothingPresented)?;
+    presented.iter().try_for_each(|certificate| certificate.facts.check_key())?;
+    leaf.facts.check_leaf()?;
+    leaf.facts.window.check(Part::Leaf, now)?;
+    let mut refusal = Refusal::UntrustedIssuer;
+    for (which, anchor) in anchors {
+        match find(leaf, others, anchor.as_ref(), now) {
+            Ok(windows) => return Ok((which, windows)),
+            // The first anchor that is more than a stranger says best what is wrong.
+            Err(found) if refusal == Refusal::UntrustedIssuer => refusal = found,
+            Err(_) => {}
+        }
+    }
+    Err(refusal)
+}
+
+/// Finds a path from the leaf to one anchor.
 ///
 /// The search asks for dates too (`now`), so that of two paths the one in date is found. It knows an anchor as a name and
 /// a key only: the anchor's own dates, usages and path length are held here. So are key usages, which it leaves out.
-pub(super) fn find(
-    presented: &Presented,
-    anchor: &CertificateRef,
+fn find(
+    leaf: &PresentedCertificate,
+    others: &[PresentedCertificate],
+    anchor: &[u8],
     now: Timestamp,
-) -> Result<Vec<(Part, Window)>, Refusal> {
-    let anchor_facts = Facts::parse(&anchor.der)?;
-    let anchor_der = CertificateDer::from(anchor.der.as_slice());
+) -> Result<Windows, Refusal> {
+    let anchor_facts = Facts::parse(anchor)?;
+    let anchor_der = CertificateDer::from(anchor);
     let trusted = [webpki::anchor_from_trusted_cert(&anchor_der).map_err(refusal)?];
-    let leaf_der = CertificateDer::from(presented.leaf().der.as_slice());
-    let leaf = EndEntityCert::try_from(&leaf_der).map_err(refusal)?;
-    let others: Vec<CertificateDer<'_>> =
-        presented.certificates[1..].iter().map(|certificate| certificate.der.as_slice().into()).collect();
+    let leaf_der = CertificateDer::from(leaf.der.as_slice());
+    let end_entity = EndEntityCert::try_from(&leaf_der).map_err(refusal)?;
+    let candidates: Vec<CertificateDer<'_>> =
+        others.iter().map(|certificate| certificate.der.as_slice().into()).collect();
     let since_epoch = Duration::from_secs(u64::try_from(now.as_secs()).unwrap_or(0));
-    let path = leaf
+    let path = end_entity
         .verify_for_usage(
             SIGNATURES,
             &trusted,
-            &others,
+            &candidates,
             UnixTime::since_unix_epoch(since_epoch),
             KeyUsage::client_auth(),
             None,
@@ -58,7 +86,7 @@ pub(super) fn find(
 
     let intermediates: Vec<&PresentedCertificate> = path
         .intermediate_certificates()
-        .filter_map(|found| presented.certificates.iter().find(|certificate| *certificate.der == *found.der()))
+        .filter_map(|found| others.iter().find(|certificate| *certificate.der == *found.der()))
         .collect();
     if intermediates.len() > limits::CHAIN_INTERMEDIATES_MAX {
         return Err(Refusal::TooManyIntermediates);
@@ -66,7 +94,7 @@ pub(super) fn find(
     anchor_facts.check_anchor()?;
     anchor_facts.check_path_length(intermediates.len())?;
     anchor_facts.window.check(Part::Anchor, now)?;
-    let mut windows = vec![(Part::Leaf, presented.leaf().facts.window), (Part::Anchor, anchor_facts.window)];
+    let mut windows = vec![(Part::Leaf, leaf.facts.window), (Part::Anchor, anchor_facts.window)];
     for intermediate in intermediates {
         intermediate.facts.check_issuer()?;
         windows.push((Part::Intermediate, intermediate.facts.window));

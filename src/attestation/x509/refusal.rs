@@ -58,6 +58,8 @@ refusals! {
     IntermediateNotYetValid = "intermediate_not_yet_valid", "an intermediate is not valid yet";
     AnchorExpired = "anchor_expired", "the enrolled anchor has expired";
     AnchorNotYetValid = "anchor_not_yet_valid", "the enrolled anchor is not valid yet";
+    // What an operator may do.
+    RoleInvalid = "role_invalid", "the certificate grants a role that does not exist";
     /// A caller's cache is behind: verify the chain anew.
     ProofOutdated = "proof_outdated", "the kept proof is of another chain or another version of the enrollment";
 }

@@ -573,3 +573,39 @@ fn listings_show_a_certificate_without_its_control_characters() {
     assert_eq!(info.thumbprint, thumbprint(&device));
     assert_eq!(describe(b"x"), Err(Refusal::Malformed));
 }
+
+#[test]
+fn operators_have_the_roles_that_their_authority_wrote() {
+    let (ca, stranger) = (root("operator ca", &same), root("device ca", &same));
+    let uris = |uris: &'static [&'static str]| {
+        move |params: &mut CertificateParams| {
+            let names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap()));
+            params.subject_alt_names = names.collect();
+        }
+    };
+    let gone = |params: &mut CertificateParams| dated(params, -30, -1);
+    let granted =
+        leaf("Ann Operator", &ca, &uris(&["https://a.example", "rehome:role:backend:hub-a", "rehome:role:reader"]));
+    for (case, chain, expected) in [
+        ("two roles", chain(granted, []), Ok(&["rehome:role:backend:hub-a", "rehome:role:reader"][..])),
+        ("no role", chain(leaf("ann", &ca, &same), []), Ok(&[][..])),
+        ("a misspelt role", chain(leaf("ann", &ca, &uris(&["rehome:role:root"])), []), Err(Refusal::RoleInvalid)),
+        ("nothing", vec![], Err(Refusal::NothingPresented)),
+        ("a device", chain(leaf("dev-1", &stranger, &same), [&stranger]), Err(Refusal::UntrustedIssuer)),
+        ("self-signed", vec![self_signed("ann", &uris(&["rehome:role:operator"]))], Err(Refusal::UntrustedIssuer)),
+        ("expired", chain(leaf("ann", &ca, &gone), []), Err(Refusal::LeafExpired)),
+        ("the authority itself", chain(ca.der().to_vec(), []), Err(Refusal::LeafIsCa)),
+    ] {
+        let result = verify_operator(&chain, &[certificate_ref(ca.der()).unwrap()], NOW);
+        let grants = result.map(|operator| operator.grants().iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(grants, expected.map(|grants| grants.iter().map(ToString::to_string).collect()), "{case}");
+    }
+    let operator = leaf("Ann\nOperator", &ca, &same);
+    assert_eq!(
+        verify_operator(std::slice::from_ref(&operator), &[], NOW),
+        Err(Refusal::UntrustedIssuer),
+        "no authority"
+    );
+    let operator = verify_operator(&[operator], &[certificate_ref(ca.der()).unwrap()], NOW).unwrap();
+    assert_eq!(operator.name(), "Ann\u{fffd}Operator");
+}

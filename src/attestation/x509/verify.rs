@@ -3,9 +3,9 @@
 //! Two halves. [`verify_chain`] does what costs (signatures, path, keys) and its [`ChainProof`] may be kept for the
 //! connection; [`judge`] does what time and operators can change, and runs at every call.
 
-use super::certificate::{Part, Window};
+use super::certificate::Part;
 use super::chain::Presented;
-use super::path;
+use super::path::{self, Windows};
 use super::refusal::Refusal;
 use crate::attestation::verified::{Matched, Slot, Verified};
 use crate::domain::{
@@ -21,7 +21,7 @@ pub struct ChainProof {
     matched: Matched,
     credential: Credential,
     /// When each certificate that the proof rests on is valid.
-    windows: Vec<(Part, Window)>,
+    windows: Windows,
 }
 
 impl ChainProof {
@@ -89,7 +89,7 @@ pub fn judge(
     ))
 }
 
-type Match = (Matched, Credential, Vec<(Part, Window)>);
+type Match = (Matched, Credential, Windows);
 
 fn match_leaf(presented: &Presented, leaves: &X509Leaves) -> Result<Match, Refusal> {
     let leaf = &presented.leaf().facts;
@@ -97,35 +97,16 @@ fn match_leaf(presented: &Presented, leaves: &X509Leaves) -> Result<Match, Refus
         .find(|(_, enrolled)| enrolled.thumbprint == leaf.reference.thumbprint)
         .map(|(slot, _)| slot)
         .ok_or(Refusal::LeafNotEnrolled)?;
-    check_keys(presented)?;
+    presented.certificates().iter().try_for_each(|certificate| certificate.facts.check_key())?;
     let enrolled = slots(&leaves.primary, leaves.secondary.as_ref()).map(|(_, enrolled)| enrolled.thumbprint);
     Ok((Matched::Leaf(slot), Credential::x509(enrolled), vec![(Part::Leaf, leaf.window)]))
 }
 
-/// Tries the slots one by one, since a renewed authority may have the name and key of the one it replaces.
 fn match_anchor(presented: &Presented, anchors: &X509Anchors, now: Timestamp) -> Result<Match, Refusal> {
-    let leaf = &presented.leaf().facts;
-    check_keys(presented)?;
-    leaf.check_leaf()?;
-    leaf.window.check(Part::Leaf, now)?;
-    let mut refusal = Refusal::UntrustedIssuer;
-    for (slot, anchor) in slots(&anchors.primary, anchors.secondary.as_ref()) {
-        match path::find(presented, anchor, now) {
-            Ok(windows) => {
-                let matched = Matched::Anchor { slot, anchor: anchor.thumbprint };
-                return Ok((matched, Credential::x509([leaf.reference.thumbprint]), windows));
-            }
-            // The first slot that is more than a stranger says best what is wrong.
-            Err(Refusal::UntrustedIssuer) => {}
-            Err(found) if refusal == Refusal::UntrustedIssuer => refusal = found,
-            Err(_) => {}
-        }
-    }
-    Err(refusal)
-}
-
-fn check_keys(presented: &Presented) -> Result<(), Refusal> {
-    presented.certificates.iter().try_for_each(|certificate| certificate.facts.check_key())
+    let candidates = slots(&anchors.primary, anchors.secondary.as_ref())
+        .map(|(slot, anchor)| (Matched::Anchor { slot, anchor: anchor.thumbprint }, &anchor.der));
+    let (matched, windows) = path::find_any(presented.certificates(), candidates, now)?;
+    Ok((matched, Credential::x509([presented.leaf().facts.reference.thumbprint]), windows))
 }
 
 fn slots<'a>(

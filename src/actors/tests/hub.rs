@@ -1,0 +1,93 @@
+//! A hub's rate and circuit.
+
+use std::time::Duration;
+
+use super::world::{World, hub_id};
+use crate::actors::Config;
+use crate::domain::OperationStatus;
+use crate::hubs::entry::EffectKind;
+use crate::hubs::scripted::ScriptedFault;
+
+#[tokio::test]
+async fn calls_keep_to_the_hubs_rate() {
+    let mut world = World::with(Config::default(), &[]).await;
+    world.link("a", |hub| hub.calls_per_second = Some(2)).await;
+    let mut devices = Vec::new();
+    for n in 0..4 {
+        devices.push(world.enroll(&format!("dev-{n}"), |_| {}).await);
+    }
+    for device in &devices {
+        world.register(device).await;
+    }
+    // Two slots are free at once; the other calls wait for the clock, which stands still.
+    let two = async {
+        while world.hub("a").received().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(super::world::PATIENCE, two).await.unwrap();
+    for device in &devices {
+        world.directory.describe(&device.id).await.unwrap();
+    }
+    assert_eq!(world.hub("a").received().len(), 2);
+    world.clock.advance(Duration::from_secs(1));
+    let four = async {
+        while world.hub("a").received().len() < 4 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(super::world::PATIENCE, four).await.unwrap();
+    for device in &devices {
+        world.quiet(device).await;
+        world.assert_home(device, "a");
+    }
+}
+
+#[tokio::test]
+async fn a_hub_that_fails_again_and_again_is_left_alone_and_probed() {
+    let world = World::new().await;
+    let device = world.enroll("dev-1", |_| {}).await;
+    world.hub("a").set_reachable(false);
+    let view = || world.directory.fleet().views().iter().find(|view| view.hub.id == hub_id("a")).unwrap().reachable;
+    assert!(view());
+    for _ in 0..8 {
+        world.register(&device).await;
+        world.until(&device, |it| it.is_some_and(|it| it.operation.status.is_final())).await;
+    }
+    assert!(!view(), "the circuit is open");
+    let other = world
+        .enroll("dev-2", |enrollment| {
+            enrollment.allocation = None;
+            enrollment.hubs = vec![];
+        })
+        .await;
+    let standing = world.settle(&other).await;
+    assert_eq!(standing.assignment.unwrap().hub, hub_id("b"), "allocation passes it over");
+    let calls = world.hub("a").received().len();
+    world.register(&device).await;
+    assert_eq!(world.hub("a").received().len(), calls, "nothing is sent while it is open");
+    world.hub("a").set_reachable(true);
+    world
+        .until(&device, |it| {
+            it.is_some_and(|it| {
+                matches!(it.operation.status, OperationStatus::Assigned { .. } | OperationStatus::Failed { .. })
+            }) && view()
+        })
+        .await;
+    let standing = world.settle(&device).await;
+    assert_eq!(standing.assignment.unwrap().hub, hub_id("a"));
+}
+
+#[tokio::test]
+async fn a_call_without_an_answer_counts_as_unknown_and_is_repeated_with_its_order() {
+    let world = World::new().await;
+    let device = world.enroll("dev-1", |_| {}).await;
+    world.hub("a").script(EffectKind::Create, ScriptedFault::LoseAnswer);
+    world.register(&device).await;
+    world.quiet(&device).await;
+    let creates: Vec<_> =
+        world.hub("a").received().into_iter().filter(|call| call.effect.as_str() == "create").collect();
+    assert_eq!(creates.len(), 2);
+    assert_eq!(creates[0], creates[1], "the same call, the same order");
+    world.assert_home(&device, "a");
+}

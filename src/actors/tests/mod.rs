@@ -1,0 +1,7 @@
+//! Actors as they are used: one directory with a memory store, scripted hubs and a manual clock.
+
+mod device;
+mod faulty;
+mod hub;
+mod traces;
+mod world;
