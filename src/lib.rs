@@ -41,7 +41,7 @@ pub mod telemetry;
 /// One actor per device and one per hub.
 pub mod actors;
 
-/// What devices and operators use to speak to the service.
+/// The device SDK and the operator's client.
 pub mod client;
 
 /// The command line.

@@ -1,9 +1,7 @@
 //! What to do about a refusal: a hint for every reason of the service, and for what goes wrong before it is reached.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::fmt;
-use std::io;
 
 use crate::client::{ClientFault, RemoteFault};
 use crate::domain::Reason;
@@ -34,14 +32,24 @@ impl std::error::Error for Advised {}
 
 impl From<&ClientFault> for Advised {
     fn from(fault: &ClientFault) -> Self {
-        match fault {
-            ClientFault::Refused(remote) => Self::from(remote),
-            ClientFault::Unreachable { source, .. } => Self::usage(fault.to_string(), unreachable_hint(source)),
-            ClientFault::Unusable { .. } => Self::usage(
-                fault.to_string(),
-                "the address is as https://127.0.0.1:7443; certificates and keys are PEM files",
-            ),
-        }
+        let hint = match fault {
+            ClientFault::Refused(remote) => return Self::from(&**remote),
+            ClientFault::Connect { .. } => {
+                "is the service running? start it with `rehome serve`, or name another one with --server URL"
+            }
+            ClientFault::Tls { .. } => {
+                "check that --ca (or server-ca.pem in --certs) is that server's authority, and that your certificate is in date"
+            }
+            ClientFault::Address { .. } => "write it as --server https://127.0.0.1:7443",
+            ClientFault::Credentials { .. } => "check the files of --cert, --key and --ca",
+            ClientFault::Answer(_) => "use the `rehome` command of the service's version",
+            ClientFault::NotAssigned { .. } => {
+                "see why with `rehome device explain` and `rehome audit list --registration …`"
+            }
+            ClientFault::NoHub => "register again",
+            ClientFault::Backup { .. } => "take it again, into a new folder",
+        };
+        Self::usage(fault.to_string(), hint)
     }
 }
 
@@ -67,18 +75,6 @@ pub fn of(error: &anyhow::Error) -> Option<Advised> {
         let advised = cause.downcast_ref::<Advised>().cloned();
         advised.or_else(|| cause.downcast_ref::<ClientFault>().map(Advised::from))
     })
-}
-
-fn unreachable_hint(error: &(dyn Error + 'static)) -> &'static str {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        let io_error = error.downcast_ref::<io::Error>();
-        if io_error.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-            return "is the service running? start it with `rehome serve`, or name another one with --server URL";
-        }
-        cause = error.source();
-    }
-    "check --server, and that --ca (or server-ca.pem in --certs) is the authority of that server"
 }
 
 /// What an operator can do about a reason.

@@ -2,9 +2,8 @@
 
 use clap::{Args, Subcommand};
 
-use crate::domain::{RegistrationId, TrackingId};
+use crate::domain::{AuditAction, RegistrationId, TrackingId};
 
-use super::api::admin;
 use super::context::{Context, pages};
 use super::view::audit::AuditView;
 
@@ -22,8 +21,8 @@ pub enum AuditCommand {
 #[derive(Debug, PartialEq, Args)]
 pub struct Filters {
     /// Only this action, as in registration_refused, enrollment_created, hub_linked
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub action: String,
+    #[arg(long, value_parser = action)]
+    pub action: Option<AuditAction>,
     /// Only entries about this device
     #[arg(long, value_name = "ID")]
     pub registration: Option<RegistrationId>,
@@ -32,34 +31,25 @@ pub struct Filters {
     pub limit: u32,
 }
 
-impl Filters {
-    fn request(&self, page_size: u32, page_token: String) -> admin::ListAuditEntriesRequest {
-        admin::ListAuditEntriesRequest {
-            page_size,
-            page_token,
-            action: self.action.clone(),
-            registration_id: self.registration.as_ref().map(ToString::to_string).unwrap_or_default(),
-        }
-    }
+fn action(text: &str) -> Result<AuditAction, String> {
+    AuditAction::ALL.iter().copied().find(|action| action.as_str() == text).ok_or_else(|| {
+        let words: Vec<&str> = AuditAction::ALL.iter().map(|action| action.as_str()).collect();
+        format!("there is no such action; there are {}", words.join(", "))
+    })
 }
 
 impl AuditCommand {
     pub async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let api = context.operator().await?;
+        let operator = context.operator().await?;
         match self {
-            AuditCommand::List(filters) => {
-                let (rows, more) = pages(Some(filters.limit), async |size, token| {
-                    let page = api.list_audit_entries(filters.request(size, token)).await?;
-                    Ok((page.entries, page.next_page_token))
-                })
-                .await?;
+            AuditCommand::List(Filters { action, registration, limit }) => {
+                let fetch = async |page| operator.list_audit(action, registration.as_ref(), page).await;
+                let (rows, more) = pages(Some(limit), fetch).await?;
                 let rows: Vec<AuditView> = rows.into_iter().map(AuditView::from).collect();
                 context.output.list(&rows, more)?;
             }
             AuditCommand::Show { tracking_id } => {
-                let request = admin::GetAuditEntryRequest { tracking_id: tracking_id.to_string() };
-                let entry = api.get_audit_entry(request).await?.entry.unwrap_or_default();
-                context.output.item(&AuditView::from(entry))?;
+                context.output.item(&AuditView::from(operator.audit_entry(tracking_id).await?))?;
             }
         }
         Ok(())
@@ -71,14 +61,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn filters_become_a_request() {
-        let filters = Filters {
-            action: "hub_linked".to_owned(),
-            registration: Some(RegistrationId::parse("dev-1").unwrap()),
-            limit: 5,
-        };
-        let request = filters.request(5, "t".to_owned());
-        assert_eq!((request.action.as_str(), request.registration_id.as_str()), ("hub_linked", "dev-1"));
-        assert_eq!((request.page_size, request.page_token.as_str()), (5, "t"));
+    fn actions_are_the_audit_log_s_words() {
+        for known in AuditAction::ALL {
+            assert_eq!(action(known.as_str()), Ok(*known));
+        }
+        assert!(action("moved").unwrap_err().contains("hub_linked"));
     }
 }

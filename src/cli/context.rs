@@ -1,14 +1,14 @@
 //! What every command shares: where the service is, who calls it, and where results go.
 
-use std::future::Future;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 
-use crate::ambient::SystemClock;
-use crate::client::{Access, Api, ClientFault};
-use crate::domain::limits;
+use crate::ambient::{SystemClock, SystemEntropy};
+use crate::client::{ClientFault, Device, Identity, Operator, Page, PageChoice, Target};
+use crate::domain::{RegistrationId, limits};
 
 use super::input;
 use super::output::Output;
@@ -100,27 +100,28 @@ impl Context {
     }
 
     /// A connection as an operator.
-    pub async fn operator(&self) -> anyhow::Result<Api> {
-        self.connect(&self.globals.operator()).await
+    pub async fn operator(&self) -> anyhow::Result<Operator> {
+        Ok(Operator::connect(&self.target(&self.globals.operator())?).await?)
     }
 
     /// A connection as a device.
-    pub async fn device(&self) -> anyhow::Result<Api> {
-        self.connect(&self.globals.device()?).await
+    pub async fn device(&self, id: RegistrationId) -> anyhow::Result<Device> {
+        let target = self.target(&self.globals.device()?)?;
+        Ok(Device::connect(id, target, Arc::new(self.clock), Arc::new(SystemEntropy::new())).await?)
     }
 
-    async fn connect(&self, credentials: &Credentials) -> anyhow::Result<Api> {
+    fn target(&self, credentials: &Credentials) -> anyhow::Result<Target> {
         let read = |path: &PathBuf| {
             input::file_bytes(path).context(
-                "the certificates that `rehome serve` writes on its first start: name their folder with --certs DIR",
+                "a certificate is missing: name the folder that `rehome serve` wrote with --certs DIR, or the files themselves",
             )
         };
-        let access = Access {
-            server: self.globals.server().to_owned(),
-            ca_pem: read(&credentials.ca)?,
-            identity: Some((read(&credentials.cert)?, read(&credentials.key)?)),
-        };
-        Ok(Api::connect(&access).await?)
+        Ok(Target {
+            address: self.globals.server().to_owned(),
+            server_name: None,
+            roots_pem: read(&credentials.ca)?,
+            identity: Some(Identity::from_pem(read(&credentials.cert)?, read(&credentials.key)?)),
+        })
     }
 }
 
@@ -133,31 +134,28 @@ pub struct Limit {
 }
 
 /// Fetches page after page until the listing or the limit ends; says whether more would follow.
-///
-/// `fetch` is given a page size and a page token, and answers with rows and the next token, empty on the last page.
-pub async fn pages<T, F, A>(limit: Option<u32>, mut fetch: F) -> anyhow::Result<(Vec<T>, bool)>
-where
-    F: FnMut(u32, String) -> A,
-    A: Future<Output = Result<(Vec<T>, String), ClientFault>>,
-{
+pub async fn pages<T>(
+    limit: Option<u32>,
+    mut fetch: impl AsyncFnMut(PageChoice) -> Result<Page<T>, ClientFault>,
+) -> anyhow::Result<(Vec<T>, bool)> {
     let wanted = limit.map_or(usize::MAX, |limit| limit as usize);
-    let (mut rows, mut token) = (Vec::new(), String::new());
+    let (mut rows, mut token) = (Vec::new(), None);
     loop {
         let left = u32::try_from(wanted - rows.len()).unwrap_or(u32::MAX);
-        let (page, next) = fetch(left.min(limits::PAGE_SIZE_MAX), token.clone()).await?;
-        rows.extend(page);
+        let page = fetch(PageChoice { size: left.min(limits::PAGE_SIZE_MAX), token: token.clone() }).await?;
+        rows.extend(page.rows);
         let is_cut = rows.len() > wanted;
         rows.truncate(wanted);
-        if next.is_empty() {
+        if page.next.is_none() {
             return Ok((rows, is_cut));
         }
         if rows.len() == wanted {
             return Ok((rows, true));
         }
-        if next == token {
+        if page.next == token {
             bail!("the service repeats a page of the listing: its answer cannot be trusted");
         }
-        token = next;
+        token = page.next;
     }
 }
 
@@ -185,11 +183,10 @@ mod tests {
     }
 
     /// Serves the numbers 0 to 24 in pages of at most ten.
-    async fn served(size: u32, token: String) -> Result<(Vec<u32>, String), ClientFault> {
-        let first: u32 = token.parse().unwrap_or(0);
-        let end = (first + size.min(10)).min(25);
-        let next = if end == 25 { String::new() } else { end.to_string() };
-        Ok(((first..end).collect(), next))
+    async fn served(page: PageChoice) -> Result<Page<u32>, ClientFault> {
+        let first: u32 = page.token.map_or(0, |token| token.parse().unwrap());
+        let end = (first + page.size.min(10)).min(25);
+        Ok(Page { rows: (first..end).collect(), next: (end < 25).then(|| end.to_string()) })
     }
 
     #[tokio::test]
@@ -209,7 +206,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_listing_that_goes_in_circles_ends() {
-        let circling = pages(None, |_, _| async { Ok((vec![1], "same".to_owned())) }).await;
-        assert!(circling.is_err());
+        let circling = async |_: PageChoice| Ok(Page { rows: vec![1], next: Some("same".to_owned()) });
+        assert!(pages(None, circling).await.is_err());
     }
 }

@@ -6,14 +6,13 @@ use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::ambient::Clock as _;
-use crate::client::Api;
-use crate::domain::{GroupId, HubId, RegistrationId};
+use crate::client::{Operator, RegistrationChoice, RegistrationRecord, ReprovisionCall, StatusQuery, UpdateStatus};
+use crate::domain::{GroupId, HubId, Order, RegistrationId, ReprovisionPolicy, RequestId, Timestamp};
 
 use super::advice::Advised;
-use super::api::{admin, device};
 use super::context::{Context, Limit, pages};
+use super::enrollment::Exactly;
 use super::input::{self, Moment};
-use super::value;
 use super::view::registration::{ExplainView, HistoryTwinView, HistoryView, RegistrationView};
 
 /// How often a watched move is looked at: a move takes some hundred milliseconds when both hubs answer.
@@ -43,9 +42,8 @@ pub enum DeviceCommand {
     /// Lift a device's pin; it stays until it registers again or is reprovisioned
     Unpin {
         id: RegistrationId,
-        /// Change exactly this version, or nothing
-        #[arg(long)]
-        etag: Option<String>,
+        #[command(flatten)]
+        exactly: Exactly,
     },
     /// Keep a device out: disable its individual enrollment and remove it from its hub
     Revoke {
@@ -119,8 +117,8 @@ pub struct Reprovision {
     #[arg(long, default_value = "", hide_default_value = true)]
     pub reason: String,
     /// Your own id of this request: repeating it gets the same operation again
-    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
-    pub request_id: String,
+    #[arg(long, value_name = "ID", value_parser = RequestId::parse)]
+    pub request_id: Option<RequestId>,
     /// Wait until the move has ended
     #[arg(long)]
     pub wait: bool,
@@ -132,149 +130,129 @@ pub struct Delete {
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
-    /// Remove exactly this version, or nothing
-    #[arg(long)]
-    pub etag: Option<String>,
+    #[command(flatten)]
+    pub exactly: Exactly,
 }
 
 impl Filters {
-    fn request(&self, page_size: u32, page_token: String) -> admin::ListRegistrationsRequest {
-        let mut request = admin::ListRegistrationsRequest {
-            page_size,
-            page_token,
-            hub_id: self.hub.as_ref().map(ToString::to_string).unwrap_or_default(),
-            group_id: self.group.as_ref().map(ToString::to_string).unwrap_or_default(),
+    fn choice(&self) -> RegistrationChoice {
+        RegistrationChoice {
+            hub: self.hub.clone(),
+            group: self.group.clone(),
+            status: self.status.map(|status| match status {
+                Status::Assigning => StatusQuery::Assigning,
+                Status::Assigned => StatusQuery::Assigned,
+                Status::Failed => StatusQuery::Failed,
+                Status::Disabled => StatusQuery::Disabled,
+            }),
+            policy: self.policy.map(|policy| match policy {
+                Policy::Migrate => Some(ReprovisionPolicy::Migrate),
+                Policy::Reset => Some(ReprovisionPolicy::Reset),
+                Policy::Never => Some(ReprovisionPolicy::Never),
+                Policy::Sticky => None,
+            }),
             pinned: self.pinned,
-            ..Default::default()
-        };
-        if let Some(status) = self.status {
-            request.set_status(match status {
-                Status::Assigning => device::RegistrationStatus::Assigning,
-                Status::Assigned => device::RegistrationStatus::Assigned,
-                Status::Failed => device::RegistrationStatus::Failed,
-                Status::Disabled => device::RegistrationStatus::Disabled,
-            });
         }
-        if let Some(policy) = self.policy {
-            request.set_policy(match policy {
-                Policy::Migrate => admin::AppliedPolicy::Migrate,
-                Policy::Reset => admin::AppliedPolicy::Reset,
-                Policy::Never => admin::AppliedPolicy::Never,
-                Policy::Sticky => admin::AppliedPolicy::Sticky,
-            });
-        }
-        request
     }
 }
 
 impl DeviceCommand {
     pub async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let api = context.operator().await?;
+        let operator = context.operator().await?;
         let output = context.output;
         match self {
             DeviceCommand::List(filters) => {
-                let (rows, more) = pages(filters.limit.limit, async |size, token| {
-                    let page = api.list_registrations(filters.request(size, token)).await?;
-                    Ok((page.registrations, page.next_page_token))
-                })
-                .await?;
+                let choice = filters.choice();
+                let fetch = async |page| operator.list_registrations(&choice, page).await;
+                let (rows, more) = pages(filters.limit.limit, fetch).await?;
                 let rows: Vec<RegistrationView> = rows.into_iter().map(RegistrationView::from).collect();
                 output.list(&rows, more)?;
             }
-            DeviceCommand::Show { id } => output.item(&RegistrationView::from(read(&api, &id).await?))?,
-            DeviceCommand::History(history) => history.run(&api, context).await?,
-            DeviceCommand::Explain { id } => {
-                let explained = api.explain(admin::ExplainRequest { registration_id: id.to_string() }).await?;
-                output.item(&ExplainView::from(explained))?;
+            DeviceCommand::Show { id } => output.item(&RegistrationView::from(operator.registration(&id).await?))?,
+            DeviceCommand::History(History { id, generation: None }) => {
+                let past = operator.history(&id).await?;
+                let rows: Vec<HistoryView> = past.into_iter().map(HistoryView::from).collect();
+                output.list(&rows, false)?;
             }
-            DeviceCommand::Reprovision(reprovision) => reprovision.run(&api, context).await?,
-            DeviceCommand::Unpin { id, etag } => {
-                let (registration_id, etag) = (id.to_string(), etag.unwrap_or_default());
-                let answer = api.unpin(admin::UnpinRequest { registration_id, etag }).await?;
-                output.item(&RegistrationView::from(answer.registration.unwrap_or_default()))?;
+            DeviceCommand::History(History { id, generation: Some(generation) }) => {
+                let twins = operator.history_twins(&id, Order(generation)).await?;
+                let rows: Vec<HistoryTwinView> = twins.into_iter().map(HistoryTwinView::from).collect();
+                output.list(&rows, false)?;
+            }
+            DeviceCommand::Explain { id } => output.item(&ExplainView::from(operator.explain(&id).await?))?,
+            DeviceCommand::Reprovision(reprovision) => reprovision.run(&operator, context).await?,
+            DeviceCommand::Unpin { id, exactly } => {
+                output.item(&RegistrationView::from(operator.unpin(&id, exactly.etag).await?))?;
             }
             DeviceCommand::Revoke { id, reason } => {
-                let answer = api.revoke(admin::RevokeRequest { registration_id: id.to_string(), reason }).await?;
-                output.done(&format!("{id} is kept out: its individual enrollment is disabled"))?;
-                if let Some(registration) = answer.registration {
-                    output.note("its identity is still being removed from its hub:")?;
-                    output.item(&RegistrationView::from(registration))?;
-                }
+                let revoked = operator.revoke(&id, &reason).await?;
+                output.done(&format!("{id} is kept out: its enrollment ({}) is disabled", revoked.enrollment))?;
+                left(revoked.registration, "its identity is still being removed from its hub:", context)?;
             }
-            DeviceCommand::Delete(delete) => delete.run(&api, context).await?,
+            DeviceCommand::Delete(delete) => delete.run(&operator, context).await?,
         }
         Ok(())
     }
 }
 
-impl History {
-    async fn run(self, api: &Api, context: &Context) -> anyhow::Result<()> {
-        let registration_id = self.id.to_string();
-        match self.generation {
-            None => {
-                let past = api.list_history(admin::ListHistoryRequest { registration_id }).await?.entries;
-                let rows: Vec<HistoryView> = past.into_iter().map(HistoryView::from).collect();
-                context.output.list(&rows, false)?;
-            }
-            Some(generation) => {
-                let request = admin::GetHistoryTwinsRequest { registration_id, generation };
-                let twins = api.get_history_twins(request).await?.twins;
-                let rows: Vec<HistoryTwinView> = twins.into_iter().map(HistoryTwinView::from).collect();
-                context.output.list(&rows, false)?;
-            }
-        }
-        Ok(())
+/// Shows what is left of a registration, if something is.
+fn left(registration: Option<RegistrationRecord>, why: &str, context: &Context) -> anyhow::Result<()> {
+    if let Some(registration) = registration {
+        context.output.note(why)?;
+        context.output.item(&RegistrationView::from(registration))?;
     }
+    Ok(())
 }
 
 impl Reprovision {
-    async fn run(self, api: &Api, context: &Context) -> anyhow::Result<()> {
-        let expires = self.expires.map(|moment| value::wire_time(moment.after(context.clock.now())));
-        let request = admin::ReprovisionRequest {
-            registration_id: self.id.to_string(),
-            to_hub_id: self.to.as_ref().map(ToString::to_string).unwrap_or_default(),
-            pin_expires_at: expires,
-            reason: self.reason,
-            request_id: self.request_id,
-        };
-        let mut registration = api.reprovision(request).await?.registration.unwrap_or_default();
-        if self.wait {
-            registration = ended(api, context, &self.id, registration).await?;
+    fn call(&self, now: Timestamp) -> ReprovisionCall {
+        ReprovisionCall {
+            registration: self.id.clone(),
+            to: self.to.clone(),
+            pin_expires_at: self.expires.map(|moment| moment.after(now)),
+            reason: self.reason.clone(),
+            request_id: self.request_id.clone(),
         }
-        let failure = registration.operation.as_ref().filter(|_| {
-            matches!(registration.status(), device::RegistrationStatus::Failed | device::RegistrationStatus::Disabled)
-        });
-        let failure = failure.map(|operation| format!("{} ({})", operation.message, operation.reason));
+    }
+
+    async fn run(self, operator: &Operator, context: &Context) -> anyhow::Result<()> {
+        let mut registration = operator.reprovision(&self.call(context.clock.now())).await?;
+        if self.wait {
+            registration = ended(operator, context, registration).await?;
+        }
+        let status = registration.operation.status.clone();
         context.output.item(&RegistrationView::from(registration))?;
-        match failure {
-            Some(why) => bail!("{} was not reprovisioned: {why}", self.id),
-            None => Ok(()),
+        match status {
+            UpdateStatus::Assigning | UpdateStatus::Assigned { .. } => Ok(()),
+            UpdateStatus::Failed { reason, message } => {
+                bail!("{} was not reprovisioned: {message} ({reason})", self.id)
+            }
+            UpdateStatus::Disabled => bail!("{} was not reprovisioned: its enrollment is disabled", self.id),
         }
     }
 }
 
 /// Looks at a move until it has ended, saying how far it is.
 async fn ended(
-    api: &Api,
+    operator: &Operator,
     context: &Context,
-    id: &RegistrationId,
-    mut registration: admin::Registration,
-) -> anyhow::Result<admin::Registration> {
+    mut registration: RegistrationRecord,
+) -> anyhow::Result<RegistrationRecord> {
     let mut progress = context.output.progress();
-    while registration.status() == device::RegistrationStatus::Assigning {
+    while !registration.operation.status.is_final() {
+        let id = registration.id.clone();
         let view = RegistrationView::from(registration);
         progress.update(&view.running.map_or_else(|| format!("{id}: assigning"), |running| running.line()));
         context.clock.sleep(LOOK_EVERY).await;
-        registration = read(api, id).await?;
+        registration = operator.registration(&id).await?;
     }
     Ok(registration)
 }
 
 impl Delete {
-    async fn run(self, api: &Api, context: &Context) -> anyhow::Result<()> {
+    async fn run(self, operator: &Operator, context: &Context) -> anyhow::Result<()> {
         let output = context.output;
-        let registration = read(api, &self.id).await?;
-        let consequence = consequence(&registration);
+        let consequence = consequence(&operator.registration(&self.id).await?);
         if !self.yes {
             if output.json || !input::is_terminal() {
                 return Err(Advised::usage(consequence, "add --yes to do it").into());
@@ -285,26 +263,21 @@ impl Delete {
                 return Ok(output.note("nothing was deleted")?);
             }
         }
-        let (registration_id, etag) = (self.id.to_string(), self.etag.unwrap_or_default());
-        let answer = api.delete_registration(admin::DeleteRegistrationRequest { registration_id, etag }).await?;
-        match answer.registration {
-            None => output.done(&format!("{} is deleted", self.id))?,
-            Some(registration) => {
-                output.note(&format!("{} is being deleted; its hub has not answered yet:", self.id))?;
-                output.item(&RegistrationView::from(registration))?;
-            }
+        match operator.delete_registration(&self.id, self.exactly.etag).await? {
+            None => Ok(output.done(&format!("{} is deleted", self.id))?),
+            leaving => left(leaving, "it is being deleted; its hub has not answered yet:", context),
         }
-        Ok(())
     }
 }
 
 /// What deleting a registration also removes, said before it is done.
-fn consequence(registration: &admin::Registration) -> String {
-    let id = &registration.registration_id;
+fn consequence(registration: &RegistrationRecord) -> String {
+    let (id, device) = (&registration.id, &registration.device_id);
     match &registration.assignment {
         Some(home) => format!(
-            "deleting the registration {id} also removes the device {} from {}, with its twin; the enrollment and the history stay",
-            registration.device_id, home.hub_id
+            "deleting the registration {id} also removes the device {device} from {}, with its twin; the enrollment and \
+             the history stay",
+            home.hub
         ),
         None => {
             format!("deleting the registration {id} removes nothing from a hub; the enrollment and the history stay")
@@ -312,45 +285,56 @@ fn consequence(registration: &admin::Registration) -> String {
     }
 }
 
-async fn read(api: &Api, id: &RegistrationId) -> anyhow::Result<admin::Registration> {
-    let request = admin::GetRegistrationRequest { registration_id: id.to_string() };
-    Ok(api.get_registration(request).await?.registration.unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::view::registration::samples;
+    use crate::domain::Assignment;
 
     #[test]
-    fn filters_become_a_request() {
-        let none = Filters::default().request(7, "t".to_owned());
-        assert_eq!(
-            none,
-            admin::ListRegistrationsRequest { page_size: 7, page_token: "t".to_owned(), ..Default::default() }
-        );
+    fn filters_become_a_choice() {
+        assert_eq!(Filters::default().choice(), RegistrationChoice::default());
+        let (hub, group) = (HubId::parse("hub-a").unwrap(), GroupId::parse("plant").unwrap());
         let all = Filters {
-            hub: Some(HubId::parse("hub-a").unwrap()),
-            group: Some(GroupId::parse("plant").unwrap()),
+            hub: Some(hub.clone()),
+            group: Some(group.clone()),
             status: Some(Status::Failed),
             policy: Some(Policy::Sticky),
             pinned: Some(false),
             limit: Limit::default(),
         };
-        let request = all.request(1, String::new());
-        assert_eq!((request.hub_id.as_str(), request.group_id.as_str()), ("hub-a", "plant"));
-        assert_eq!(request.status(), device::RegistrationStatus::Failed);
-        assert_eq!((request.policy(), request.pinned), (admin::AppliedPolicy::Sticky, Some(false)));
+        let expected = RegistrationChoice {
+            hub: Some(hub),
+            group: Some(group),
+            status: Some(StatusQuery::Failed),
+            policy: Some(None),
+            pinned: Some(false),
+        };
+        assert_eq!(all.choice(), expected);
+    }
+
+    #[test]
+    fn a_pin_expires_a_span_from_now() {
+        let reprovision = Reprovision {
+            id: RegistrationId::parse("dev-1").unwrap(),
+            to: HubId::parse("hub-b").ok(),
+            expires: Some("1s".parse().unwrap()),
+            reason: "floods".to_owned(),
+            request_id: None,
+            wait: false,
+        };
+        let call = reprovision.call(Timestamp(500));
+        assert_eq!((call.pin_expires_at, call.reason.as_str()), (Some(Timestamp(1_500)), "floods"));
+        assert_eq!((call.to, call.request_id), (HubId::parse("hub-b").ok(), None));
     }
 
     #[test]
     fn deleting_says_what_goes_with_it() {
-        let mut registration = admin::Registration {
-            registration_id: "dev-1".to_owned(),
-            device_id: "pump".to_owned(),
-            ..Default::default()
-        };
-        assert!(consequence(&registration).contains("nothing from a hub"));
-        registration.assignment = Some(admin::Assignment { hub_id: "hub-a".to_owned(), ..Default::default() });
-        assert!(consequence(&registration).contains("removes the device pump from hub-a, with its twin"));
+        let homeless = RegistrationRecord { assignment: None, ..samples::record() };
+        assert!(consequence(&homeless).contains("nothing from a hub"));
+        let hub = HubId::parse("hub-a").unwrap();
+        let home = Assignment { hub, generation: Order(1), credential: None, assigned_at: Timestamp(0) };
+        let housed = RegistrationRecord { assignment: Some(home), ..homeless };
+        assert!(consequence(&housed).contains("removes the device dev-1 from hub-a, with its twin"));
     }
 }

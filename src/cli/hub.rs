@@ -2,13 +2,12 @@
 
 use clap::{Args, Subcommand};
 
-use crate::client::Api;
-use crate::domain::{Geo, HubId};
+use crate::client::HubRecord;
+use crate::domain::{Geo, HubDraft, HubId, HubKind, Version};
 
 use super::advice::Advised;
-use super::api::admin;
 use super::context::Context;
-use super::value;
+use super::enrollment::Exactly;
 use super::view::hub::HubView;
 
 #[derive(Debug, PartialEq, Subcommand)]
@@ -85,17 +84,15 @@ pub struct Update {
     /// Lift the bound on calls
     #[arg(long, conflicts_with = "calls_per_second")]
     pub no_calls_per_second: bool,
-    /// Change exactly this version, or nothing
-    #[arg(long)]
-    pub etag: Option<String>,
+    #[command(flatten)]
+    pub exactly: Exactly,
 }
 
 #[derive(Debug, PartialEq, Args)]
 pub struct Step {
     pub hub: HubId,
-    /// Change exactly this version, or nothing
-    #[arg(long)]
-    pub etag: Option<String>,
+    #[command(flatten)]
+    pub exactly: Exactly,
 }
 
 #[derive(Debug, PartialEq, Args)]
@@ -104,22 +101,15 @@ pub struct Unlink {
     /// State that the hub accepts no writes, and unlink it although it is in use
     #[arg(long)]
     pub force: bool,
-    /// Unlink exactly this version, or nothing
-    #[arg(long)]
-    pub etag: Option<String>,
+    #[command(flatten)]
+    pub exactly: Exactly,
 }
 
 impl HubSettings {
-    fn apply(&self, hub: &mut admin::Hub) {
-        if let Some(host_name) = &self.host_name {
-            hub.host_name.clone_from(host_name);
-        }
-        if let Some(endpoint) = &self.endpoint {
-            hub.endpoint.clone_from(endpoint);
-        }
-        if let Some(place) = self.location {
-            hub.location = Some(value::wire_place(place));
-        }
+    fn apply(&self, hub: &mut HubDraft) {
+        hub.host_name = self.host_name.clone().or(hub.host_name.take());
+        hub.endpoint = self.endpoint.clone().or(hub.endpoint.take());
+        hub.location = self.location.or(hub.location);
         hub.weight = self.weight.unwrap_or(hub.weight);
         hub.capacity = self.capacity.or(hub.capacity);
         hub.calls_per_second = self.calls_per_second.or(hub.calls_per_second);
@@ -127,20 +117,30 @@ impl HubSettings {
 }
 
 impl Link {
-    fn hub(&self) -> admin::Hub {
-        let mut hub = admin::Hub { hub_id: self.hub.to_string(), weight: 1, ..Default::default() };
-        hub.set_kind(admin::HubKind::Embedded);
-        self.settings.apply(&mut hub);
-        hub
+    fn draft(self) -> HubDraft {
+        let mut draft = HubDraft {
+            id: self.hub,
+            kind: HubKind::Embedded,
+            host_name: None,
+            endpoint: None,
+            location: None,
+            weight: 1,
+            capacity: None,
+            calls_per_second: None,
+        };
+        self.settings.apply(&mut draft);
+        draft
     }
 }
 
 impl Update {
-    fn apply(&self, hub: &mut admin::Hub) -> Result<(), Advised> {
+    /// Changes a record that was read; the version that must still hold when it is written back.
+    fn apply(&self, record: &mut HubRecord) -> Result<Version, Advised> {
         let lifts = self.no_location || self.no_capacity || self.no_calls_per_second;
         if self.settings == HubSettings::default() && !lifts {
             return Err(Advised::usage("there is nothing to change", "see `rehome hub update --help` for what can be"));
         }
+        let hub = &mut record.draft;
         self.settings.apply(hub);
         if self.no_location {
             hub.location = None;
@@ -151,115 +151,89 @@ impl Update {
         if self.no_calls_per_second {
             hub.calls_per_second = None;
         }
-        if let Some(etag) = &self.etag {
-            hub.etag.clone_from(etag);
-        }
-        Ok(())
+        Ok(self.exactly.etag.unwrap_or(record.version))
     }
 }
 
 impl HubCommand {
     pub async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let api = context.operator().await?;
+        let operator = context.operator().await?;
         let output = context.output;
-        let changed = match self {
+        let hub = match self {
             HubCommand::List => {
-                let hubs = api.list_hubs(admin::ListHubsRequest {}).await?.hubs;
-                let rows: Vec<HubView> = hubs.into_iter().map(HubView::from).collect();
+                let rows: Vec<HubView> = operator.list_hubs().await?.into_iter().map(HubView::from).collect();
                 return Ok(output.list(&rows, false)?);
             }
-            HubCommand::Unlink(unlink) => {
-                let hub_id = unlink.hub.to_string();
-                let etag = unlink.etag.unwrap_or_default();
-                api.unlink_hub(admin::UnlinkHubRequest { hub_id, etag, force: unlink.force }).await?;
-                return Ok(output.done(&format!("{} is unlinked; its data stays where it is", unlink.hub))?);
+            HubCommand::Unlink(Unlink { hub, force, exactly }) => {
+                operator.unlink_hub(&hub, exactly.etag, force).await?;
+                return Ok(output.done(&format!("{hub} is unlinked; its data stays where it is"))?);
             }
-            HubCommand::Link(link) => api.link_hub(admin::LinkHubRequest { hub: Some(link.hub()) }).await?.hub,
-            HubCommand::Show { hub } => Some(read(&api, &hub).await?),
+            HubCommand::Link(link) => operator.link_hub(&link.draft()).await?,
+            HubCommand::Show { hub } => operator.hub(&hub).await?,
             HubCommand::Update(update) => {
-                let mut hub = read(&api, &update.hub).await?;
-                update.apply(&mut hub)?;
-                api.update_hub(admin::UpdateHubRequest { hub: Some(hub) }).await?.hub
+                let mut record = operator.hub(&update.hub).await?;
+                let version = update.apply(&mut record)?;
+                operator.update_hub(&record.draft, version).await?
             }
-            HubCommand::Drain(step) => api.drain_hub(step.into()).await?.hub,
-            HubCommand::Activate(step) => api.activate_hub(step.into()).await?.hub,
-            HubCommand::Retire(step) => api.retire_hub(step.into()).await?.hub,
-            HubCommand::TakeDown { hub } => {
-                api.take_down_hub(admin::TakeDownHubRequest { hub_id: hub.to_string() }).await?.hub
-            }
-            HubCommand::BringUp { hub } => {
-                api.bring_up_hub(admin::BringUpHubRequest { hub_id: hub.to_string() }).await?.hub
-            }
+            HubCommand::Drain(Step { hub, exactly }) => operator.drain_hub(&hub, exactly.etag).await?,
+            HubCommand::Activate(Step { hub, exactly }) => operator.activate_hub(&hub, exactly.etag).await?,
+            HubCommand::Retire(Step { hub, exactly }) => operator.retire_hub(&hub, exactly.etag).await?,
+            HubCommand::TakeDown { hub } => operator.take_down_hub(&hub).await?,
+            HubCommand::BringUp { hub } => operator.bring_up_hub(&hub).await?,
         };
-        Ok(output.item(&HubView::from(changed.unwrap_or_default()))?)
-    }
-}
-
-async fn read(api: &Api, hub: &HubId) -> anyhow::Result<admin::Hub> {
-    Ok(api.get_hub(admin::GetHubRequest { hub_id: hub.to_string() }).await?.hub.unwrap_or_default())
-}
-
-impl From<Step> for admin::DrainHubRequest {
-    fn from(step: Step) -> Self {
-        Self { hub_id: step.hub.to_string(), etag: step.etag.unwrap_or_default() }
-    }
-}
-
-impl From<Step> for admin::ActivateHubRequest {
-    fn from(step: Step) -> Self {
-        Self { hub_id: step.hub.to_string(), etag: step.etag.unwrap_or_default() }
-    }
-}
-
-impl From<Step> for admin::RetireHubRequest {
-    fn from(step: Step) -> Self {
-        Self { hub_id: step.hub.to_string(), etag: step.etag.unwrap_or_default() }
+        Ok(output.item(&HubView::from(hub))?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::HubUsage;
+    use crate::domain::{HubState, Timestamp};
 
-    fn hub() -> admin::Hub {
-        admin::Hub {
-            hub_id: "hub-a".to_owned(),
-            endpoint: "127.0.0.1:7443".to_owned(),
-            weight: 3,
-            capacity: Some(10),
-            etag: "v4".to_owned(),
-            ..Default::default()
+    fn linked(settings: HubSettings) -> HubDraft {
+        Link { hub: HubId::parse("hub-a").unwrap(), settings }.draft()
+    }
+
+    fn stored() -> HubRecord {
+        HubRecord {
+            draft: linked(HubSettings { weight: Some(3), capacity: Some(10), ..HubSettings::default() }),
+            state: HubState::Active,
+            taken_down: false,
+            usage: HubUsage { reachable: true, devices: 0, arriving: 0, moves: 0 },
+            created_at: Timestamp(0),
+            updated_at: Timestamp(0),
+            version: Version(4),
         }
     }
 
     fn update(settings: HubSettings) -> Update {
+        let exactly = Exactly::default();
         let hub = HubId::parse("hub-a").unwrap();
-        Update { hub, settings, no_location: false, no_capacity: false, no_calls_per_second: false, etag: None }
+        Update { hub, settings, no_location: false, no_capacity: false, no_calls_per_second: false, exactly }
     }
 
     #[test]
-    fn an_update_changes_what_it_names_under_the_etag_that_was_read() {
-        let mut changed = hub();
-        update(HubSettings { weight: Some(7), ..Default::default() }).apply(&mut changed).unwrap();
-        assert_eq!(changed, admin::Hub { weight: 7, ..hub() });
+    fn an_update_changes_what_it_names_over_the_version_that_was_read() {
+        let mut record = stored();
+        let heavier = update(HubSettings { weight: Some(7), ..HubSettings::default() });
+        assert_eq!(heavier.apply(&mut record), Ok(Version(4)));
+        assert_eq!(record.draft, HubDraft { weight: 7, ..stored().draft });
 
-        let mut lifted = hub();
-        Update { no_capacity: true, etag: Some("v1".to_owned()), ..update(HubSettings::default()) }
-            .apply(&mut lifted)
-            .unwrap();
-        assert_eq!(lifted, admin::Hub { capacity: None, etag: "v1".to_owned(), ..hub() });
+        let mut record = stored();
+        let exactly = Exactly { etag: Some(Version(1)) };
+        let lifting = Update { no_capacity: true, exactly, ..update(HubSettings::default()) };
+        assert_eq!(lifting.apply(&mut record), Ok(Version(1)));
+        assert_eq!(record.draft, HubDraft { capacity: None, ..stored().draft });
 
-        assert!(update(HubSettings::default()).apply(&mut hub()).is_err());
+        assert!(update(HubSettings::default()).apply(&mut stored()).is_err());
     }
 
     #[test]
     fn a_new_hub_is_embedded_with_the_weight_one() {
-        let link = Link {
-            hub: HubId::parse("hub-a").unwrap(),
-            settings: HubSettings { location: Geo::new(-1.5, 2.0), ..Default::default() },
-        };
-        let hub = link.hub();
-        assert_eq!((hub.kind(), hub.weight, hub.capacity), (admin::HubKind::Embedded, 1, None));
-        assert_eq!(hub.location.map(|place| (place.latitude, place.longitude)), Some((-1.5, 2.0)));
+        let hub = linked(HubSettings { location: Geo::new(-1.5, 2.0), ..HubSettings::default() });
+        assert_eq!((hub.kind, hub.weight, hub.capacity), (HubKind::Embedded, 1, None));
+        assert_eq!(hub.location, Geo::new(-1.5, 2.0));
+        hub.check().unwrap();
     }
 }

@@ -10,9 +10,9 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::domain::{HubId, Timestamp, limits};
+use crate::domain::{Document, Latency, Timestamp, Version, limits};
 
 /// Files that an operator hands in are small; more is a mistake that should not fill the memory.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -63,23 +63,18 @@ impl FromStr for Moment {
 }
 
 /// A latency that a device measured: `hub=milliseconds`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Latency {
-    pub hub: HubId,
-    pub milliseconds: u32,
+pub fn latency(text: &str) -> Result<Latency, String> {
+    let (hub, number) =
+        text.split_once('=').ok_or_else(|| format!("{text:?} is not hub=milliseconds, as in hub-a=25"))?;
+    let hub = hub.parse().map_err(|fault| format!("{fault}"))?;
+    let digits = number.strip_suffix("ms").unwrap_or(number);
+    let milliseconds = digits.parse().map_err(|_| format!("{number:?} is not a number of milliseconds"))?;
+    Ok(Latency { hub, milliseconds })
 }
 
-impl FromStr for Latency {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (hub, number) =
-            text.split_once('=').ok_or_else(|| format!("{text:?} is not hub=milliseconds, as in hub-a=25"))?;
-        let hub = hub.parse().map_err(|fault| format!("{fault}"))?;
-        let digits = number.strip_suffix("ms").unwrap_or(number);
-        let milliseconds = digits.parse().map_err(|_| format!("{number:?} is not a number of milliseconds"))?;
-        Ok(Self { hub, milliseconds })
-    }
+/// An etag as the service gave it.
+pub fn etag(text: &str) -> Result<Version, String> {
+    Version::from_etag(text).ok_or_else(|| format!("{text:?} is not an etag: take it from `show`, as in v3"))
 }
 
 /// JSON given in place, from a file (`@path`) or from standard input (`@-`).
@@ -114,7 +109,7 @@ impl fmt::Debug for JsonSource {
 
 impl JsonSource {
     /// Reads a JSON object.
-    pub fn object(&self) -> anyhow::Result<Map<String, Value>> {
+    pub fn object(&self) -> anyhow::Result<Document> {
         match self {
             JsonSource::InPlace(text) => {
                 object(text).context("write it as '{\"key\": value}', or @FILE to read it from a file")
@@ -134,13 +129,9 @@ impl JsonSource {
     }
 }
 
-fn object(text: &str) -> anyhow::Result<Map<String, Value>> {
-    match serde_json::from_str(text).context("this is not JSON")? {
-        Value::Object(map) => Ok(map),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-            bail!("this is JSON, but not an object")
-        }
-    }
+fn object(text: &str) -> anyhow::Result<Document> {
+    let value = serde_json::from_str(text).context("this is not JSON")?;
+    Document::from_value(value).context("this is JSON, but not an object")
 }
 
 /// Any JSON, from a file.
@@ -151,8 +142,8 @@ pub fn json_file(path: &Path) -> anyhow::Result<Value> {
 /// What `--initial-twin` names.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct InitialTwin {
-    pub tags: Map<String, Value>,
-    pub desired: Map<String, Value>,
+    pub tags: Document,
+    pub desired: Document,
 }
 
 /// Reads `{"tags": {…}, "desired": {…}}`; either may be absent, nothing else may be present.
@@ -161,13 +152,10 @@ pub fn initial_twin(path: &Path) -> anyhow::Result<InitialTwin> {
 }
 
 fn initial_twin_text(text: &str) -> anyhow::Result<InitialTwin> {
-    let mut whole = object(text)?;
+    let mut whole = object(text)?.0;
     let mut part = |name: &str| match whole.remove(name) {
-        None => Ok(Map::new()),
-        Some(Value::Object(map)) => Ok(map),
-        Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
-            bail!("its {name:?} is not an object")
-        }
+        None => Ok(Document::default()),
+        Some(value) => Document::from_value(value).with_context(|| format!("its {name:?} is not an object")),
     };
     let (tags, desired) = (part("tags")?, part("desired")?);
     match whole.keys().next() {
@@ -293,7 +281,7 @@ mod tests {
             ("Hub=25", false),
             ("hub-a=-1", false),
         ] {
-            assert_eq!(text.parse::<Latency>().is_ok(), fits, "{text:?}");
+            assert_eq!(latency(text).is_ok(), fits, "{text:?}");
         }
     }
 
@@ -311,7 +299,7 @@ mod tests {
             assert_eq!(initial_twin_text(text).is_ok(), fits, "{text}");
         }
         let twin = initial_twin_text(r#"{"desired":{"rate":5}}"#).unwrap();
-        assert_eq!((Value::Object(twin.tags), Value::Object(twin.desired)), (json!({}), json!({"rate": 5})));
+        assert_eq!((twin.tags.to_value(), twin.desired.to_value()), (json!({}), json!({"rate": 5})));
     }
 
     #[test]
@@ -319,7 +307,7 @@ mod tests {
         let source = |text: &str| text.parse::<JsonSource>().unwrap();
         assert_eq!(source("@-"), JsonSource::Stdin);
         assert_eq!(source("@a.json"), JsonSource::File("a.json".into()));
-        assert_eq!(Value::Object(source(r#"{"a":1}"#).object().unwrap()), json!({"a": 1}));
+        assert_eq!(source(r#"{"a":1}"#).object().unwrap().to_value(), json!({"a": 1}));
         assert!(source("[1]").object().is_err());
         assert!(source("a=1").object().is_err());
         let message = format!("{:#}", source("@/nowhere/at/all.json").object().unwrap_err());

@@ -3,11 +3,11 @@
 //! Commands turn flags into messages, call the service, and hand what comes back to `output`, the only place that prints.
 
 mod advice;
-mod api;
 mod audit;
 mod context;
 mod device;
 mod enroll;
+mod enrollment;
 mod group;
 mod hub;
 mod input;
@@ -17,7 +17,6 @@ mod register;
 mod settings;
 mod store;
 mod twin;
-mod value;
 mod view;
 
 use std::process::ExitCode;

@@ -2,17 +2,14 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
 use clap::Args;
-use futures_util::StreamExt as _;
 
-use crate::domain::{ApiVersion, Geo, RegistrationId};
+use crate::client::{ClientFault, Patience};
+use crate::domain::{ApiVersion, ClientFacts, Geo, Latency, RegistrationId, SdkVersion};
 
-use super::api::device;
 use super::context::Context;
-use super::input::{self, Latency};
-use super::value;
-use super::view::device::UpdateView;
+use super::input;
+use super::view::update::UpdateView;
 
 const HELP: &str = "Examples:
   rehome register --id dev-1 --cert dev-1.pem --key dev-1.key
@@ -32,78 +29,57 @@ pub struct Register {
     #[arg(long, value_name = "DATE")]
     pub api_version: Option<ApiVersion>,
     /// The device's SDK, as name/version
-    #[arg(long, value_name = "NAME/VERSION")]
-    pub sdk: Option<Sdk>,
+    #[arg(long, value_name = "NAME/VERSION", value_parser = sdk)]
+    pub sdk: Option<SdkVersion>,
     /// A JSON file that is handed to the allocation webhook
     #[arg(long, value_name = "FILE")]
     pub payload: Option<PathBuf>,
     /// A latency that the device measured, as hub=milliseconds; repeat it for more
-    #[arg(long = "latency", value_name = "HUB=MS")]
+    #[arg(long = "latency", value_name = "HUB=MS", value_parser = input::latency)]
     pub latencies: Vec<Latency>,
     /// Where the device is, as in 52.52,13.40
     #[arg(long, value_name = "LAT,LON", allow_hyphen_values = true)]
     pub location: Option<Geo>,
-    /// The device's own id of this request: a factory reset runs once per id
-    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
-    pub request_id: String,
+    /// How often to try when it fails in a way that may pass
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub tries: u32,
 }
 
-/// An SDK's name and version.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sdk {
-    pub name: String,
-    pub version: String,
-}
-
-impl std::str::FromStr for Sdk {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.rsplit_once('/') {
-            Some((name, version)) if !name.is_empty() && !version.is_empty() => {
-                Ok(Self { name: name.to_owned(), version: version.to_owned() })
-            }
-            Some(_) | None => Err(format!("{text:?} is not name/version, as in python/1.4.2")),
+/// An SDK's name and version, as `python/1.4.2`.
+fn sdk(text: &str) -> Result<SdkVersion, String> {
+    match text.rsplit_once('/') {
+        Some((name, version)) if !name.is_empty() && !version.is_empty() => {
+            SdkVersion::parse(name, version).map_err(|fault| fault.to_string())
         }
+        Some(_) | None => Err(format!("{text:?} is not name/version, as in python/1.4.2")),
     }
 }
 
 impl Register {
-    fn request(&self) -> anyhow::Result<device::RegisterRequest> {
-        let payload = self.payload.as_deref().map(input::json_file).transpose()?;
-        let latency = |latency: &Latency| device::HubLatency {
-            hub_id: latency.hub.to_string(),
-            milliseconds: latency.milliseconds,
-        };
-        Ok(device::RegisterRequest {
-            registration_id: self.id.to_string(),
-            api_version: self.api_version.map(|version| version.to_string()).unwrap_or_default(),
-            sdk: self.sdk.clone().map(|sdk| device::Sdk { name: sdk.name, version: sdk.version }),
-            payload: payload.as_ref().map(value::wire_value),
-            latencies: self.latencies.iter().map(latency).collect(),
-            location: self.location.map(value::wire_place),
-            request_id: self.request_id.clone(),
+    fn facts(&self) -> anyhow::Result<ClientFacts> {
+        Ok(ClientFacts {
+            api_version: self.api_version,
+            sdk: self.sdk.clone(),
+            payload: self.payload.as_deref().map(input::json_file).transpose()?,
+            latencies: self.latencies.clone(),
+            location: self.location,
         })
     }
 
     pub async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let request = self.request()?;
-        let mut updates = context.device().await?.register(request).await?;
-        let mut last = None;
-        while let Some(answer) = updates.next().await {
-            let update = answer?.update.unwrap_or_default();
-            last = Some(update.status());
+        let facts = self.facts()?;
+        let device = context.device(self.id).await?;
+        let mut printed = Ok(());
+        let told = |update: &crate::client::RegistrationUpdate| {
             let view = UpdateView::from(update);
-            context.output.event(&view, &view.line())?;
-        }
-        match last {
-            Some(device::RegistrationStatus::Assigned) => Ok(()),
-            Some(device::RegistrationStatus::Failed) => bail!("the registration failed"),
-            Some(device::RegistrationStatus::Disabled) => bail!("the enrollment is disabled"),
-            Some(device::RegistrationStatus::Assigning | device::RegistrationStatus::Unspecified) | None => {
-                bail!("the service ended the call before the registration did: register again")
+            let now = context.output.event(&view, &view.line());
+            if printed.is_ok() {
+                printed = now;
             }
-        }
+        };
+        let outcome: Result<_, ClientFault> = device.register(&facts, Patience::Tries(self.tries), told).await;
+        outcome?;
+        Ok(printed?)
     }
 }
 
@@ -112,29 +88,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flags_become_a_request() {
+    fn flags_become_facts() {
         let register = Register {
             id: RegistrationId::parse("dev-1").unwrap(),
             api_version: Some("2018-04-01".parse().unwrap()),
-            sdk: Some("python/1.4.2".parse().unwrap()),
+            sdk: Some(sdk("python/1.4.2").unwrap()),
             payload: None,
-            latencies: vec!["hub-a=25".parse().unwrap()],
+            latencies: vec![input::latency("hub-a=25").unwrap()],
             location: Geo::new(1.0, 2.0),
-            request_id: "r1".to_owned(),
+            tries: 1,
         };
-        let request = register.request().unwrap();
-        assert_eq!((request.registration_id.as_str(), request.api_version.as_str()), ("dev-1", "2018-04-01"));
-        assert_eq!(request.sdk, Some(device::Sdk { name: "python".to_owned(), version: "1.4.2".to_owned() }));
-        assert_eq!(request.latencies, [device::HubLatency { hub_id: "hub-a".to_owned(), milliseconds: 25 }]);
-        assert_eq!((request.request_id.as_str(), request.payload), ("r1", None));
+        let facts = register.facts().unwrap();
+        assert_eq!(facts.sdk, Some(SdkVersion { name: "python".to_owned(), version: "1.4.2".to_owned() }));
+        assert_eq!(facts.latencies.first().map(|latency| latency.milliseconds), Some(25));
+        assert_eq!((facts.location, facts.payload), (Geo::new(1.0, 2.0), None));
         let missing = Register { payload: Some("/nowhere/x.json".into()), ..register };
-        assert!(missing.request().is_err());
+        assert!(missing.facts().is_err());
     }
 
     #[test]
     fn sdks_have_a_name_and_a_version() {
         for (text, fits) in [("c/1.2.8", true), ("a/b/1", true), ("c", false), ("/1", false), ("c/", false)] {
-            assert_eq!(text.parse::<Sdk>().is_ok(), fits, "{text}");
+            assert_eq!(sdk(text).is_ok(), fits, "{text}");
         }
     }
 }

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::domain::HubId;
+use crate::domain::{
+    self, AllocationPolicy, AttestationDraft, Capabilities, EnrollmentDraft, EnrollmentId, HubId, InitialState,
+    ReprovisionPolicy, UnreachableRule, WebhookPolicy, limits,
+};
 
 use super::advice::Advised;
-use super::api::admin;
-use super::{input, value};
+use super::input;
 
 /// What happens to hub and twin when a device registers again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -111,132 +113,141 @@ pub struct SettingsFlags {
 }
 
 impl SettingsFlags {
-    /// The settings of a new enrollment. Reads the files that the flags name.
-    pub fn create(&self, enabled: bool) -> anyhow::Result<admin::EnrollmentSettings> {
-        let mut settings = admin::EnrollmentSettings { enabled: Some(enabled), ..Default::default() };
-        settings.set_reprovision_policy(admin::ReprovisionPolicy::Migrate);
-        self.apply(&mut settings)?;
-        Ok(settings)
+    /// A new enrollment. Reads the files that the flags name.
+    pub fn create(
+        &self,
+        id: EnrollmentId,
+        attestation: AttestationDraft,
+        enabled: bool,
+    ) -> anyhow::Result<EnrollmentDraft> {
+        let mut draft = EnrollmentDraft {
+            id,
+            attestation,
+            enabled,
+            device_id: None,
+            initial: InitialState::default(),
+            reprovision: Some(ReprovisionPolicy::Migrate),
+            allocation: None,
+            hubs: Vec::new(),
+            unreachable: UnreachableRule::Wait { deadline: limits::UNREACHABLE_WAIT_DEFAULT },
+            allow_late_writes: false,
+            reset_on_same_hub: domain::ResetOnSameHub::Always,
+            reassign_when_down: false,
+            adopt_existing: false,
+        };
+        self.apply(&mut draft)?;
+        Ok(draft)
     }
 
     /// Changes what the flags name and nothing else. Reads the files that they name.
-    pub fn apply(&self, settings: &mut admin::EnrollmentSettings) -> anyhow::Result<()> {
+    pub fn apply(&self, draft: &mut EnrollmentDraft) -> anyhow::Result<()> {
         if let Some(policy) = self.reprovision {
-            settings.set_reprovision_policy(match policy {
-                Reprovision::None => admin::ReprovisionPolicy::Unspecified,
-                Reprovision::Migrate => admin::ReprovisionPolicy::Migrate,
-                Reprovision::Reset => admin::ReprovisionPolicy::Reset,
-                Reprovision::Never => admin::ReprovisionPolicy::Never,
-            });
+            draft.reprovision = match policy {
+                Reprovision::None => None,
+                Reprovision::Migrate => Some(ReprovisionPolicy::Migrate),
+                Reprovision::Reset => Some(ReprovisionPolicy::Reset),
+                Reprovision::Never => Some(ReprovisionPolicy::Never),
+            };
         }
         if !self.hubs.is_empty() || self.any_hub {
-            settings.hub_ids = self.hubs.iter().map(ToString::to_string).collect();
+            draft.hubs.clone_from(&self.hubs);
         }
-        self.apply_allocation(settings)?;
-        self.apply_initial(settings)?;
-        self.apply_unreachable(settings)?;
+        self.apply_allocation(draft)?;
+        self.apply_initial(draft)?;
+        self.apply_unreachable(draft)?;
         if let Some(when) = self.reset_on_same_hub {
-            settings.set_reset_on_same_hub(match when {
-                ResetOnSameHub::Always => admin::ResetOnSameHub::Always,
-                ResetOnSameHub::WhenEnrollmentChanged => admin::ResetOnSameHub::WhenEnrollmentChanged,
-                ResetOnSameHub::Off => admin::ResetOnSameHub::Off,
-            });
+            draft.reset_on_same_hub = match when {
+                ResetOnSameHub::Always => domain::ResetOnSameHub::Always,
+                ResetOnSameHub::WhenEnrollmentChanged => domain::ResetOnSameHub::WhenEnrollmentChanged,
+                ResetOnSameHub::Off => domain::ResetOnSameHub::Off,
+            };
         }
-        settings.reassign_when_down = self.reassign_when_down.unwrap_or(settings.reassign_when_down);
-        settings.adopt_existing = self.adopt_existing.unwrap_or(settings.adopt_existing);
+        draft.reassign_when_down = self.reassign_when_down.unwrap_or(draft.reassign_when_down);
+        draft.adopt_existing = self.adopt_existing.unwrap_or(draft.adopt_existing);
         Ok(())
     }
 
-    fn apply_allocation(&self, settings: &mut admin::EnrollmentSettings) -> anyhow::Result<()> {
-        if let Some(policy) = self.allocation {
-            settings.set_allocation_policy(match policy {
-                Allocation::Default => admin::AllocationPolicy::Unspecified,
-                Allocation::Static => admin::AllocationPolicy::Static,
-                Allocation::Hashed => admin::AllocationPolicy::Hashed,
-                Allocation::LowestLatency => admin::AllocationPolicy::LowestLatency,
-                Allocation::Custom => admin::AllocationPolicy::Custom,
-            });
-        }
-        match settings.allocation_policy() {
-            admin::AllocationPolicy::Custom => {
-                let mut webhook = settings.webhook.take().unwrap_or_default();
-                if let Some(path) = &self.webhook_url_file {
-                    webhook.url = input::secret_line(path)?;
-                }
-                if let Some(version) = &self.webhook_api_version {
-                    webhook.api_version.clone_from(version);
-                }
-                if webhook.url.is_empty() || webhook.api_version.is_empty() {
-                    return Err(Advised::usage(
-                        "the allocation policy custom needs a webhook",
-                        "give --webhook-url-file FILE and --webhook-api-version VERSION",
-                    )
-                    .into());
-                }
-                settings.webhook = Some(webhook);
+    fn apply_allocation(&self, draft: &mut EnrollmentDraft) -> anyhow::Result<()> {
+        draft.allocation = match (self.allocation, draft.allocation.take()) {
+            (None, Some(AllocationPolicy::Custom(stored))) => {
+                Some(AllocationPolicy::Custom(self.webhook(Some(stored))?))
             }
-            admin::AllocationPolicy::Unspecified
-            | admin::AllocationPolicy::Static
-            | admin::AllocationPolicy::Hashed
-            | admin::AllocationPolicy::LowestLatency => {
-                if self.webhook_url_file.is_some() || self.webhook_api_version.is_some() {
-                    return Err(Advised::usage(
-                        "only the allocation policy custom has a webhook",
-                        "add --allocation custom, or leave the webhook out",
-                    )
-                    .into());
-                }
-                settings.webhook = None;
+            (Some(Allocation::Custom), Some(AllocationPolicy::Custom(stored))) => {
+                Some(AllocationPolicy::Custom(self.webhook(Some(stored))?))
             }
-        }
-        let is_static = settings.allocation_policy() == admin::AllocationPolicy::Static;
-        if is_static && settings.hub_ids.len() != 1 {
-            return Err(Advised::usage(
-                format!("the allocation policy static needs exactly one hub, not {}", settings.hub_ids.len()),
+            (Some(Allocation::Custom), _) => Some(AllocationPolicy::Custom(self.webhook(None)?)),
+            (None, stored) => stored,
+            (Some(Allocation::Default), _) => None,
+            (Some(Allocation::Static), _) => Some(AllocationPolicy::Static),
+            (Some(Allocation::Hashed), _) => Some(AllocationPolicy::Hashed),
+            (Some(Allocation::LowestLatency), _) => Some(AllocationPolicy::LowestLatency),
+        };
+        match &draft.allocation {
+            Some(AllocationPolicy::Static) if draft.hubs.len() != 1 => Err(Advised::usage(
+                format!("the allocation policy static needs exactly one hub, not {}", draft.hubs.len()),
                 "name it with one --hub HUB",
             )
-            .into());
+            .into()),
+            Some(AllocationPolicy::Custom(_)) => Ok(()),
+            None | Some(AllocationPolicy::Static | AllocationPolicy::Hashed | AllocationPolicy::LowestLatency) => {
+                if self.webhook_url_file.is_none() && self.webhook_api_version.is_none() {
+                    return Ok(());
+                }
+                let hint = "add --allocation custom, or leave the webhook out";
+                Err(Advised::usage("only the allocation policy custom has a webhook", hint).into())
+            }
         }
-        Ok(())
     }
 
-    fn apply_initial(&self, settings: &mut admin::EnrollmentSettings) -> anyhow::Result<()> {
-        if self.initial_twin.is_none() && self.iot_edge.is_none() {
-            return Ok(());
+    /// The webhook that is stored, changed as the flags say. The stored URL is masked; sent back, the service keeps it.
+    fn webhook(&self, stored: Option<WebhookPolicy>) -> anyhow::Result<WebhookPolicy> {
+        let (stored_url, stored_version) = stored.map(|hook| (hook.url, hook.api_version)).unzip();
+        let named_url = self.webhook_url_file.as_deref().map(input::secret_line).transpose()?;
+        match (named_url.or(stored_url), self.webhook_api_version.clone().or(stored_version)) {
+            (Some(url), Some(api_version)) => Ok(WebhookPolicy { url, api_version }),
+            (None, _) | (_, None) => Err(Advised::usage(
+                "the allocation policy custom needs a webhook",
+                "give --webhook-url-file FILE and --webhook-api-version VERSION",
+            )
+            .into()),
         }
-        let mut initial = settings.initial.take().unwrap_or_default();
+    }
+
+    fn apply_initial(&self, draft: &mut EnrollmentDraft) -> anyhow::Result<()> {
         if let Some(path) = &self.initial_twin {
             let twin = input::initial_twin(path)?;
-            initial.tags = Some(value::wire_object(&twin.tags));
-            initial.desired = Some(value::wire_object(&twin.desired));
+            (draft.initial.tags, draft.initial.desired) = (twin.tags, twin.desired);
         }
-        initial.iot_edge = self.iot_edge.unwrap_or(initial.iot_edge);
-        settings.initial = Some(initial);
+        if let Some(iot_edge) = self.iot_edge {
+            draft.initial.capabilities = Capabilities { iot_edge };
+        }
         Ok(())
     }
 
-    fn apply_unreachable(&self, settings: &mut admin::EnrollmentSettings) -> anyhow::Result<()> {
-        if let Some(rule) = self.unreachable {
-            settings.set_unreachable_rule(match rule {
-                Unreachable::Wait => admin::UnreachableRule::Wait,
-                Unreachable::LastKnown => admin::UnreachableRule::LastKnown,
-                Unreachable::Reset => admin::UnreachableRule::Reset,
-            });
-        }
-        settings.allow_late_writes = self.allow_late_writes.unwrap_or(settings.allow_late_writes);
-        if let Some(span) = self.wait_for {
-            settings.unreachable_wait_for = Some(value::wire_span(span));
-        }
-        match settings.unreachable_rule() {
-            admin::UnreachableRule::Unspecified | admin::UnreachableRule::Wait => Ok(()),
-            admin::UnreachableRule::LastKnown | admin::UnreachableRule::Reset if self.wait_for.is_some() => {
-                Err(Advised::usage("only the rule wait has a span", "leave --wait out, or use --unreachable wait")
-                    .into())
+    fn apply_unreachable(&self, draft: &mut EnrollmentDraft) -> anyhow::Result<()> {
+        draft.allow_late_writes = self.allow_late_writes.unwrap_or(draft.allow_late_writes);
+        let stored_deadline = match draft.unreachable {
+            UnreachableRule::Wait { deadline } => deadline,
+            UnreachableRule::LastKnown | UnreachableRule::Reset => limits::UNREACHABLE_WAIT_DEFAULT,
+        };
+        let deadline = self.wait_for.unwrap_or(stored_deadline);
+        draft.unreachable = match (self.unreachable, draft.unreachable) {
+            (Some(Unreachable::Wait), _) | (None, UnreachableRule::Wait { .. }) => UnreachableRule::Wait { deadline },
+            (Some(Unreachable::LastKnown), _) | (None, UnreachableRule::LastKnown) => UnreachableRule::LastKnown,
+            (Some(Unreachable::Reset), _) | (None, UnreachableRule::Reset) => UnreachableRule::Reset,
+        };
+        match draft.unreachable {
+            UnreachableRule::Wait { .. } => Ok(()),
+            UnreachableRule::LastKnown | UnreachableRule::Reset if self.wait_for.is_some() => {
+                let hint = "leave --wait out, or use --unreachable wait";
+                Err(Advised::usage("only the rule wait has a span", hint).into())
             }
-            admin::UnreachableRule::LastKnown | admin::UnreachableRule::Reset => {
-                settings.unreachable_wait_for = None;
-                Ok(())
-            }
+            UnreachableRule::LastKnown | UnreachableRule::Reset if !draft.allow_late_writes => Err(Advised::usage(
+                "this unreachable rule lets a cut-off hub take writes that only the history keeps",
+                "accept that with --allow-late-writes, or use --unreachable wait",
+            )
+            .into()),
+            UnreachableRule::LastKnown | UnreachableRule::Reset => Ok(()),
         }
     }
 
@@ -259,10 +270,10 @@ pub struct CertificateFlags {
 }
 
 impl CertificateFlags {
-    pub fn read(&self) -> anyhow::Result<admin::X509Attestation> {
-        Ok(admin::X509Attestation {
-            primary: Some(read(&self.certificate)?),
-            secondary: self.secondary.as_ref().map(read).transpose()?,
+    pub fn read(&self) -> anyhow::Result<AttestationDraft> {
+        Ok(AttestationDraft::X509 {
+            primary: input::certificate(&self.certificate)?,
+            secondary: self.secondary.as_deref().map(input::certificate).transpose()?,
         })
     }
 }
@@ -283,31 +294,23 @@ pub struct CertificateChanges {
 }
 
 impl CertificateChanges {
-    pub fn apply(&self, attestation: &mut Option<admin::X509Attestation>) -> anyhow::Result<()> {
-        if self.is_empty() {
-            return Ok(());
-        }
-        let mut x509 = attestation.take().unwrap_or_default();
+    pub fn apply(&self, attestation: &mut AttestationDraft) -> anyhow::Result<()> {
+        let AttestationDraft::X509 { primary, secondary } = attestation;
         if let Some(path) = &self.certificate {
-            x509.primary = Some(read(path)?);
+            *primary = input::certificate(path)?;
         }
         if let Some(path) = &self.secondary {
-            x509.secondary = Some(read(path)?);
+            *secondary = Some(input::certificate(path)?);
         }
         if self.no_secondary {
-            x509.secondary = None;
+            *secondary = None;
         }
-        *attestation = Some(x509);
         Ok(())
     }
 
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
-}
-
-fn read(path: &PathBuf) -> anyhow::Result<admin::Certificate> {
-    Ok(admin::Certificate { der: input::certificate(path)?, thumbprint: String::new() })
 }
 
 #[cfg(test)]
@@ -317,6 +320,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::domain::GroupId;
 
     #[derive(Parser)]
     struct Line {
@@ -328,51 +332,59 @@ mod tests {
         Line::try_parse_from(std::iter::once("x").chain(line.split_whitespace())).unwrap().flags
     }
 
-    fn created(line: &str) -> admin::EnrollmentSettings {
-        flags(line).create(true).unwrap()
+    fn create(line: &str) -> anyhow::Result<EnrollmentDraft> {
+        let id = EnrollmentId::Group(GroupId::parse("plant").unwrap());
+        flags(line).create(id, AttestationDraft::X509 { primary: vec![1], secondary: None }, true)
+    }
+
+    fn created(line: &str) -> EnrollmentDraft {
+        let draft = create(line).unwrap();
+        draft.check().unwrap();
+        draft
     }
 
     #[test]
     fn new_enrollments_migrate_unless_told_otherwise() {
         for (line, policy) in [
-            ("", admin::ReprovisionPolicy::Migrate),
-            ("--reprovision none", admin::ReprovisionPolicy::Unspecified),
-            ("--reprovision migrate", admin::ReprovisionPolicy::Migrate),
-            ("--reprovision reset", admin::ReprovisionPolicy::Reset),
-            ("--reprovision never", admin::ReprovisionPolicy::Never),
+            ("", Some(ReprovisionPolicy::Migrate)),
+            ("--reprovision none", None),
+            ("--reprovision migrate", Some(ReprovisionPolicy::Migrate)),
+            ("--reprovision reset", Some(ReprovisionPolicy::Reset)),
+            ("--reprovision never", Some(ReprovisionPolicy::Never)),
         ] {
-            assert_eq!(created(line).reprovision_policy(), policy, "{line}");
+            assert_eq!(created(line).reprovision, policy, "{line}");
         }
     }
 
     #[test]
     fn each_flag_sets_its_field() {
-        let check = |line: &str, field: &dyn Fn(&admin::EnrollmentSettings) -> String, expected: &str| {
-            assert_eq!(field(&created(line)), expected, "{line}");
+        let plain = created("");
+        let check = |line: &str, change: &dyn Fn(&mut EnrollmentDraft)| {
+            let mut expected = plain.clone();
+            change(&mut expected);
+            assert_eq!(created(line), expected, "{line}");
         };
-        check(
-            "--allocation static --hub hub-a",
-            &|s| format!("{:?} {:?}", s.allocation_policy(), s.hub_ids),
-            "Static [\"hub-a\"]",
-        );
-        check("--hub a --hub b", &|s| s.hub_ids.join(" "), "a b");
-        check("--allocation lowest-latency", &|s| format!("{:?}", s.allocation_policy()), "LowestLatency");
-        check("", &|s| format!("{:?}", s.allocation_policy()), "Unspecified");
-        check(
-            "--unreachable wait --wait 2h",
-            &|s| format!("{:?}", value::seconds(s.unreachable_wait_for.as_ref())),
-            "Some(7200)",
-        );
-        check(
-            "--unreachable last-known --allow-late-writes",
-            &|s| format!("{:?} {}", s.unreachable_rule(), s.allow_late_writes),
-            "LastKnown true",
-        );
-        check("--reset-on-same-hub off", &|s| format!("{:?}", s.reset_on_same_hub()), "Off");
-        check("--reassign-when-down", &|s| s.reassign_when_down.to_string(), "true");
-        check("--adopt-existing=false", &|s| s.adopt_existing.to_string(), "false");
-        check("--iot-edge", &|s| format!("{:?}", s.initial.as_ref().map(|i| i.iot_edge)), "Some(true)");
-        check("", &|s| format!("{:?} {:?}", s.enabled, s.initial), "Some(true) None");
+        let hub = |id: &str| HubId::parse(id).unwrap();
+        check("--allocation static --hub a", &|draft| {
+            draft.allocation = Some(AllocationPolicy::Static);
+            draft.hubs = vec![hub("a")];
+        });
+        check("--hub a --hub b", &|draft| draft.hubs = vec![hub("a"), hub("b")]);
+        check("--allocation hashed", &|draft| draft.allocation = Some(AllocationPolicy::Hashed));
+        check("--allocation lowest-latency", &|draft| draft.allocation = Some(AllocationPolicy::LowestLatency));
+        check("--allocation default", &|_| {});
+        check("--wait 2h", &|draft| {
+            draft.unreachable = UnreachableRule::Wait { deadline: Duration::from_secs(7_200) };
+        });
+        check("--unreachable last-known --allow-late-writes", &|draft| {
+            draft.unreachable = UnreachableRule::LastKnown;
+            draft.allow_late_writes = true;
+        });
+        check("--reset-on-same-hub off", &|draft| draft.reset_on_same_hub = domain::ResetOnSameHub::Off);
+        check("--reassign-when-down", &|draft| draft.reassign_when_down = true);
+        check("--adopt-existing=false", &|_| {});
+        check("--adopt-existing", &|draft| draft.adopt_existing = true);
+        check("--iot-edge", &|draft| draft.initial.capabilities = Capabilities { iot_edge: true });
     }
 
     #[test]
@@ -383,9 +395,10 @@ mod tests {
             "--allocation custom",
             "--allocation custom --webhook-api-version v1",
             "--webhook-api-version v1",
+            "--unreachable reset",
             "--unreachable reset --allow-late-writes --wait 1m",
         ] {
-            assert!(flags(line).create(true).is_err(), "{line}");
+            assert!(create(line).is_err(), "{line}");
         }
         for line in ["--hub Hub", "--wait 15", "--reprovision move", "--hub a --any-hub", "--iot-edge=maybe"] {
             let parsed = Line::try_parse_from(std::iter::once("x").chain(line.split_whitespace()));
@@ -399,46 +412,49 @@ mod tests {
         let (url, twin) = (folder.path().join("url"), folder.path().join("twin.json"));
         fs::write(&url, "https://x.example/allocate?code=secret\n").unwrap();
         fs::write(&twin, r#"{"tags":{"site":"x"}}"#).unwrap();
-        let line = format!(
+        let before = created(&format!(
             "--allocation custom --webhook-url-file {} --webhook-api-version v1 --initial-twin {} --iot-edge --hub a",
             url.display(),
             twin.display()
-        );
-        let before = created(&line);
-        assert_eq!(
-            before.webhook.as_ref().map(|hook| hook.url.as_str()),
-            Some("https://x.example/allocate?code=secret")
-        );
+        ));
+        let webhook = |api_version: &str| {
+            let url = "https://x.example/allocate?code=secret".to_owned();
+            Some(AllocationPolicy::Custom(WebhookPolicy { url, api_version: api_version.to_owned() }))
+        };
+        assert_eq!(before.allocation, webhook("v1"));
+        assert_eq!(before.initial.tags.to_text(), r#"{"site":"x"}"#);
 
         let mut after = before.clone();
         flags("").apply(&mut after).unwrap();
         assert_eq!(after, before);
 
         flags("--reprovision never --any-hub --iot-edge=false --webhook-api-version v2").apply(&mut after).unwrap();
-        let initial = after.initial.clone().unwrap();
-        assert_eq!((after.reprovision_policy(), after.hub_ids.len()), (admin::ReprovisionPolicy::Never, 0));
-        assert_eq!((initial.iot_edge, initial.tags), (false, before.initial.clone().unwrap().tags));
-        assert_eq!(after.webhook.as_ref().map(|hook| hook.api_version.as_str()), Some("v2"));
+        let mut expected = before;
+        expected.reprovision = Some(ReprovisionPolicy::Never);
+        expected.hubs.clear();
+        expected.initial.capabilities = Capabilities { iot_edge: false };
+        expected.allocation = webhook("v2");
+        assert_eq!(after, expected);
 
-        flags("--allocation hashed").apply(&mut after).unwrap();
-        assert_eq!(after.webhook, None, "a policy without a webhook sends none");
+        flags("--allocation hashed --unreachable wait --wait 1m").apply(&mut after).unwrap();
+        assert_eq!(after.allocation, Some(AllocationPolicy::Hashed));
+        assert_eq!(after.unreachable, UnreachableRule::Wait { deadline: Duration::from_secs(60) });
+        flags("--adopt-existing").apply(&mut after).unwrap();
+        assert_eq!(after.unreachable, UnreachableRule::Wait { deadline: Duration::from_secs(60) });
     }
 
     #[test]
     fn certificates_are_rolled_one_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new.der");
-        fs::write(&path, [0x30, 0x82, 0, 0]).unwrap();
-        let certificate = |byte: u8| admin::Certificate { der: vec![byte], thumbprint: "t".to_owned() };
-        let stored = Some(admin::X509Attestation { primary: Some(certificate(1)), secondary: Some(certificate(2)) });
-        let check = |changes: CertificateChanges, expected: (&[u8], Option<&[u8]>)| {
-            let mut x509 = stored.clone();
-            changes.apply(&mut x509).unwrap();
-            let x509 = x509.unwrap();
-            let secondary = x509.secondary.map(|c| c.der);
-            assert_eq!((x509.primary.unwrap().der.as_slice(), secondary.as_deref()), expected);
-        };
         let new: &[u8] = &[0x30, 0x82, 0, 0];
+        fs::write(&path, new).unwrap();
+        let check = |changes: CertificateChanges, expected: (&[u8], Option<&[u8]>)| {
+            let mut stored = AttestationDraft::X509 { primary: vec![1], secondary: Some(vec![2]) };
+            changes.apply(&mut stored).unwrap();
+            let AttestationDraft::X509 { primary, secondary } = stored;
+            assert_eq!((primary.as_slice(), secondary.as_deref()), expected);
+        };
         check(CertificateChanges::default(), (&[1], Some(&[2])));
         check(CertificateChanges { secondary: Some(path.clone()), ..Default::default() }, (&[1], Some(new)));
         check(CertificateChanges { certificate: Some(path), ..Default::default() }, (new, Some(&[2])));

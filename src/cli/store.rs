@@ -4,14 +4,12 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail, ensure};
-use aws_lc_rs::digest;
+use anyhow::{Context as _, ensure};
 use clap::Subcommand;
-use futures_util::StreamExt as _;
 use serde::Serialize;
 
-use super::api::admin;
-use super::api::admin::backup_response::Part;
+use crate::client::BackupPart;
+
 use super::context::Context;
 use super::output::Listed;
 
@@ -29,17 +27,18 @@ pub enum StoreCommand {
 impl StoreCommand {
     pub async fn run(self, context: &Context) -> anyhow::Result<()> {
         let StoreCommand::Backup { out } = self;
+        let incomplete = || format!("the backup in {} is not complete", out.display());
+        let operator = context.operator().await?;
         let mut receiver = Receiver::new(&out)?;
-        let mut parts = context.operator().await?.backup().await?;
+        let mut backup = operator.backup().await?;
         let mut progress = context.output.progress();
-        while let Some(answer) = parts.next().await {
-            let Some(part) = answer?.part else { continue };
-            receiver.take(part).with_context(|| format!("the backup in {} is not complete", out.display()))?;
+        // The client holds the parts against sizes and digests as they pass.
+        while let Some(part) = backup.next().await.with_context(incomplete)? {
+            receiver.take(part).with_context(incomplete)?;
             progress.update(&receiver.status());
         }
         drop(progress);
-        let files = receiver.finish().with_context(|| format!("the backup in {} is not complete", out.display()))?;
-        Ok(context.output.list(&files, false)?)
+        Ok(context.output.list(&receiver.finish().with_context(incomplete)?, false)?)
     }
 }
 
@@ -48,23 +47,20 @@ impl StoreCommand {
 struct FileView {
     path: String,
     bytes: u64,
-    sha256: String,
 }
 
 impl Listed for FileView {
-    const HEADINGS: &'static [&'static str] = &["file", "bytes", "sha-256"];
+    const HEADINGS: &'static [&'static str] = &["file", "bytes"];
 
     fn cells(&self) -> Vec<String> {
-        vec![self.path.clone(), self.bytes.to_string(), self.sha256.clone()]
+        vec![self.path.clone(), self.bytes.to_string()]
     }
 }
 
-/// Takes the stream of a backup apart into files. A file has its name only once it is whole and on disk.
+/// Writes the parts of a backup as files. A file has its name only once it is whole and on disk.
 struct Receiver {
     folder: PathBuf,
     open: Option<OpenFile>,
-    /// What the last header promised; `None` before the first one.
-    files_left: Option<u32>,
     done: Vec<FileView>,
 }
 
@@ -74,7 +70,6 @@ struct OpenFile {
     received: u64,
     part: PathBuf,
     file: File,
-    sha256: digest::Context,
 }
 
 impl Receiver {
@@ -82,75 +77,51 @@ impl Receiver {
         fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
         let mut entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
         ensure!(entries.next().is_none(), "{} is not empty: name a new folder", folder.display());
-        Ok(Self { folder: folder.to_owned(), open: None, files_left: None, done: Vec::new() })
+        Ok(Self { folder: folder.to_owned(), open: None, done: Vec::new() })
     }
 
-    fn take(&mut self, part: Part) -> anyhow::Result<()> {
+    fn take(&mut self, part: BackupPart) -> anyhow::Result<()> {
         match part {
-            Part::File(header) => self.begin(header),
-            Part::Chunk(chunk) => self.append(&chunk),
-            Part::End(end) => self.end(&end.sha256),
+            BackupPart::File { name, bytes } => self.begin(name, bytes),
+            BackupPart::Bytes(chunk) => self.append(&chunk),
+            BackupPart::FileDone => self.end(),
         }
     }
 
-    fn begin(&mut self, header: admin::BackupFile) -> anyhow::Result<()> {
-        ensure!(self.open.is_none(), "a file begins before the one before it ended");
-        ensure!(is_plain_name(&header.name), "the service named a file {:?}", header.name);
-        ensure!(
-            self.files_left.is_none_or(|left| left.checked_sub(1) == Some(header.files_left)),
-            "a file is missing from the stream"
-        );
-        let part = self.folder.join(format!("{}.part", header.name));
+    fn begin(&mut self, name: String, bytes: u64) -> anyhow::Result<()> {
+        let part = self.folder.join(format!("{name}.part"));
         let file = File::options()
             .write(true)
             .create_new(true)
             .open(&part)
             .with_context(|| format!("cannot write {}", part.display()))?;
-        self.files_left = Some(header.files_left);
-        let sha256 = digest::Context::new(&digest::SHA256);
-        self.open = Some(OpenFile { name: header.name, bytes: header.bytes, received: 0, part, file, sha256 });
+        self.open = Some(OpenFile { name, bytes, received: 0, part, file });
         Ok(())
     }
 
     fn append(&mut self, chunk: &[u8]) -> anyhow::Result<()> {
-        let Some(open) = &mut self.open else { bail!("there are bytes of no file in the stream") };
+        let open = self.open.as_mut().context("there are bytes of no file in the stream")?;
         open.received += chunk.len() as u64;
-        ensure!(open.received <= open.bytes, "{} is longer than it was said to be", open.name);
-        open.sha256.update(chunk);
         open.file.write_all(chunk).with_context(|| format!("cannot write {}", open.part.display()))
     }
 
-    fn end(&mut self, sha256: &[u8]) -> anyhow::Result<()> {
-        let Some(open) = self.open.take() else { bail!("a file ends that never began") };
-        ensure!(open.received == open.bytes, "{} is shorter than it was said to be", open.name);
-        let found = open.sha256.finish();
-        ensure!(found.as_ref() == sha256, "{} did not arrive as it was sent: its SHA-256 differs", open.name);
+    fn end(&mut self) -> anyhow::Result<()> {
+        let open = self.open.take().context("a file ends that never began")?;
         open.file.sync_all().with_context(|| format!("cannot write {}", open.part.display()))?;
         let path = self.folder.join(&open.name);
         fs::rename(&open.part, &path).with_context(|| format!("cannot name {}", path.display()))?;
-        self.done.push(FileView {
-            path: path.display().to_string(),
-            bytes: open.bytes,
-            sha256: data_encoding::HEXLOWER.encode(found.as_ref()),
-        });
+        self.done.push(FileView { path: path.display().to_string(), bytes: open.bytes });
         Ok(())
     }
 
     fn status(&self) -> String {
-        let files_left = self.files_left.unwrap_or_default();
         match &self.open {
-            Some(open) => {
-                format!("{}: {} of {} bytes, {files_left} files to come", open.name, open.received, open.bytes)
-            }
-            None => format!("{} files done, {files_left} to come", self.done.len()),
+            Some(open) => format!("{}: {} of {} bytes", open.name, open.received, open.bytes),
+            None => format!("{} files done", self.done.len()),
         }
     }
 
     fn finish(self) -> anyhow::Result<Vec<FileView>> {
-        ensure!(
-            self.open.is_none() && self.files_left == Some(0),
-            "the stream ended early: try again, in a new folder"
-        );
         File::open(&self.folder)
             .and_then(|folder| folder.sync_all())
             .with_context(|| format!("cannot write {}", self.folder.display()))?;
@@ -158,63 +129,35 @@ impl Receiver {
     }
 }
 
-/// A name that stays in the folder, whatever the service says.
-fn is_plain_name(name: &str) -> bool {
-    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
-    plain && !name.is_empty() && name.len() <= 128 && !name.starts_with('.') && !name.ends_with(".part")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn file(name: &str, bytes: u64, files_left: u32) -> Part {
-        Part::File(admin::BackupFile { name: name.to_owned(), bytes, files_left })
-    }
-
-    fn chunk(text: &str) -> Part {
-        Part::Chunk(text.as_bytes().to_vec())
-    }
-
-    fn end(text: &str) -> Part {
-        let sha256 = digest::digest(&digest::SHA256, text.as_bytes()).as_ref().to_vec();
-        Part::End(admin::BackupFileEnd { sha256 })
-    }
-
-    /// Feeds a stream; answers the names of the files that are whole, or none when the backup was refused.
-    fn check(parts: Vec<Part>, expected: Option<&[&str]>) {
-        let folder = tempfile::tempdir().unwrap();
-        let out = folder.path().join("out");
-        let mut receiver = Receiver::new(&out).unwrap();
-        let taken = parts.into_iter().try_for_each(|part| receiver.take(part)).and_then(|()| receiver.finish());
-        match (taken, expected) {
-            (Ok(files), Some(names)) => {
-                assert_eq!(files.len(), names.len());
-                assert!(names.iter().all(|name| out.join(name).exists()));
-            }
-            (Err(_), None) => assert!(!folder.path().join("x").exists(), "nothing is written outside"),
-            (Ok(files), None) => panic!("accepted {files:?}"),
-            (Err(error), Some(_)) => panic!("{error:#}"),
-        }
+    fn file(name: &str, bytes: u64) -> BackupPart {
+        BackupPart::File { name: name.to_owned(), bytes }
     }
 
     #[test]
-    fn a_backup_is_whole_or_refused() {
-        let whole = || vec![file("store.redb", 4, 0), chunk("ab"), chunk("cd"), end("abcd")];
-        check(whole(), Some(&["store.redb"]));
-        check(vec![file("a", 2, 1), chunk("ab"), end("ab"), file("b", 0, 0), end("")], Some(&["a", "b"]));
-        check(vec![], None);
-        check(whole()[..3].to_vec(), None);
-        check(vec![file("a", 2, 1), chunk("ab"), end("ab")], None);
-        check(vec![file("a", 0, 2), end(""), file("b", 0, 0), end("")], None);
-        check(vec![file("a", 2, 0), chunk("abc"), end("abc")], None);
-        check(vec![file("a", 2, 0), chunk("a"), end("a")], None);
-        check(vec![file("a", 2, 0), chunk("ab"), end("ba")], None);
-        check(vec![file("a", 0, 1), file("b", 0, 0)], None);
-        check(vec![chunk("a")], None);
-        check(vec![end("")], None);
-        for name in ["../x", "/x", "", ".x", "a/b", "a.part"] {
-            check(vec![file(name, 0, 0), end("")], None);
+    fn a_file_has_its_name_once_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let mut receiver = Receiver::new(&out).unwrap();
+        receiver.take(file("store.redb", 4)).unwrap();
+        receiver.take(BackupPart::Bytes(b"ab".to_vec())).unwrap();
+        receiver.take(BackupPart::Bytes(b"cd".to_vec())).unwrap();
+        assert_eq!(receiver.status(), "store.redb: 4 of 4 bytes");
+        assert!(!out.join("store.redb").exists());
+        receiver.take(BackupPart::FileDone).unwrap();
+        assert_eq!(fs::read(out.join("store.redb")).unwrap(), b"abcd");
+        let files = receiver.finish().unwrap();
+        assert_eq!(files.iter().map(|file| file.bytes).collect::<Vec<_>>(), [4]);
+    }
+
+    #[test]
+    fn parts_of_no_file_are_refused() {
+        for part in [BackupPart::Bytes(vec![1]), BackupPart::FileDone] {
+            let folder = tempfile::tempdir().unwrap();
+            assert!(Receiver::new(folder.path()).unwrap().take(part).is_err());
         }
     }
 

@@ -1,17 +1,15 @@
 //! `rehome twin`: read, change and watch twins, as a back end or as the device itself.
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
-use futures_util::StreamExt as _;
 
-use crate::client::Api;
-use crate::domain::HubId;
+use crate::client::{DesiredChange, Device, Home, Operator, TwinTarget, UpdateStatus};
+use crate::domain::{DeviceId, HubId, HubStatus, RegistrationId, TwinPatch};
 
 use super::advice::Advised;
-use super::api::{admin, device, hub};
 use super::context::{Context, Limit, pages};
+use super::enrollment::Exactly;
 use super::input::JsonSource;
-use super::value;
 use super::view::twin::{DesiredView, DeviceView, TwinView};
 
 const PATCH_HELP: &str = "Examples:
@@ -42,7 +40,10 @@ pub enum TwinCommand {
     /// Show the desired properties as the device sees them change, until it is moved
     #[command(after_help = "Example:\n  rehome twin watch dev-1 --cert dev-1.pem --key dev-1.key\n\n\
                             With --json each event is a JSON object on a line of its own.")]
-    Watch(Place),
+    Watch {
+        /// The registration id
+        id: RegistrationId,
+    },
     /// Let a device in, at its hub and at every hub it moves to
     Enable(Place),
     /// Keep a device out of its hub, and of every hub it moves to; its twin stays
@@ -65,12 +66,13 @@ pub struct Place {
     pub hub: Option<HubId>,
 }
 
+/// Which device, where, and as whom.
 #[derive(Debug, PartialEq, Args)]
 pub struct Which {
     #[command(flatten)]
     pub place: Place,
     /// Act as the device, with its --cert and --key
-    #[arg(long)]
+    #[arg(long, conflicts_with = "hub")]
     pub as_device: bool,
 }
 
@@ -90,79 +92,71 @@ pub struct Patch {
     /// Replace the parts that are given instead of merging them
     #[arg(long, conflicts_with = "as_device")]
     pub replace: bool,
-    /// Change exactly this version, or nothing
-    #[arg(long, conflicts_with = "as_device")]
-    pub etag: Option<String>,
-}
-
-/// A device at a hub.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Found {
-    hub_id: String,
-    device_id: String,
+    #[command(flatten)]
+    pub exactly: Exactly,
 }
 
 impl Place {
     /// Finds where the device lives, unless the hub was named.
-    async fn found_by_operator(self, api: &Api) -> anyhow::Result<Found> {
+    async fn target(self, operator: &Operator) -> anyhow::Result<TwinTarget> {
         if let Some(hub) = self.hub {
-            return Ok(Found { hub_id: hub.to_string(), device_id: self.id });
+            return Ok(TwinTarget { hub, device: DeviceId::parse(&self.id)? });
         }
-        let request = admin::GetRegistrationRequest { registration_id: self.id.clone() };
-        let registration = api.get_registration(request).await?.registration.unwrap_or_default();
+        let registration = operator
+            .registration(&RegistrationId::parse(&self.id)?)
+            .await
+            .with_context(|| format!("cannot look up where {} lives; name its hub with --hub", self.id))?;
         match registration.assignment {
-            Some(home) => Ok(Found { hub_id: home.hub_id, device_id: registration.device_id }),
-            None => Err(homeless(&self.id)),
+            Some(home) => Ok(TwinTarget { hub: home.hub, device: registration.device_id }),
+            None => Err(homeless(&registration.id)),
         }
     }
 
-    async fn found_by_device(self, api: &Api) -> anyhow::Result<Found> {
-        if let Some(hub) = self.hub {
-            return Ok(Found { hub_id: hub.to_string(), device_id: self.id });
-        }
-        let request = device::LookUpRegistrationRequest { registration_id: self.id.clone() };
-        let update = api.look_up_registration(request).await?.update.unwrap_or_default();
-        match update.hub {
-            Some(home) => Ok(Found { hub_id: home.hub_id, device_id: update.device_id }),
-            None => Err(homeless(&self.id)),
-        }
+    /// Goes home as the device.
+    async fn home(&self, context: &Context) -> anyhow::Result<Home> {
+        home(RegistrationId::parse(&self.id)?, context).await
     }
 }
 
-fn homeless(id: &str) -> anyhow::Error {
-    Advised::usage(format!("{id} lives at no hub yet"), "let it register first, or see `rehome device explain`").into()
+async fn home(id: RegistrationId, context: &Context) -> anyhow::Result<Home> {
+    let device: Device = context.device(id.clone()).await?;
+    let update = device.look_up().await?;
+    match update.status {
+        UpdateStatus::Assigned { .. } => Ok(device.home(&update).await?),
+        UpdateStatus::Assigning | UpdateStatus::Failed { .. } | UpdateStatus::Disabled => Err(homeless(&id)),
+    }
+}
+
+fn homeless(id: &RegistrationId) -> anyhow::Error {
+    let hint = "let it register (`rehome register`), or see why with `rehome device explain`";
+    Advised::usage(format!("{id} is not assigned to a hub now"), hint).into()
 }
 
 impl Patch {
     async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let read = |source: &Option<JsonSource>| -> anyhow::Result<_> {
-            Ok(source.as_ref().map(JsonSource::object).transpose()?.as_ref().map(value::wire_object))
-        };
+        let read = |source: &Option<JsonSource>| source.as_ref().map(JsonSource::object).transpose();
         let (desired, tags, reported) = (read(&self.desired)?, read(&self.tags)?, read(&self.reported)?);
-        if desired.is_none() && tags.is_none() && reported.is_none() {
+        if self.which.as_device {
+            let Some(reported) = reported else {
+                return Err(Advised::usage("there is nothing to report", "give --reported JSON").into());
+            };
+            let home = self.which.place.home(context).await?;
+            home.report(&reported).await?;
+            return Ok(context.output.item(&TwinView::from(home.twin().await?))?);
+        }
+        if desired.is_none() && tags.is_none() {
             let hint = "give --desired or --tags, or with --as-device --reported";
             return Err(Advised::usage("there is nothing to change", hint).into());
         }
-        if self.which.as_device {
-            let api = context.device().await?;
-            let Found { hub_id, device_id } = self.which.place.found_by_device(&api).await?;
-            let (hub_id_again, device_id_again) = (hub_id.clone(), device_id.clone());
-            api.update_reported(hub::UpdateReportedRequest { hub_id, device_id, patch: reported }).await?;
-            let request = hub::GetTwinRequest { hub_id: hub_id_again, device_id: device_id_again };
-            let twin = api.get_twin(request).await?.twin.unwrap_or_default();
-            return Ok(context.output.item(&TwinView::from(twin))?);
-        }
-        let api = context.operator().await?;
-        let Found { hub_id, device_id } = self.which.place.found_by_operator(&api).await?;
-        let etag = self.etag.unwrap_or_default();
+        let operator = context.operator().await?;
+        let target = self.which.place.target(&operator).await?;
+        let version = self.exactly.etag;
         let device = if self.replace {
-            let request = hub::ReplaceTwinRequest { hub_id, device_id, tags, desired, etag };
-            api.replace_twin(request).await?.device
+            operator.replace_twin(&target, tags.as_ref(), desired.as_ref(), version).await?
         } else {
-            let request = hub::UpdateTwinRequest { hub_id, device_id, tags, desired, etag };
-            api.update_twin(request).await?.device
+            operator.update_twin(&target, &TwinPatch { tags, desired, reported: None }, version).await?
         };
-        Ok(context.output.item(&DeviceView::from(device.unwrap_or_default()))?)
+        Ok(context.output.item(&DeviceView::from(device))?)
     }
 }
 
@@ -171,58 +165,50 @@ impl TwinCommand {
         let output = context.output;
         match self {
             TwinCommand::Get(Which { place, as_device: true }) => {
-                let api = context.device().await?;
-                let Found { hub_id, device_id } = place.found_by_device(&api).await?;
-                let twin = api.get_twin(hub::GetTwinRequest { hub_id, device_id }).await?.twin;
-                output.item(&TwinView::from(twin.unwrap_or_default()))?;
+                let twin = place.home(context).await?.twin().await?;
+                output.item(&TwinView::from(twin))?;
             }
             TwinCommand::Get(Which { place, as_device: false }) => {
-                let api = context.operator().await?;
-                let Found { hub_id, device_id } = place.found_by_operator(&api).await?;
-                let request = hub::TwinAdminServiceGetTwinRequest { hub_id, device_id };
-                output.item(&DeviceView::from(api.get_device(request).await?.device.unwrap_or_default()))?;
+                let operator = context.operator().await?;
+                let target = place.target(&operator).await?;
+                output.item(&DeviceView::from(operator.twin(&target).await?))?;
             }
             TwinCommand::List { hub, limit } => {
-                let api = context.operator().await?;
-                let (rows, more) = pages(limit.limit, async |page_size, page_token| {
-                    let request = hub::ListTwinsRequest { hub_id: hub.to_string(), page_size, page_token };
-                    let page = api.list_twins(request).await?;
-                    Ok((page.devices, page.next_page_token))
-                })
-                .await?;
+                let operator = context.operator().await?;
+                let (rows, more) = pages(limit.limit, async |page| operator.list_twins(&hub, page).await).await?;
                 let rows: Vec<DeviceView> = rows.into_iter().map(DeviceView::from).collect();
                 output.list(&rows, more)?;
             }
             TwinCommand::Patch(patch) => patch.run(context).await?,
-            TwinCommand::Watch(place) => watch(place, context).await?,
-            TwinCommand::Enable(place) => set_status(place, hub::DeviceStatus::Enabled, String::new(), context).await?,
+            TwinCommand::Watch { id } => watch(id, context).await?,
+            TwinCommand::Enable(place) => set_status(place, &HubStatus::Enabled, context).await?,
             TwinCommand::Disable { place, reason } => {
-                set_status(place, hub::DeviceStatus::Disabled, reason, context).await?;
+                set_status(place, &HubStatus::Disabled { reason }, context).await?;
             }
         }
         Ok(())
     }
 }
 
-async fn watch(place: Place, context: &Context) -> anyhow::Result<()> {
-    let api = context.device().await?;
-    let Found { hub_id, device_id } = place.found_by_device(&api).await?;
-    let mut events = api.watch_desired(hub::WatchDesiredRequest { hub_id, device_id }).await?;
-    while let Some(answer) = events.next().await {
-        let Some(view) = DesiredView::of(answer?.event) else { continue };
+async fn watch(id: RegistrationId, context: &Context) -> anyhow::Result<()> {
+    let mut watch = home(id, context).await?.watch().await?;
+    while let Some(change) = watch.next().await? {
+        let is_last = match change {
+            DesiredChange::Moved => true,
+            DesiredChange::Whole { .. } | DesiredChange::Patch { .. } => false,
+        };
+        let view = DesiredView::from(change);
         context.output.event(&view, &view.line())?;
-        if view.event == "moved" {
+        if is_last {
             return Ok(());
         }
     }
-    bail!("the service ended the stream: watch again")
+    bail!("the hub ended the stream: watch again")
 }
 
-async fn set_status(place: Place, status: hub::DeviceStatus, reason: String, context: &Context) -> anyhow::Result<()> {
-    let api = context.operator().await?;
-    let Found { hub_id, device_id } = place.found_by_operator(&api).await?;
-    let mut request = hub::UpdateDeviceStatusRequest { hub_id, device_id, reason, ..Default::default() };
-    request.set_status(status);
-    let device = api.update_device_status(request).await?.device;
-    Ok(context.output.item(&DeviceView::from(device.unwrap_or_default()))?)
+async fn set_status(place: Place, status: &HubStatus, context: &Context) -> anyhow::Result<()> {
+    let operator = context.operator().await?;
+    let target = place.target(&operator).await?;
+    let device = operator.update_device_status(&target, status, None).await?;
+    Ok(context.output.item(&DeviceView::from(device))?)
 }

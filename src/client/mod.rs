@@ -1,8 +1,32 @@
-//! What devices and operators use to speak to the service.
+//! The clients: the SDK a device registers with and reads its twin by, and the operator's.
+//!
+//! They know the wire and nothing of the service behind it. Errors say what is wrong and what to do about it.
 
+mod backup;
+mod device;
 mod fault;
+mod follow;
+mod home;
 mod operator;
+mod register;
+mod retry;
+mod target;
 
-pub use crate::wire::{RemoteFault, admin, device, hub};
+pub use crate::wire::RemoteFault;
+pub use crate::wire::convert::enrollment::EnrollmentRecord;
+pub use crate::wire::convert::hub::{HubRecord, HubUsage};
+pub use crate::wire::convert::registration::{AssignedHub, RegistrationUpdate, UpdateStatus};
+pub use crate::wire::convert::registration_admin::{ReprovisionCall, StatusQuery};
+pub use crate::wire::convert::registration_record::{
+    AllocationKind, Explanation, HistoryRecord, HistoryTwin, MoveProgress, Obligation, OperationRecord,
+    RegistrationRecord,
+};
+pub use crate::wire::convert::twin::{DesiredChange, DeviceRecord, TwinTarget};
+pub use backup::{Backup, BackupPart};
+pub use device::Device;
 pub use fault::ClientFault;
-pub use operator::{Access, Answers, Api};
+pub use follow::{DeviceEvent, Follow};
+pub use home::{Home, OwnTwin, Watch};
+pub use operator::{EnrollmentKind, Operator, Page, PageChoice, RegistrationChoice, Revoked, every_row};
+pub use retry::Patience;
+pub use target::{Identity, Target};

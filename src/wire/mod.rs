@@ -6,6 +6,8 @@ pub mod convert;
 mod fault;
 mod generated;
 mod status;
+#[cfg(test)]
+mod style;
 
 pub use fault::WireFault;
 pub use generated::rehome::{admin, device, hub};

@@ -2,18 +2,17 @@
 
 use serde::Serialize;
 
-use crate::cli::api::admin;
 use crate::cli::output::{Listed, Shown};
-use crate::cli::value;
+use crate::domain::StoredAudit;
 
 use super::enrollment::EnrollmentRefView;
-use super::{cell, fact};
+use super::{cell, fact, text};
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AuditView {
-    pub at: Option<String>,
+    pub at: String,
     pub actor: String,
-    pub action: String,
+    pub action: &'static str,
     pub registration_id: Option<String>,
     pub enrollment: Option<EnrollmentRefView>,
     pub hub_id: Option<String>,
@@ -24,19 +23,20 @@ pub struct AuditView {
     pub place: u32,
 }
 
-impl From<admin::AuditEntry> for AuditView {
-    fn from(entry: admin::AuditEntry) -> Self {
+impl From<StoredAudit> for AuditView {
+    fn from(stored: StoredAudit) -> Self {
+        let entry = stored.entry;
         Self {
-            at: value::time(entry.at.as_ref()),
-            registration_id: value::text(&entry.registration_id),
-            enrollment: EnrollmentRefView::of(entry.enrollment),
-            hub_id: value::text(&entry.hub_id),
-            operation_id: value::text(&entry.operation_id),
-            tracking_id: value::text(&entry.tracking_id),
-            order: entry.order,
-            place: entry.place,
+            at: entry.at.to_string(),
+            action: entry.action.as_str(),
+            registration_id: text(entry.registration),
+            enrollment: entry.enrollment.as_ref().map(EnrollmentRefView::from),
+            hub_id: text(entry.hub),
+            operation_id: text(entry.operation),
+            tracking_id: text(entry.tracking),
+            order: stored.order.0,
+            place: stored.place,
             actor: entry.actor,
-            action: entry.action,
             detail: entry.detail,
         }
     }
@@ -57,9 +57,9 @@ impl Listed for AuditView {
 
     fn cells(&self) -> Vec<String> {
         vec![
-            cell(self.at.as_deref()),
+            self.at.clone(),
             self.actor.clone(),
-            self.action.clone(),
+            self.action.to_owned(),
             cell(self.subject().as_deref()),
             self.detail.clone(),
         ]
@@ -69,9 +69,9 @@ impl Listed for AuditView {
 impl Shown for AuditView {
     fn facts(&self) -> Vec<(&'static str, String)> {
         vec![
-            ("at", fact(self.at.as_deref())),
+            ("at", self.at.clone()),
             ("actor", self.actor.clone()),
-            ("action", self.action.clone()),
+            ("action", self.action.to_owned()),
             ("registration", fact(self.registration_id.as_deref())),
             ("enrollment", self.enrollment.as_ref().map(ToString::to_string).unwrap_or_default()),
             ("hub", fact(self.hub_id.as_deref())),
@@ -87,23 +87,23 @@ impl Shown for AuditView {
 mod tests {
     use super::*;
     use crate::cli::output::table;
+    use crate::domain::{AuditAction, AuditEntry, EnrollmentId, GroupId, HubId, Order, Timestamp};
 
     #[test]
     fn an_entry_names_what_it_is_about() {
-        let entry = admin::AuditEntry {
-            actor: "127.0.0.1".to_owned(),
-            action: "registration_refused".to_owned(),
-            hub_id: "hub-a".to_owned(),
-            detail: "the chain is too long".to_owned(),
-            ..Default::default()
+        let entry = AuditEntry {
+            hub: Some(HubId::parse("hub-a").unwrap()),
+            ..AuditEntry::new(Timestamp(0), "127.0.0.1", AuditAction::RegistrationRefused, "the chain is too long")
         };
+        let view = AuditView::from(StoredAudit { order: Order(1), place: 0, entry: entry.clone() });
         assert_eq!(
-            table(&[AuditView::from(entry.clone())]),
-            "AT  ACTOR      ACTION                ABOUT  DETAIL\n\
-             -   127.0.0.1  registration_refused  hub-a  the chain is too long\n"
+            table(&[view]),
+            "AT                        ACTOR      ACTION                ABOUT  DETAIL\n\
+             1970-01-01T00:00:00.000Z  127.0.0.1  registration_refused  hub-a  the chain is too long\n"
         );
-        let group = admin::enrollment_ref::Id::GroupId("plant".to_owned());
-        let about_group = admin::AuditEntry { enrollment: Some(admin::EnrollmentRef { id: Some(group) }), ..entry };
-        assert_eq!(AuditView::from(about_group).subject().as_deref(), Some("group plant"));
+        let group = EnrollmentId::Group(GroupId::parse("plant").unwrap());
+        let entry = AuditEntry { enrollment: Some(group), ..entry };
+        let about_group = AuditView::from(StoredAudit { order: Order(1), place: 0, entry });
+        assert_eq!(about_group.subject().as_deref(), Some("group plant"));
     }
 }

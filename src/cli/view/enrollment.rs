@@ -5,11 +5,13 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::cli::api::admin;
 use crate::cli::output::{Listed, Shown};
-use crate::cli::value;
+use crate::client::EnrollmentRecord;
+use crate::domain::{
+    AllocationPolicy, EnrollmentDraft, EnrollmentId, ReprovisionPolicy, ResetOnSameHub, UnreachableRule,
+};
 
-use super::{cell, document_fact, fact, yes_no};
+use super::{document_fact, fact, text, yes_no};
 
 /// Which enrollment: one of the two is set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -18,12 +20,12 @@ pub struct EnrollmentRefView {
     pub group_id: Option<String>,
 }
 
-impl EnrollmentRefView {
-    pub fn of(reference: Option<admin::EnrollmentRef>) -> Option<Self> {
-        Some(match reference?.id? {
-            admin::enrollment_ref::Id::RegistrationId(id) => Self { registration_id: Some(id), group_id: None },
-            admin::enrollment_ref::Id::GroupId(id) => Self { registration_id: None, group_id: Some(id) },
-        })
+impl From<&EnrollmentId> for EnrollmentRefView {
+    fn from(id: &EnrollmentId) -> Self {
+        match id {
+            EnrollmentId::Individual(id) => Self { registration_id: Some(id.to_string()), group_id: None },
+            EnrollmentId::Group(id) => Self { registration_id: None, group_id: Some(id.to_string()) },
+        }
     }
 }
 
@@ -42,16 +44,16 @@ impl fmt::Display for EnrollmentRefView {
 pub struct SettingsView {
     pub enabled: bool,
     /// `none`, `migrate`, `reset` or `never`.
-    pub reprovision_policy: String,
+    pub reprovision_policy: &'static str,
     /// `default`, `static`, `hashed`, `lowest_latency` or `custom`.
-    pub allocation_policy: String,
+    pub allocation_policy: &'static str,
     pub hub_ids: Vec<String>,
     pub webhook: Option<WebhookView>,
     pub initial_twin: InitialTwinView,
-    pub unreachable_rule: String,
+    pub unreachable_rule: &'static str,
     pub unreachable_wait_seconds: Option<u64>,
     pub allow_late_writes: bool,
-    pub reset_on_same_hub: String,
+    pub reset_on_same_hub: &'static str,
     pub reassign_when_down: bool,
     pub adopt_existing: bool,
     pub primary_thumbprint: Option<String>,
@@ -73,35 +75,43 @@ pub struct InitialTwinView {
 }
 
 impl SettingsView {
-    fn of(settings: Option<admin::EnrollmentSettings>, x509: Option<admin::X509Attestation>) -> Self {
-        let settings = settings.unwrap_or_default();
-        let x509 = x509.unwrap_or_default();
-        let thumbprint = |certificate: Option<admin::Certificate>| certificate.and_then(|c| value::text(&c.thumbprint));
-        let reprovision = admin::ReprovisionPolicy::try_from(settings.reprovision_policy).ok();
-        let allocation = admin::AllocationPolicy::try_from(settings.allocation_policy).ok();
-        let rule = admin::UnreachableRule::try_from(settings.unreachable_rule).ok();
-        let reset = admin::ResetOnSameHub::try_from(settings.reset_on_same_hub).ok();
-        let initial = settings.initial.unwrap_or_default();
-        let word = |word: Option<String>, absent: &str| word.unwrap_or_else(|| absent.to_owned());
+    fn of(draft: EnrollmentDraft, thumbprints: Vec<String>) -> Self {
+        let mut thumbprints = thumbprints.into_iter();
+        let (unreachable_rule, wait_for) = match draft.unreachable {
+            UnreachableRule::Wait { deadline } => ("wait", Some(deadline)),
+            UnreachableRule::LastKnown => ("last_known", None),
+            UnreachableRule::Reset => ("reset", None),
+        };
         Self {
-            enabled: settings.enabled.unwrap_or_default(),
-            reprovision_policy: word(value::word(reprovision.map(|p| p.as_str_name()), "REPROVISION_POLICY_"), "none"),
-            allocation_policy: word(value::word(allocation.map(|p| p.as_str_name()), "ALLOCATION_POLICY_"), "default"),
-            hub_ids: settings.hub_ids,
-            webhook: settings.webhook.map(|hook| WebhookView { url: hook.url, api_version: hook.api_version }),
-            initial_twin: InitialTwinView {
-                tags: value::document(Some(&initial.tags.unwrap_or_default())),
-                desired: value::document(Some(&initial.desired.unwrap_or_default())),
-                iot_edge: initial.iot_edge,
+            enabled: draft.enabled,
+            reprovision_policy: draft.reprovision.map_or("none", ReprovisionPolicy::as_str),
+            allocation_policy: draft.allocation.as_ref().map_or("default", AllocationPolicy::as_str),
+            hub_ids: draft.hubs.iter().map(ToString::to_string).collect(),
+            webhook: match draft.allocation {
+                Some(AllocationPolicy::Custom(hook)) => {
+                    Some(WebhookView { url: hook.masked_url(), api_version: hook.api_version })
+                }
+                Some(AllocationPolicy::Static | AllocationPolicy::Hashed | AllocationPolicy::LowestLatency) | None => {
+                    None
+                }
             },
-            unreachable_rule: word(value::word(rule.map(|r| r.as_str_name()), "UNREACHABLE_RULE_"), "wait"),
-            unreachable_wait_seconds: value::seconds(settings.unreachable_wait_for.as_ref()),
-            allow_late_writes: settings.allow_late_writes,
-            reset_on_same_hub: word(value::word(reset.map(|r| r.as_str_name()), "RESET_ON_SAME_HUB_"), "always"),
-            reassign_when_down: settings.reassign_when_down,
-            adopt_existing: settings.adopt_existing,
-            primary_thumbprint: thumbprint(x509.primary),
-            secondary_thumbprint: thumbprint(x509.secondary),
+            initial_twin: InitialTwinView {
+                tags: Value::Object(draft.initial.tags.0),
+                desired: Value::Object(draft.initial.desired.0),
+                iot_edge: draft.initial.capabilities.iot_edge,
+            },
+            unreachable_rule,
+            unreachable_wait_seconds: wait_for.map(|span| span.as_secs()),
+            allow_late_writes: draft.allow_late_writes,
+            reset_on_same_hub: match draft.reset_on_same_hub {
+                ResetOnSameHub::Always => "always",
+                ResetOnSameHub::WhenEnrollmentChanged => "when_enrollment_changed",
+                ResetOnSameHub::Off => "off",
+            },
+            reassign_when_down: draft.reassign_when_down,
+            adopt_existing: draft.adopt_existing,
+            primary_thumbprint: thumbprints.next(),
+            secondary_thumbprint: thumbprints.next(),
         }
     }
 
@@ -113,17 +123,17 @@ impl SettingsView {
         let wait = self.unreachable_wait_seconds.map(|seconds| format!("{}, {seconds} s", self.unreachable_rule));
         vec![
             ("enabled", yes_no(self.enabled)),
-            ("reprovision", self.reprovision_policy.clone()),
-            ("allocation", self.allocation_policy.clone()),
+            ("reprovision", self.reprovision_policy.to_owned()),
+            ("allocation", self.allocation_policy.to_owned()),
             ("hubs", self.hubs()),
             ("webhook", self.webhook.as_ref().map(|hook| hook.url.clone()).unwrap_or_default()),
             ("webhook version", self.webhook.as_ref().map(|hook| hook.api_version.clone()).unwrap_or_default()),
             ("initial tags", document_fact(&self.initial_twin.tags)),
             ("initial desired", document_fact(&self.initial_twin.desired)),
             ("iot edge", yes_no(self.initial_twin.iot_edge)),
-            ("unreachable hub", wait.unwrap_or_else(|| self.unreachable_rule.clone())),
+            ("unreachable hub", wait.unwrap_or_else(|| self.unreachable_rule.to_owned())),
             ("late writes", if self.allow_late_writes { "allowed" } else { "not allowed" }.to_owned()),
-            ("reset on same hub", self.reset_on_same_hub.clone()),
+            ("reset on same hub", self.reset_on_same_hub.to_owned()),
             ("reassign when down", yes_no(self.reassign_when_down)),
             ("adopt existing", yes_no(self.adopt_existing)),
             ("certificate", fact(self.primary_thumbprint.as_deref())),
@@ -132,158 +142,127 @@ impl SettingsView {
     }
 }
 
+/// An individual enrollment or a group; `registration_id` or `group_id` says which.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EnrollmentView {
-    pub registration_id: String,
+    #[serde(flatten)]
+    pub id: EnrollmentRefView,
     pub device_id: Option<String>,
     #[serde(flatten)]
     pub settings: SettingsView,
-    pub created_at: Option<String>,
-    pub updated_at: Option<String>,
+    pub created_at: String,
+    pub updated_at: String,
     pub etag: String,
 }
 
-impl From<admin::Enrollment> for EnrollmentView {
-    fn from(enrollment: admin::Enrollment) -> Self {
+impl From<EnrollmentRecord> for EnrollmentView {
+    fn from(record: EnrollmentRecord) -> Self {
         Self {
-            device_id: value::text(&enrollment.device_id),
-            settings: SettingsView::of(enrollment.settings, enrollment.x509),
-            created_at: value::time(enrollment.created_at.as_ref()),
-            updated_at: value::time(enrollment.updated_at.as_ref()),
-            registration_id: enrollment.registration_id,
-            etag: enrollment.etag,
+            id: EnrollmentRefView::from(&record.draft.id),
+            device_id: text(record.draft.device_id.as_ref()),
+            settings: SettingsView::of(record.draft, record.thumbprints),
+            created_at: record.created_at.to_string(),
+            updated_at: record.updated_at.to_string(),
+            etag: record.version.etag(),
         }
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct GroupView {
-    pub group_id: String,
-    #[serde(flatten)]
-    pub settings: SettingsView,
-    pub created_at: Option<String>,
-    pub updated_at: Option<String>,
-    pub etag: String,
-}
-
-impl From<admin::EnrollmentGroup> for GroupView {
-    fn from(group: admin::EnrollmentGroup) -> Self {
-        Self {
-            settings: SettingsView::of(group.settings, group.x509),
-            created_at: value::time(group.created_at.as_ref()),
-            updated_at: value::time(group.updated_at.as_ref()),
-            group_id: group.group_id,
-            etag: group.etag,
-        }
+impl EnrollmentView {
+    fn name(&self) -> String {
+        fact(self.id.registration_id.as_deref().or(self.id.group_id.as_deref()))
     }
-}
-
-const SETTINGS_HEADINGS: [&str; 5] = ["enabled", "reprovision", "allocation", "hubs", "updated"];
-
-fn settings_cells(settings: &SettingsView, updated_at: Option<&str>) -> [String; 5] {
-    [
-        yes_no(settings.enabled),
-        settings.reprovision_policy.clone(),
-        settings.allocation_policy.clone(),
-        settings.hubs(),
-        cell(updated_at),
-    ]
 }
 
 impl Listed for EnrollmentView {
-    const HEADINGS: &'static [&'static str] = &[
-        "registration",
-        SETTINGS_HEADINGS[0],
-        SETTINGS_HEADINGS[1],
-        SETTINGS_HEADINGS[2],
-        SETTINGS_HEADINGS[3],
-        SETTINGS_HEADINGS[4],
-    ];
+    const HEADINGS: &'static [&'static str] =
+        &["enrollment", "enabled", "reprovision", "allocation", "hubs", "updated"];
 
     fn cells(&self) -> Vec<String> {
-        let rest = settings_cells(&self.settings, self.updated_at.as_deref());
-        std::iter::once(self.registration_id.clone()).chain(rest).collect()
+        vec![
+            self.name(),
+            yes_no(self.settings.enabled),
+            self.settings.reprovision_policy.to_owned(),
+            self.settings.allocation_policy.to_owned(),
+            self.settings.hubs(),
+            self.updated_at.clone(),
+        ]
     }
-}
-
-impl Listed for GroupView {
-    const HEADINGS: &'static [&'static str] = &[
-        "group",
-        SETTINGS_HEADINGS[0],
-        SETTINGS_HEADINGS[1],
-        SETTINGS_HEADINGS[2],
-        SETTINGS_HEADINGS[3],
-        SETTINGS_HEADINGS[4],
-    ];
-
-    fn cells(&self) -> Vec<String> {
-        let rest = settings_cells(&self.settings, self.updated_at.as_deref());
-        std::iter::once(self.group_id.clone()).chain(rest).collect()
-    }
-}
-
-fn record_facts(created_at: Option<&str>, updated_at: Option<&str>, etag: &str) -> [(&'static str, String); 3] {
-    [("created", fact(created_at)), ("updated", fact(updated_at)), ("etag", etag.to_owned())]
 }
 
 impl Shown for EnrollmentView {
     fn facts(&self) -> Vec<(&'static str, String)> {
-        let mut facts =
-            vec![("registration", self.registration_id.clone()), ("device", fact(self.device_id.as_deref()))];
+        let kind = if self.id.group_id.is_some() { "group" } else { "registration" };
+        let mut facts = vec![(kind, self.name()), ("device", fact(self.device_id.as_deref()))];
         facts.extend(self.settings.facts());
-        facts.extend(record_facts(self.created_at.as_deref(), self.updated_at.as_deref(), &self.etag));
-        facts
-    }
-}
-
-impl Shown for GroupView {
-    fn facts(&self) -> Vec<(&'static str, String)> {
-        let mut facts = vec![("group", self.group_id.clone())];
-        facts.extend(self.settings.facts());
-        facts.extend(record_facts(self.created_at.as_deref(), self.updated_at.as_deref(), &self.etag));
+        facts.extend([
+            ("created", self.created_at.clone()),
+            ("updated", self.updated_at.clone()),
+            ("etag", self.etag.clone()),
+        ]);
         facts
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::json;
 
     use super::*;
     use crate::cli::output::{facts, table};
+    use crate::domain::{AttestationDraft, GroupId, HubId, InitialState, Timestamp, Version, WebhookPolicy};
 
-    fn group() -> admin::EnrollmentGroup {
-        let mut settings = admin::EnrollmentSettings { enabled: Some(true), ..Default::default() };
-        settings.hub_ids = vec!["hub-a".to_owned(), "hub-b".to_owned()];
-        admin::EnrollmentGroup {
-            group_id: "plant".to_owned(),
-            settings: Some(settings),
-            etag: "v1".to_owned(),
-            ..Default::default()
+    fn record() -> EnrollmentRecord {
+        EnrollmentRecord {
+            draft: EnrollmentDraft {
+                id: EnrollmentId::Group(GroupId::parse("plant").unwrap()),
+                attestation: AttestationDraft::X509 { primary: vec![1], secondary: None },
+                enabled: true,
+                device_id: None,
+                initial: InitialState::default(),
+                reprovision: None,
+                allocation: None,
+                hubs: ["hub-a", "hub-b"].map(|id| HubId::parse(id).unwrap()).to_vec(),
+                unreachable: UnreachableRule::Wait { deadline: Duration::from_secs(900) },
+                allow_late_writes: false,
+                reset_on_same_hub: ResetOnSameHub::Always,
+                reassign_when_down: false,
+                adopt_existing: false,
+            },
+            thumbprints: vec!["ab".to_owned()],
+            created_at: Timestamp(0),
+            updated_at: Timestamp(0),
+            version: Version(1),
         }
     }
 
     #[test]
     fn none_stored_is_shown_as_none() {
-        let view = GroupView::from(group());
+        let view = EnrollmentView::from(record());
         assert_eq!(
             table(&[view.clone()]),
-            "GROUP  ENABLED  REPROVISION  ALLOCATION  HUBS          UPDATED\n\
-             plant  yes      none         default     hub-a, hub-b  -\n"
+            "ENROLLMENT  ENABLED  REPROVISION  ALLOCATION  HUBS          UPDATED\n\
+             plant       yes      none         default     hub-a, hub-b  1970-01-01T00:00:00.000Z\n"
         );
         let json = serde_json::to_value(&view).unwrap();
         assert_eq!((&json["reprovision_policy"], &json["allocation_policy"]), (&json!("none"), &json!("default")));
+        assert_eq!((&json["group_id"], &json["registration_id"]), (&json!("plant"), &json!(null)));
         assert_eq!(json["initial_twin"], json!({"tags": {}, "desired": {}, "iot_edge": false}));
-        assert_eq!(json["unreachable_rule"], "wait");
+        assert_eq!((&json["unreachable_rule"], &json["unreachable_wait_seconds"]), (&json!("wait"), &json!(900)));
+        assert_eq!((&json["primary_thumbprint"], &json["secondary_thumbprint"]), (&json!("ab"), &json!(null)));
     }
 
     #[test]
-    fn facts_leave_out_what_is_not_there() {
-        let mut group = group();
-        let settings = group.settings.as_mut().unwrap();
-        settings.set_reprovision_policy(admin::ReprovisionPolicy::Migrate);
-        let shown = facts(&GroupView::from(group));
-        assert!(shown.contains("reprovision         migrate\n"), "{shown}");
-        assert!(!shown.contains("webhook") && !shown.contains("created"), "{shown}");
+    fn facts_leave_out_what_is_not_there_and_mask_what_is_secret() {
+        let shown = facts(&EnrollmentView::from(record()));
+        assert!(shown.contains("reprovision         none\n"), "{shown}");
+        assert!(!shown.contains("webhook") && !shown.contains("second certificate"), "{shown}");
+        let mut custom = record();
+        let url = "https://x.example/a?code=secret".to_owned();
+        custom.draft.allocation = Some(AllocationPolicy::Custom(WebhookPolicy { url, api_version: "v1".to_owned() }));
+        let shown = facts(&EnrollmentView::from(custom));
+        assert!(shown.contains("https://x.example/a?****") && !shown.contains("secret"), "{shown}");
     }
 }

@@ -2,30 +2,30 @@
 
 use serde::Serialize;
 
-use crate::cli::api::admin;
 use crate::cli::output::{Listed, Shown};
-use crate::cli::value;
+use crate::client::HubRecord;
+use crate::domain::HubKind;
 
 use super::{cell, fact, yes_no};
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct HubView {
     pub hub_id: String,
-    pub kind: String,
-    pub state: Option<String>,
+    pub kind: &'static str,
+    pub state: &'static str,
     pub taken_down: bool,
     pub reachable: bool,
     pub devices: u64,
     pub arriving: u64,
     pub moves: u64,
-    pub host_name: String,
-    pub endpoint: String,
+    pub host_name: Option<String>,
+    pub endpoint: Option<String>,
     pub location: Option<LocationView>,
     pub weight: u32,
     pub capacity: Option<u64>,
     pub calls_per_second: Option<u32>,
-    pub created_at: Option<String>,
-    pub updated_at: Option<String>,
+    pub created_at: String,
+    pub updated_at: String,
     pub etag: String,
 }
 
@@ -35,29 +35,29 @@ pub struct LocationView {
     pub longitude: f64,
 }
 
-impl From<admin::Hub> for HubView {
-    fn from(hub: admin::Hub) -> Self {
-        let state = admin::HubState::try_from(hub.state).ok();
+impl From<HubRecord> for HubView {
+    fn from(record: HubRecord) -> Self {
+        let hub = record.draft;
         Self {
-            kind: match hub.kind() {
-                admin::HubKind::Unspecified | admin::HubKind::Embedded => "embedded".to_owned(),
+            hub_id: hub.id.to_string(),
+            kind: match hub.kind {
+                HubKind::Embedded => "embedded",
             },
-            state: value::word(state.map(|state| state.as_str_name()), "HUB_STATE_"),
-            taken_down: hub.taken_down,
-            reachable: hub.reachable,
-            devices: hub.devices,
-            arriving: hub.arriving,
-            moves: hub.moves,
+            state: record.state.as_str(),
+            taken_down: record.taken_down,
+            reachable: record.usage.reachable,
+            devices: record.usage.devices,
+            arriving: record.usage.arriving,
+            moves: record.usage.moves,
+            host_name: hub.host_name,
+            endpoint: hub.endpoint,
             location: hub.location.map(|place| LocationView { latitude: place.latitude, longitude: place.longitude }),
             weight: hub.weight,
             capacity: hub.capacity,
             calls_per_second: hub.calls_per_second,
-            created_at: value::time(hub.created_at.as_ref()),
-            updated_at: value::time(hub.updated_at.as_ref()),
-            hub_id: hub.hub_id,
-            host_name: hub.host_name,
-            endpoint: hub.endpoint,
-            etag: hub.etag,
+            created_at: record.created_at.to_string(),
+            updated_at: record.updated_at.to_string(),
+            etag: record.version.etag(),
         }
     }
 }
@@ -79,14 +79,14 @@ impl Listed for HubView {
     fn cells(&self) -> Vec<String> {
         vec![
             self.hub_id.clone(),
-            cell(self.state.as_deref()),
+            self.state.to_owned(),
             self.answers().to_owned(),
             self.devices.to_string(),
             self.arriving.to_string(),
             self.moves.to_string(),
             self.weight.to_string(),
             cell(self.capacity.map(|capacity| capacity.to_string()).as_deref()),
-            self.endpoint.clone(),
+            cell(self.endpoint.as_deref()),
         ]
     }
 }
@@ -97,21 +97,21 @@ impl Shown for HubView {
         let place = self.location.as_ref().map(|place| format!("{},{}", place.latitude, place.longitude));
         vec![
             ("hub", self.hub_id.clone()),
-            ("kind", self.kind.clone()),
-            ("state", fact(self.state.as_deref())),
+            ("kind", self.kind.to_owned()),
+            ("state", self.state.to_owned()),
             ("answers", self.answers().to_owned()),
             ("taken down", yes_no(self.taken_down)),
             ("devices", self.devices.to_string()),
             ("arriving", self.arriving.to_string()),
             ("moves", self.moves.to_string()),
-            ("host name", self.host_name.clone()),
-            ("endpoint", self.endpoint.clone()),
+            ("host name", fact(self.host_name.as_deref())),
+            ("endpoint", fact(self.endpoint.as_deref())),
             ("location", fact(place.as_deref())),
             ("weight", self.weight.to_string()),
             ("capacity", number(self.capacity)),
             ("calls per second", number(self.calls_per_second.map(u64::from))),
-            ("created", fact(self.created_at.as_deref())),
-            ("updated", fact(self.updated_at.as_deref())),
+            ("created", self.created_at.clone()),
+            ("updated", self.updated_at.clone()),
             ("etag", self.etag.clone()),
         ]
     }
@@ -121,15 +121,30 @@ impl Shown for HubView {
 mod tests {
     use super::*;
     use crate::cli::output::table;
+    use crate::client::HubUsage;
+    use crate::domain::{HubDraft, HubId, HubState, Timestamp, Version};
 
     #[test]
     fn a_hub_is_a_row_and_stable_json() {
-        let mut hub =
-            admin::Hub { hub_id: "hub-a".to_owned(), reachable: true, devices: 3, weight: 1, ..Default::default() };
-        hub.set_state(admin::HubState::Draining);
-        hub.etag = "v2".to_owned();
-        hub.endpoint = "127.0.0.1:7443".to_owned();
-        let view = HubView::from(hub.clone());
+        let record = HubRecord {
+            draft: HubDraft {
+                id: HubId::parse("hub-a").unwrap(),
+                kind: HubKind::Embedded,
+                host_name: None,
+                endpoint: Some("127.0.0.1:7443".to_owned()),
+                location: None,
+                weight: 1,
+                capacity: None,
+                calls_per_second: None,
+            },
+            state: HubState::Draining,
+            taken_down: false,
+            usage: HubUsage { reachable: true, devices: 3, arriving: 0, moves: 0 },
+            created_at: Timestamp(0),
+            updated_at: Timestamp(0),
+            version: Version(2),
+        };
+        let view = HubView::from(record.clone());
         assert_eq!(
             table(&[view.clone()]),
             "HUB    STATE     ANSWERS  DEVICES  ARRIVING  MOVES  WEIGHT  CAPACITY  ENDPOINT\n\
@@ -138,10 +153,10 @@ mod tests {
         assert_eq!(
             serde_json::to_string(&view).unwrap(),
             "{\"hub_id\":\"hub-a\",\"kind\":\"embedded\",\"state\":\"draining\",\"taken_down\":false,\"reachable\":true,\
-             \"devices\":3,\"arriving\":0,\"moves\":0,\"host_name\":\"\",\"endpoint\":\"127.0.0.1:7443\",\"location\":null,\
-             \"weight\":1,\"capacity\":null,\"calls_per_second\":null,\"created_at\":null,\"updated_at\":null,\"etag\":\"v2\"}"
+             \"devices\":3,\"arriving\":0,\"moves\":0,\"host_name\":null,\"endpoint\":\"127.0.0.1:7443\",\"location\":null,\
+             \"weight\":1,\"capacity\":null,\"calls_per_second\":null,\"created_at\":\"1970-01-01T00:00:00.000Z\",\
+             \"updated_at\":\"1970-01-01T00:00:00.000Z\",\"etag\":\"v2\"}"
         );
-        hub.taken_down = true;
-        assert_eq!(HubView::from(hub).answers(), "taken down");
+        assert_eq!(HubView::from(HubRecord { taken_down: true, ..record }).answers(), "taken down");
     }
 }

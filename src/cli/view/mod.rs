@@ -1,11 +1,11 @@
-//! What is shown of each message of the API: a table row, a list of facts, and JSON with stable keys.
+//! What is shown of each record: a table row, a list of facts, and JSON with stable keys.
 
 pub mod audit;
-pub mod device;
 pub mod enrollment;
 pub mod hub;
 pub mod registration;
 pub mod twin;
+pub mod update;
 
 use serde_json::Value;
 
@@ -27,4 +27,14 @@ fn yes_no(truth: bool) -> String {
 fn document_fact(document: &Value) -> String {
     let is_empty = document.is_null() || document.as_object().is_some_and(serde_json::Map::is_empty);
     if is_empty { String::new() } else { serde_json::to_string_pretty(document).unwrap_or_default() }
+}
+
+/// The text of something that may be absent.
+fn text(value: Option<impl ToString>) -> Option<String> {
+    value.map(|value| value.to_string())
+}
+
+/// A text, `None` when it is empty.
+fn full(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
 }

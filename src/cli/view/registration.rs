@@ -3,61 +3,65 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::cli::api::admin;
 use crate::cli::output::{Listed, Shown};
-use crate::cli::value;
+use crate::client::{
+    AllocationKind, Explanation, HistoryRecord, HistoryTwin, MoveProgress, Obligation, OperationRecord,
+    RegistrationRecord,
+};
+use crate::domain::{Credential, DataSource, Pin, ReprovisionPolicy, SubStatus};
 
-use super::device::{data_source_word, status_word, sub_status_word};
 use super::enrollment::EnrollmentRefView;
 use super::twin::DeviceView;
-use super::{cell, document_fact, fact, yes_no};
+use super::update::{StatusColumns, seen_at};
+use super::{cell, document_fact, fact, full, text, yes_no};
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RegistrationView {
     pub registration_id: String,
     pub device_id: String,
-    pub enrollment: Option<EnrollmentRefView>,
-    pub policy: Option<String>,
+    pub enrollment: EnrollmentRefView,
+    pub policy: &'static str,
     pub hub_id: Option<String>,
     pub generation: Option<u64>,
     pub assigned_at: Option<String>,
     pub thumbprints: Vec<String>,
-    pub status: Option<String>,
-    pub sub_status: Option<String>,
-    pub data_source: Option<String>,
+    pub status: &'static str,
+    pub sub_status: Option<&'static str>,
+    pub data_source: Option<&'static str>,
     pub data_seen_at: Option<String>,
-    pub operation: Option<OperationView>,
+    pub operation: OperationView,
     pub pin: Option<PinView>,
     pub payload: Value,
     #[serde(rename = "move")]
     pub running: Option<MoveView>,
     pub obligations: Vec<ObligationView>,
-    pub created_at: Option<String>,
-    pub updated_at: Option<String>,
+    pub created_at: String,
+    pub updated_at: String,
     pub etag: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct OperationView {
     pub operation_id: String,
-    pub status: Option<String>,
+    pub status: &'static str,
     pub request_id: Option<String>,
     pub reason: Option<String>,
     pub message: Option<String>,
-    pub started_at: Option<String>,
-    pub updated_at: Option<String>,
+    pub started_at: String,
+    pub updated_at: String,
 }
 
-impl From<admin::Operation> for OperationView {
-    fn from(operation: admin::Operation) -> Self {
+impl From<OperationRecord> for OperationView {
+    fn from(operation: OperationRecord) -> Self {
+        let columns = StatusColumns::from(operation.status);
         Self {
-            status: status_word(operation.status),
-            request_id: value::text(&operation.request_id),
-            reason: value::text(&operation.reason),
-            message: value::text(&operation.message),
-            started_at: value::time(operation.started_at.as_ref()),
-            updated_at: value::time(operation.updated_at.as_ref()),
-            operation_id: operation.operation_id,
+            operation_id: operation.id.to_string(),
+            status: columns.status,
+            request_id: operation.request_id.map(|id| id.as_str().to_owned()),
+            reason: columns.reason,
+            message: columns.message,
+            started_at: operation.started_at.to_string(),
+            updated_at: operation.updated_at.to_string(),
         }
     }
 }
@@ -67,18 +71,18 @@ pub struct PinView {
     pub hub_id: String,
     pub set_by: String,
     pub reason: Option<String>,
-    pub set_at: Option<String>,
+    pub set_at: String,
     pub expires_at: Option<String>,
 }
 
-impl From<admin::Pin> for PinView {
-    fn from(pin: admin::Pin) -> Self {
+impl From<Pin> for PinView {
+    fn from(pin: Pin) -> Self {
         Self {
-            reason: value::text(&pin.reason),
-            set_at: value::time(pin.set_at.as_ref()),
-            expires_at: value::time(pin.expires_at.as_ref()),
-            hub_id: pin.hub_id,
-            set_by: pin.set_by,
+            hub_id: pin.hub.to_string(),
+            set_by: pin.by,
+            reason: full(pin.reason),
+            set_at: pin.set_at.to_string(),
+            expires_at: text(pin.expires_at),
         }
     }
 }
@@ -98,26 +102,26 @@ pub struct MoveView {
     pub from_hub_id: Option<String>,
     pub to_hub_id: Option<String>,
     pub step: String,
-    pub hub_id: Option<String>,
-    pub started_at: Option<String>,
-    pub since: Option<String>,
+    pub hub_id: String,
+    pub started_at: String,
+    pub since: String,
     pub attempts: u32,
     pub last_error: Option<String>,
 }
 
-impl From<admin::MoveProgress> for MoveView {
-    fn from(progress: admin::MoveProgress) -> Self {
+impl From<MoveProgress> for MoveView {
+    fn from(progress: MoveProgress) -> Self {
         Self {
-            generation: progress.generation,
-            from_hub_id: value::text(&progress.from_hub_id),
-            to_hub_id: value::text(&progress.to_hub_id),
-            hub_id: value::text(&progress.hub_id),
-            started_at: value::time(progress.started_at.as_ref()),
-            since: value::time(progress.since.as_ref()),
-            attempts: progress.attempts,
-            last_error: value::text(&progress.last_error),
+            generation: progress.generation.0,
             plan: progress.plan,
+            from_hub_id: text(progress.from),
+            to_hub_id: text(progress.to),
             step: progress.step,
+            hub_id: progress.hub.to_string(),
+            started_at: progress.started_at.to_string(),
+            since: progress.since.to_string(),
+            attempts: progress.attempts,
+            last_error: progress.last_error,
         }
     }
 }
@@ -126,9 +130,8 @@ impl MoveView {
     /// The move in one line: what, from where to where, and what it waits for.
     pub fn line(&self) -> String {
         let way = way(self.from_hub_id.as_deref(), self.to_hub_id.as_deref());
-        let at = self.hub_id.as_ref().map_or(String::new(), |hub| format!(" at {hub}"));
         let trouble = self.last_error.as_ref().map_or(String::new(), |error| format!(", last error: {error}"));
-        format!("{} {way}: {}{at}, tried {} times{trouble}", self.plan, self.step, self.attempts)
+        format!("{} {way}: {} at {}, tried {} times{trouble}", self.plan, self.step, self.hub_id, self.attempts)
     }
 }
 
@@ -146,22 +149,22 @@ pub struct ObligationView {
     pub generation: u64,
     pub hub_id: String,
     pub what: String,
-    pub since: Option<String>,
+    pub since: String,
     pub attempts: u32,
     pub last_error: Option<String>,
     pub stuck_reason: Option<String>,
 }
 
-impl From<admin::Obligation> for ObligationView {
-    fn from(obligation: admin::Obligation) -> Self {
+impl From<Obligation> for ObligationView {
+    fn from(obligation: Obligation) -> Self {
         Self {
-            generation: obligation.generation,
-            since: value::time(obligation.since.as_ref()),
-            attempts: obligation.attempts,
-            last_error: value::text(&obligation.last_error),
-            stuck_reason: value::text(&obligation.stuck_reason),
-            hub_id: obligation.hub_id,
+            generation: obligation.generation.0,
+            hub_id: obligation.hub.to_string(),
             what: obligation.what,
+            since: obligation.since.to_string(),
+            attempts: obligation.attempts,
+            last_error: obligation.last_error,
+            stuck_reason: obligation.stuck_reason,
         }
     }
 }
@@ -177,31 +180,43 @@ impl ObligationView {
     }
 }
 
-impl From<admin::Registration> for RegistrationView {
-    fn from(registration: admin::Registration) -> Self {
-        let policy = admin::AppliedPolicy::try_from(registration.policy).ok();
-        let assignment = registration.assignment;
+/// The word of the policy that applied: without one, the device is *sticky*.
+fn applied_word(policy: Option<ReprovisionPolicy>) -> &'static str {
+    policy.map_or("sticky", ReprovisionPolicy::as_str)
+}
+
+fn thumbprints(credential: Option<Credential>) -> Vec<String> {
+    match credential {
+        Some(Credential::X509 { thumbprints }) => thumbprints.iter().map(ToString::to_string).collect(),
+        None => Vec::new(),
+    }
+}
+
+impl From<RegistrationRecord> for RegistrationView {
+    fn from(record: RegistrationRecord) -> Self {
+        let columns = StatusColumns::from(record.operation.status.clone());
+        let home = record.assignment;
         Self {
-            enrollment: EnrollmentRefView::of(registration.enrollment),
-            policy: value::word(policy.map(|policy| policy.as_str_name()), "APPLIED_POLICY_"),
-            hub_id: assignment.as_ref().and_then(|home| value::text(&home.hub_id)),
-            generation: assignment.as_ref().map(|home| home.generation),
-            assigned_at: assignment.as_ref().and_then(|home| value::time(home.assigned_at.as_ref())),
-            thumbprints: assignment.map(|home| home.thumbprints).unwrap_or_default(),
-            status: status_word(registration.status),
-            sub_status: sub_status_word(registration.sub_status),
-            data_source: data_source_word(registration.data_source),
-            data_seen_at: value::time(registration.data_seen_at.as_ref()),
-            operation: registration.operation.map(OperationView::from),
-            pin: registration.pin.map(PinView::from),
-            payload: registration.payload.as_ref().map_or(Value::Null, value::json),
-            running: registration.r#move.map(MoveView::from),
-            obligations: registration.obligations.into_iter().map(ObligationView::from).collect(),
-            created_at: value::time(registration.created_at.as_ref()),
-            updated_at: value::time(registration.updated_at.as_ref()),
-            registration_id: registration.registration_id,
-            device_id: registration.device_id,
-            etag: registration.etag,
+            registration_id: record.id.to_string(),
+            device_id: record.device_id.to_string(),
+            enrollment: EnrollmentRefView::from(&record.enrollment),
+            policy: applied_word(record.policy),
+            hub_id: home.as_ref().map(|home| home.hub.to_string()),
+            generation: home.as_ref().map(|home| home.generation.0),
+            assigned_at: home.as_ref().map(|home| home.assigned_at.to_string()),
+            thumbprints: thumbprints(home.and_then(|home| home.credential)),
+            status: columns.status,
+            sub_status: columns.sub_status,
+            data_source: columns.data_source,
+            data_seen_at: columns.data_seen_at,
+            operation: record.operation.into(),
+            pin: record.pin.map(PinView::from),
+            payload: record.payload.unwrap_or_default(),
+            running: record.running.map(MoveView::from),
+            obligations: record.obligations.into_iter().map(ObligationView::from).collect(),
+            created_at: record.created_at.to_string(),
+            updated_at: record.updated_at.to_string(),
+            etag: record.version.etag(),
         }
     }
 }
@@ -214,24 +229,24 @@ impl Listed for RegistrationView {
         vec![
             self.registration_id.clone(),
             cell(self.hub_id.as_deref()),
-            cell(self.status.as_deref()),
-            cell(self.sub_status.as_deref()),
-            cell(self.enrollment.as_ref().map(ToString::to_string).as_deref()),
-            cell(self.policy.as_deref()),
+            self.status.to_owned(),
+            cell(self.sub_status),
+            self.enrollment.to_string(),
+            self.policy.to_owned(),
             cell(self.pin.as_ref().map(|pin| pin.hub_id.as_str())),
-            cell(self.updated_at.as_deref()),
+            self.updated_at.clone(),
         ]
     }
 }
 
 impl Shown for RegistrationView {
     fn facts(&self) -> Vec<(&'static str, String)> {
-        let operation = self.operation.as_ref();
-        let trouble = operation.and_then(|operation| match (&operation.message, &operation.reason) {
+        let operation = &self.operation;
+        let trouble = match (&operation.message, &operation.reason) {
             (Some(message), Some(reason)) => Some(format!("{message} ({reason})")),
             (Some(only), None) | (None, Some(only)) => Some(only.clone()),
             (None, None) => None,
-        });
+        };
         let owed: Vec<String> = self.obligations.iter().map(ObligationView::line).collect();
         vec![
             ("registration", self.registration_id.clone()),
@@ -239,21 +254,21 @@ impl Shown for RegistrationView {
             ("hub", fact(self.hub_id.as_deref())),
             ("assigned", fact(self.assigned_at.as_deref())),
             ("generation", self.generation.map(|generation| generation.to_string()).unwrap_or_default()),
-            ("status", fact(self.status.as_deref())),
-            ("sub-status", fact(self.sub_status.as_deref())),
+            ("status", self.status.to_owned()),
+            ("sub-status", fact(self.sub_status)),
             ("because", fact(trouble.as_deref())),
-            ("data source", fact(self.data_source.as_deref())),
+            ("data source", fact(self.data_source)),
             ("data seen", fact(self.data_seen_at.as_deref())),
-            ("enrollment", self.enrollment.as_ref().map(ToString::to_string).unwrap_or_default()),
-            ("policy", fact(self.policy.as_deref())),
+            ("enrollment", self.enrollment.to_string()),
+            ("policy", self.policy.to_owned()),
             ("pinned to", self.pin.as_ref().map(PinView::line).unwrap_or_default()),
             ("moving", self.running.as_ref().map(MoveView::line).unwrap_or_default()),
             ("still owed", owed.join("\n")),
-            ("operation", fact(operation.map(|operation| operation.operation_id.as_str()))),
+            ("operation", operation.operation_id.clone()),
             ("payload", document_fact(&self.payload)),
             ("certificates", self.thumbprints.join("\n")),
-            ("created", fact(self.created_at.as_deref())),
-            ("updated", fact(self.updated_at.as_deref())),
+            ("created", self.created_at.clone()),
+            ("updated", self.updated_at.clone()),
             ("etag", self.etag.clone()),
         ]
     }
@@ -263,32 +278,32 @@ impl Shown for RegistrationView {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct HistoryView {
     pub generation: u64,
-    pub at: Option<String>,
+    pub at: String,
     pub by: String,
     pub plan: String,
     pub from_hub_id: Option<String>,
     pub to_hub_id: Option<String>,
     pub why: String,
     pub ended: String,
-    pub data_source: Option<String>,
+    pub data_source: Option<&'static str>,
     pub data_seen_at: Option<String>,
     pub has_twins: bool,
 }
 
-impl From<admin::HistoryEntry> for HistoryView {
-    fn from(entry: admin::HistoryEntry) -> Self {
+impl From<HistoryRecord> for HistoryView {
+    fn from(record: HistoryRecord) -> Self {
         Self {
-            generation: entry.generation,
-            at: value::time(entry.at.as_ref()),
-            from_hub_id: value::text(&entry.from_hub_id),
-            to_hub_id: value::text(&entry.to_hub_id),
-            data_source: data_source_word(entry.data_source),
-            data_seen_at: value::time(entry.data_seen_at.as_ref()),
-            has_twins: entry.has_twins,
-            by: entry.by,
-            plan: entry.plan,
-            why: entry.why,
-            ended: entry.ended,
+            generation: record.generation.0,
+            at: record.at.to_string(),
+            by: record.by,
+            plan: record.plan,
+            from_hub_id: text(record.from),
+            to_hub_id: text(record.to),
+            why: record.why,
+            ended: record.ended,
+            data_source: record.data_source.map(DataSource::as_str),
+            data_seen_at: seen_at(record.data_source),
+            has_twins: record.has_twins,
         }
     }
 }
@@ -300,12 +315,12 @@ impl Listed for HistoryView {
     fn cells(&self) -> Vec<String> {
         vec![
             self.generation.to_string(),
-            cell(self.at.as_deref()),
+            self.at.clone(),
             self.by.clone(),
             self.plan.clone(),
             way(self.from_hub_id.as_deref(), self.to_hub_id.as_deref()),
             self.ended.clone(),
-            cell(self.data_source.as_deref()),
+            cell(self.data_source),
             yes_no(self.has_twins),
             self.why.clone(),
         ]
@@ -316,19 +331,14 @@ impl Listed for HistoryView {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct HistoryTwinView {
     pub hub_id: String,
-    pub at: Option<String>,
+    pub at: String,
     pub late: bool,
     pub device: DeviceView,
 }
 
-impl From<admin::HistoryTwin> for HistoryTwinView {
-    fn from(twin: admin::HistoryTwin) -> Self {
-        Self {
-            at: value::time(twin.at.as_ref()),
-            late: twin.late,
-            device: twin.device.unwrap_or_default().into(),
-            hub_id: twin.hub_id,
-        }
+impl From<HistoryTwin> for HistoryTwinView {
+    fn from(twin: HistoryTwin) -> Self {
+        Self { hub_id: twin.hub.to_string(), at: twin.at.to_string(), late: twin.late, device: twin.device.into() }
     }
 }
 
@@ -338,7 +348,7 @@ impl Listed for HistoryTwinView {
     fn cells(&self) -> Vec<String> {
         vec![
             self.hub_id.clone(),
-            cell(self.at.as_deref()),
+            self.at.clone(),
             yes_no(self.late),
             self.device.tags.to_string(),
             self.device.desired.properties.to_string(),
@@ -350,15 +360,15 @@ impl Listed for HistoryTwinView {
 /// Where a device would go now, and why.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ExplainView {
-    pub enrollment: Option<EnrollmentRefView>,
-    pub stored_policy: String,
-    pub applied_policy: Option<String>,
+    pub enrollment: EnrollmentRefView,
+    pub stored_policy: &'static str,
+    pub applied_policy: &'static str,
     pub policy_basis: String,
-    pub allocation_policy: String,
+    pub allocation_policy: &'static str,
     pub current_hub_id: Option<String>,
     pub hub_id: Option<String>,
     pub outcome: String,
-    pub sub_status: Option<String>,
+    pub sub_status: Option<&'static str>,
     pub allocation_why: String,
     pub outcome_why: String,
     pub hubs_not_taken: Vec<NotTakenView>,
@@ -373,28 +383,24 @@ pub struct NotTakenView {
     pub why: String,
 }
 
-impl From<admin::ExplainResponse> for ExplainView {
-    fn from(explained: admin::ExplainResponse) -> Self {
-        let stored = admin::ReprovisionPolicy::try_from(explained.stored_policy).ok();
-        let applied = admin::AppliedPolicy::try_from(explained.applied_policy).ok();
-        let allocation = admin::AllocationPolicy::try_from(explained.allocation_policy).ok();
-        let word = |word: Option<String>, absent: &str| word.unwrap_or_else(|| absent.to_owned());
-        let not_taken = |hub: admin::HubNotTaken| NotTakenView { hub_id: hub.hub_id, why: hub.why };
+impl From<Explanation> for ExplainView {
+    fn from(explained: Explanation) -> Self {
+        let not_taken = |(hub, why): (crate::domain::HubId, String)| NotTakenView { hub_id: hub.to_string(), why };
         Self {
-            enrollment: EnrollmentRefView::of(explained.enrollment),
-            stored_policy: word(value::word(stored.map(|p| p.as_str_name()), "REPROVISION_POLICY_"), "none"),
-            applied_policy: value::word(applied.map(|p| p.as_str_name()), "APPLIED_POLICY_"),
+            enrollment: EnrollmentRefView::from(&explained.enrollment),
+            stored_policy: explained.stored_policy.map_or("none", ReprovisionPolicy::as_str),
+            applied_policy: applied_word(explained.applied_policy),
             policy_basis: explained.policy_basis,
-            allocation_policy: word(value::word(allocation.map(|p| p.as_str_name()), "ALLOCATION_POLICY_"), "default"),
-            current_hub_id: value::text(&explained.current_hub_id),
-            hub_id: value::text(&explained.hub_id),
+            allocation_policy: explained.allocation.map_or("default", AllocationKind::as_str),
+            current_hub_id: text(explained.current),
+            hub_id: text(explained.hub),
             outcome: explained.outcome,
-            sub_status: sub_status_word(explained.sub_status),
+            sub_status: explained.sub_status.map(SubStatus::as_str),
             allocation_why: explained.allocation_why,
             outcome_why: explained.outcome_why,
-            hubs_not_taken: explained.hubs_not_taken.into_iter().map(not_taken).collect(),
+            hubs_not_taken: explained.not_taken.into_iter().map(not_taken).collect(),
             pin: explained.pin.map(PinView::from),
-            reason: value::text(&explained.reason),
+            reason: explained.reason,
             held_by_policy: explained.held_by_policy,
         }
     }
@@ -404,7 +410,6 @@ impl Shown for ExplainView {
     fn facts(&self) -> Vec<(&'static str, String)> {
         let others: Vec<String> =
             self.hubs_not_taken.iter().map(|hub| format!("{}: {}", hub.hub_id, hub.why)).collect();
-        let applied = self.applied_policy.as_deref().unwrap_or("-");
         vec![
             ("outcome", self.outcome.clone()),
             ("because", self.outcome_why.clone()),
@@ -413,72 +418,109 @@ impl Shown for ExplainView {
             ("hub then", fact(self.hub_id.as_deref())),
             ("this hub because", self.allocation_why.clone()),
             ("other hubs", others.join("\n")),
-            ("told", fact(self.sub_status.as_deref())),
-            ("enrollment", self.enrollment.as_ref().map(ToString::to_string).unwrap_or_default()),
-            ("policy", format!("{applied} (stored: {})", self.stored_policy)),
+            ("told", fact(self.sub_status)),
+            ("enrollment", self.enrollment.to_string()),
+            ("policy", format!("{} (stored: {})", self.applied_policy, self.stored_policy)),
             ("this policy because", self.policy_basis.clone()),
-            ("allocation", self.allocation_policy.clone()),
+            ("allocation", self.allocation_policy.to_owned()),
             ("pinned to", self.pin.as_ref().map(PinView::line).unwrap_or_default()),
             ("held by policy", if self.held_by_policy { "yes".to_owned() } else { String::new() }),
         ]
     }
 }
 
+/// Records for the tests of this command line.
+#[cfg(test)]
+pub mod samples {
+    use crate::client::{OperationRecord, RegistrationRecord, UpdateStatus};
+    use crate::domain::{
+        Assignment, DeviceId, EnrollmentId, GroupId, HubId, OperationId, Order, RegistrationId, ReprovisionPolicy,
+        Timestamp, Version,
+    };
+
+    pub fn hub(id: &str) -> HubId {
+        HubId::parse(id).unwrap()
+    }
+
+    pub fn record() -> RegistrationRecord {
+        RegistrationRecord {
+            id: RegistrationId::parse("dev-1").unwrap(),
+            device_id: DeviceId::parse("dev-1").unwrap(),
+            enrollment: EnrollmentId::Group(GroupId::parse("plant").unwrap()),
+            policy: Some(ReprovisionPolicy::Migrate),
+            assignment: Some(Assignment {
+                hub: hub("hub-a"),
+                generation: Order(4),
+                credential: None,
+                assigned_at: Timestamp(0),
+            }),
+            operation: OperationRecord {
+                id: OperationId(1),
+                status: UpdateStatus::Assigning,
+                request_id: None,
+                started_at: Timestamp(0),
+                updated_at: Timestamp(0),
+            },
+            pin: None,
+            payload: None,
+            running: None,
+            obligations: Vec::new(),
+            created_at: Timestamp(0),
+            updated_at: Timestamp(0),
+            version: Version(9),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::samples::{hub, record};
     use super::*;
-    use crate::cli::api::device;
     use crate::cli::output::{facts, table};
-
-    fn registration() -> admin::Registration {
-        let group = admin::enrollment_ref::Id::GroupId("plant".to_owned());
-        let mut registration = admin::Registration {
-            registration_id: "dev-1".to_owned(),
-            device_id: "dev-1".to_owned(),
-            enrollment: Some(admin::EnrollmentRef { id: Some(group) }),
-            assignment: Some(admin::Assignment { hub_id: "hub-a".to_owned(), generation: 4, ..Default::default() }),
-            etag: "v9".to_owned(),
-            ..Default::default()
-        };
-        registration.set_policy(admin::AppliedPolicy::Migrate);
-        registration.set_status(device::RegistrationStatus::Assigning);
-        registration
-    }
+    use crate::domain::{Order, Timestamp};
 
     #[test]
     fn a_registration_is_a_row() {
         assert_eq!(
-            table(&[RegistrationView::from(registration())]),
+            table(&[RegistrationView::from(record())]),
             "REGISTRATION  HUB    STATUS     SUB-STATUS  ENROLLMENT   POLICY   PINNED  UPDATED\n\
-             dev-1         hub-a  assigning  -           group plant  migrate  -       -\n"
+             dev-1         hub-a  assigning  -           group plant  migrate  -       1970-01-01T00:00:00.000Z\n"
         );
     }
 
     #[test]
     fn what_is_under_way_and_owed_is_said() {
-        let mut registration = registration();
-        registration.r#move = Some(admin::MoveProgress {
+        let mut record = record();
+        record.running = Some(MoveProgress {
+            generation: Order(5),
             plan: "relocate".to_owned(),
-            from_hub_id: "hub-a".to_owned(),
-            to_hub_id: "hub-b".to_owned(),
+            from: Some(hub("hub-a")),
+            to: Some(hub("hub-b")),
             step: "seal".to_owned(),
-            hub_id: "hub-a".to_owned(),
+            hub: hub("hub-a"),
+            started_at: Timestamp(0),
+            since: Timestamp(0),
             attempts: 2,
-            last_error: "it did not answer".to_owned(),
-            ..Default::default()
+            last_error: Some("it did not answer".to_owned()),
         });
-        registration.obligations = vec![
-            admin::Obligation { hub_id: "hub-c".to_owned(), what: "collect".to_owned(), ..Default::default() },
-            admin::Obligation {
-                hub_id: "hub-d".to_owned(),
-                what: "delete".to_owned(),
-                stuck_reason: "occupied".to_owned(),
-                ..Default::default()
-            },
-        ];
-        registration.pin =
-            Some(admin::Pin { hub_id: "hub-b".to_owned(), set_by: "ada".to_owned(), ..Default::default() });
-        let shown = facts(&RegistrationView::from(registration.clone()));
+        let owed = |id: &str, what: &str, stuck_reason: Option<&str>| Obligation {
+            generation: Order(0),
+            hub: hub(id),
+            what: what.to_owned(),
+            since: Timestamp(0),
+            attempts: 0,
+            last_error: None,
+            stuck_reason: stuck_reason.map(str::to_owned),
+        };
+        record.obligations = vec![owed("hub-c", "collect", None), owed("hub-d", "delete", Some("occupied"))];
+        record.pin = Some(Pin {
+            hub: hub("hub-b"),
+            by: "ada".to_owned(),
+            reason: String::new(),
+            set_at: Timestamp(0),
+            expires_at: None,
+        });
+        let shown = facts(&RegistrationView::from(record.clone()));
         for line in [
             "moving        relocate hub-a → hub-b: seal at hub-a, tried 2 times, last error: it did not answer\n",
             "still owed    collect at hub-c (move 0): tried 0 times\n",
@@ -487,7 +529,7 @@ mod tests {
         ] {
             assert!(shown.contains(line), "{line}in\n{shown}");
         }
-        let json = serde_json::to_value(RegistrationView::from(registration)).unwrap();
+        let json = serde_json::to_value(RegistrationView::from(record)).unwrap();
         assert_eq!(
             (&json["move"]["step"], &json["obligations"][1]["stuck_reason"]),
             (&"seal".into(), &"occupied".into())
@@ -497,15 +539,26 @@ mod tests {
 
     #[test]
     fn an_explanation_names_why_the_other_hubs_were_not_taken() {
-        let explained = admin::ExplainResponse {
+        let explained = Explanation {
+            enrollment: record().enrollment,
+            stored_policy: None,
+            applied_policy: None,
+            policy_basis: "an old device".to_owned(),
+            allocation: None,
+            current: Some(hub("hub-a")),
+            hub: Some(hub("hub-a")),
             outcome: "stay".to_owned(),
-            hub_id: "hub-a".to_owned(),
-            hubs_not_taken: vec![admin::HubNotTaken { hub_id: "hub-b".to_owned(), why: "is full".to_owned() }],
-            ..Default::default()
+            sub_status: None,
+            allocation_why: String::new(),
+            outcome_why: String::new(),
+            not_taken: vec![(hub("hub-b"), "is full".to_owned())],
+            pin: None,
+            reason: None,
+            held_by_policy: false,
         };
         let shown = facts(&ExplainView::from(explained));
-        assert!(shown.contains("other hubs  hub-b: is full\n"), "{shown}");
-        assert!(shown.contains("policy      - (stored: none)\n"), "{shown}");
+        assert!(shown.contains("other hubs           hub-b: is full\n"), "{shown}");
+        assert!(shown.contains("policy               sticky (stored: none)\n"), "{shown}");
     }
 
     #[test]

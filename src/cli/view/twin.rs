@@ -1,13 +1,14 @@
 //! Twins and their events as they are shown.
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::cli::api::hub;
 use crate::cli::output::{Listed, Shown};
-use crate::cli::value;
+use crate::client::{DesiredChange, DeviceRecord, OwnTwin};
+use crate::domain::twin::Metadata;
+use crate::domain::{HubStatus, Section, Version};
 
-use super::{cell, document_fact, fact, yes_no};
+use super::{document_fact, fact, full, yes_no};
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SectionView {
@@ -16,15 +17,23 @@ pub struct SectionView {
     pub metadata: Value,
 }
 
-impl SectionView {
-    fn of(section: Option<hub::TwinSection>) -> Self {
-        let section = section.unwrap_or_default();
+impl From<Section> for SectionView {
+    fn from(section: Section) -> Self {
         Self {
-            properties: value::document(Some(&section.properties.unwrap_or_default())),
+            properties: Value::Object(section.properties.0),
             version: section.version,
-            metadata: value::document(section.metadata.as_ref()),
+            metadata: metadata(&section.metadata),
         }
     }
+}
+
+/// The tree of the properties with, in every node, when it was written and under which version.
+fn metadata(node: &Metadata) -> Value {
+    let mut object: Map<String, Value> =
+        node.properties.iter().map(|(key, below)| (key.clone(), metadata(below))).collect();
+    object.insert("$lastUpdated".to_owned(), Value::from(node.last_updated_at.to_string()));
+    object.insert("$lastUpdatedVersion".to_owned(), Value::from(node.last_updated_version));
+    Value::Object(object)
 }
 
 /// A twin as its device sees it.
@@ -34,9 +43,9 @@ pub struct TwinView {
     pub reported: SectionView,
 }
 
-impl From<hub::Twin> for TwinView {
-    fn from(twin: hub::Twin) -> Self {
-        Self { desired: SectionView::of(twin.desired), reported: SectionView::of(twin.reported) }
+impl From<OwnTwin> for TwinView {
+    fn from(twin: OwnTwin) -> Self {
+        Self { desired: twin.desired.into(), reported: twin.reported.into() }
     }
 }
 
@@ -55,7 +64,7 @@ impl Shown for TwinView {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DeviceView {
     pub device_id: String,
-    pub status: Option<String>,
+    pub status: &'static str,
     pub status_reason: Option<String>,
     pub accepts_writes: bool,
     pub iot_edge: bool,
@@ -66,20 +75,25 @@ pub struct DeviceView {
     pub etag: String,
 }
 
-impl From<hub::Device> for DeviceView {
-    fn from(device: hub::Device) -> Self {
-        let status = hub::DeviceStatus::try_from(device.status).ok();
+impl From<DeviceRecord> for DeviceView {
+    fn from(record: DeviceRecord) -> Self {
+        let version = Version(record.state.twin.version);
+        let twin = record.state.twin;
+        let (status, status_reason) = match record.state.status {
+            HubStatus::Enabled => ("enabled", None),
+            HubStatus::Disabled { reason } => ("disabled", full(reason)),
+        };
         Self {
-            status: value::word(status.map(|status| status.as_str_name()), "DEVICE_STATUS_"),
-            status_reason: value::text(&device.status_reason),
-            accepts_writes: device.accepts_writes,
-            iot_edge: device.capabilities.is_some_and(|capabilities| capabilities.iot_edge),
-            tags: value::document(Some(&device.tags.unwrap_or_default())),
-            desired: SectionView::of(device.desired),
-            reported: SectionView::of(device.reported),
-            version: device.version,
-            device_id: device.device_id,
-            etag: device.etag,
+            device_id: record.device.to_string(),
+            status,
+            status_reason,
+            accepts_writes: record.accepts_writes,
+            iot_edge: record.state.capabilities.iot_edge,
+            tags: Value::Object(twin.tags.0),
+            desired: twin.desired.into(),
+            reported: twin.reported.into(),
+            version: version.0,
+            etag: version.etag(),
         }
     }
 }
@@ -90,7 +104,7 @@ impl Listed for DeviceView {
     fn cells(&self) -> Vec<String> {
         vec![
             self.device_id.clone(),
-            cell(self.status.as_deref()),
+            self.status.to_owned(),
             yes_no(self.accepts_writes),
             format!("v{}", self.desired.version),
             format!("v{}", self.reported.version),
@@ -103,7 +117,7 @@ impl Shown for DeviceView {
     fn facts(&self) -> Vec<(&'static str, String)> {
         vec![
             ("device", self.device_id.clone()),
-            ("status", fact(self.status.as_deref())),
+            ("status", self.status.to_owned()),
             ("status reason", fact(self.status_reason.as_deref())),
             ("accepts writes", yes_no(self.accepts_writes)),
             ("iot edge", yes_no(self.iot_edge)),
@@ -128,24 +142,21 @@ pub struct DesiredView {
     pub desired: Value,
 }
 
-impl DesiredView {
-    pub fn of(event: Option<hub::watch_desired_response::Event>) -> Option<Self> {
-        use hub::watch_desired_response::Event;
-        Some(match event? {
-            Event::Whole(whole) => Self {
-                event: "whole",
-                version: Some(whole.version),
-                desired: value::document(Some(&whole.desired.unwrap_or_default())),
-            },
-            Event::Patch(patch) => Self {
-                event: "patch",
-                version: Some(patch.version),
-                desired: value::document(Some(&patch.patch.unwrap_or_default())),
-            },
-            Event::Moved(hub::DeviceMoved {}) => Self { event: "moved", version: None, desired: Value::Null },
-        })
+impl From<DesiredChange> for DesiredView {
+    fn from(change: DesiredChange) -> Self {
+        match change {
+            DesiredChange::Whole { desired, version } => {
+                Self { event: "whole", version: Some(version), desired: Value::Object(desired.0) }
+            }
+            DesiredChange::Patch { patch, version } => {
+                Self { event: "patch", version: Some(version), desired: Value::Object(patch.0) }
+            }
+            DesiredChange::Moved => Self { event: "moved", version: None, desired: Value::Null },
+        }
     }
+}
 
+impl DesiredView {
     /// The event in one line.
     pub fn line(&self) -> String {
         match self.version {
@@ -161,28 +172,21 @@ mod tests {
 
     use super::*;
     use crate::cli::output::{facts, table};
+    use crate::domain::{Capabilities, DeviceId, DeviceState, Document, InitialState, Timestamp, Twin};
 
-    fn section(properties: &Value, version: u64) -> Option<hub::TwinSection> {
-        let properties = Some(value::wire_object(properties.as_object().unwrap()));
-        Some(hub::TwinSection { properties, version, metadata: None })
+    fn record() -> DeviceRecord {
+        let initial = InitialState { desired: Document::from_text(r#"{"rate":5}"#).unwrap(), ..Default::default() };
+        let twin = Twin::initial(&initial, Timestamp(0));
+        let state = DeviceState { twin, capabilities: Capabilities::default(), status: HubStatus::Enabled };
+        DeviceRecord { device: DeviceId::parse("dev-1").unwrap(), state, accepts_writes: true }
     }
 
     #[test]
     fn a_device_of_a_hub_is_a_row_and_facts() {
-        let mut device = hub::Device {
-            device_id: "dev-1".to_owned(),
-            desired: section(&json!({"rate": 5}), 3),
-            reported: section(&json!({}), 1),
-            accepts_writes: true,
-            version: 7,
-            etag: "v7".to_owned(),
-            ..Default::default()
-        };
-        device.set_status(hub::DeviceStatus::Enabled);
-        let view = DeviceView::from(device);
+        let view = DeviceView::from(record());
         assert_eq!(
             table(&[view.clone()]),
-            "DEVICE  STATUS   WRITES  DESIRED  REPORTED  VERSION\ndev-1   enabled  yes     v3       v1        7\n"
+            "DEVICE  STATUS   WRITES  DESIRED  REPORTED  VERSION\ndev-1   enabled  yes     v1       v1        1\n"
         );
         assert_eq!(
             facts(&view),
@@ -191,24 +195,23 @@ mod tests {
              accepts writes    yes\n\
              iot edge          no\n\
              desired           {\n                    \"rate\": 5\n                  }\n\
-             desired version   3\n\
+             desired version   1\n\
              reported version  1\n\
-             version           7\n\
-             etag              v7\n"
+             version           1\n\
+             etag              v1\n"
         );
         let json = serde_json::to_value(&view).unwrap();
         assert_eq!((&json["desired"]["properties"], &json["tags"]), (&json!({"rate": 5}), &json!({})));
+        assert_eq!(json["desired"]["metadata"]["rate"]["$lastUpdatedVersion"], 1);
     }
 
     #[test]
     fn events_are_lines() {
-        use hub::watch_desired_response::Event;
-        let patch =
-            hub::DesiredPatch { patch: Some(value::wire_object(json!({"a": null}).as_object().unwrap())), version: 4 };
-        let line = |event| DesiredView::of(Some(event)).unwrap().line();
-        assert_eq!(line(Event::Patch(patch)), "v4 patch: {\"a\":null}");
-        assert_eq!(line(Event::Whole(hub::DesiredWhole { desired: None, version: 1 })), "v1 whole: {}");
-        assert!(line(Event::Moved(hub::DeviceMoved {})).contains("register again"));
-        assert_eq!(DesiredView::of(None), None);
+        let document = |text: &str| Document::from_text(text).unwrap();
+        let line = |change| DesiredView::from(change).line();
+        let patch = DesiredChange::Patch { patch: document(r#"{"a":null}"#), version: 4 };
+        assert_eq!(line(patch), "v4 patch: {\"a\":null}");
+        assert_eq!(line(DesiredChange::Whole { desired: document("{}"), version: 1 }), "v1 whole: {}");
+        assert!(line(DesiredChange::Moved).contains("register again"));
     }
 }

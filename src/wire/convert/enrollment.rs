@@ -1,5 +1,6 @@
 //! Enrollments and groups: drafts from operators, records to them.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::{field, json};
@@ -10,6 +11,13 @@ use crate::domain::{
 };
 use crate::wire::WireFault;
 use crate::wire::admin::v1;
+
+impl fmt::Debug for v1::Webhook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let webhook = WebhookPolicy { url: self.url.clone(), api_version: self.api_version.clone() };
+        write!(f, "{webhook:?}")
+    }
+}
 
 /// What `enabled` means where it is absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -429,6 +437,8 @@ mod tests {
         let EnrollmentMessage::Individual(message) = wire_enrollment(&custom) else { panic!("not an individual") };
         let shown = message.settings.unwrap().webhook.unwrap();
         assert_eq!((shown.url.as_str(), shown.api_version.as_str()), ("https://x.example/a?****", "2024-01-01"));
+        let sent = v1::Webhook { url: webhook.url, api_version: webhook.api_version };
+        assert!(!format!("{sent:?}").contains("secret"));
     }
 
     #[test]

@@ -7,4 +7,5 @@ pub mod hub;
 pub mod json;
 pub mod registration;
 pub mod registration_admin;
+pub mod registration_record;
 pub mod twin;

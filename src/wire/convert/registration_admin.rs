@@ -1,11 +1,7 @@
-//! Registrations as operators see them: their questions, orders, and the parts of the answers.
+//! Registrations as operators see them: their questions and orders.
 
 use super::field::{self, PageQuery};
-use super::registration::{StatusFields, UpdateStatus};
-use crate::domain::{
-    Assignment, Credential, GroupId, HubId, Operation, Pin, RegistrationId, ReprovisionPolicy, RequestId, Timestamp,
-    limits,
-};
+use crate::domain::{GroupId, HubId, Pin, RegistrationId, ReprovisionPolicy, RequestId, Timestamp, limits};
 use crate::wire::WireFault;
 use crate::wire::admin::v1;
 use crate::wire::device::v1::RegistrationStatus;
@@ -121,36 +117,6 @@ impl From<&ReprovisionCall> for v1::ReprovisionRequest {
     }
 }
 
-impl From<&Assignment> for v1::Assignment {
-    fn from(assignment: &Assignment) -> Self {
-        let thumbprints = match &assignment.credential {
-            Some(Credential::X509 { thumbprints }) => thumbprints.iter().map(ToString::to_string).collect(),
-            None => Vec::new(),
-        };
-        Self {
-            hub_id: assignment.hub.to_string(),
-            generation: assignment.generation.0,
-            assigned_at: Some(field::wire_time(assignment.assigned_at)),
-            thumbprints,
-        }
-    }
-}
-
-impl From<&Operation> for v1::Operation {
-    fn from(operation: &Operation) -> Self {
-        let status = StatusFields::from(&UpdateStatus::from(&operation.status));
-        Self {
-            operation_id: operation.id.to_string(),
-            status: status.status.into(),
-            request_id: operation.request_id.as_ref().map(|id| id.as_str().to_owned()).unwrap_or_default(),
-            reason: status.reason,
-            message: status.message,
-            started_at: Some(field::wire_time(operation.started_at)),
-            updated_at: Some(field::wire_time(operation.updated_at)),
-        }
-    }
-}
-
 impl From<&Pin> for v1::Pin {
     fn from(pin: &Pin) -> Self {
         Self {
@@ -180,7 +146,6 @@ impl TryFrom<&v1::Pin> for Pin {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{OperationId, OperationStatus, Order, Reason, Thumbprint};
 
     #[test]
     fn filters_are_read() {
@@ -257,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_of_a_record_are_told_whole() {
+    fn pins_come_back() {
         let pin = Pin {
             hub: HubId::parse("hub-b").unwrap(),
             by: "ann".to_owned(),
@@ -268,19 +233,5 @@ mod tests {
         assert_eq!(Pin::try_from(&v1::Pin::from(&pin)), Ok(pin.clone()));
         let expiring = Pin { expires_at: Some(Timestamp(9)), ..pin };
         assert_eq!(Pin::try_from(&v1::Pin::from(&expiring)), Ok(expiring));
-
-        let status = OperationStatus::Failed { reason: Reason::NoHubAvailable, message: "none".to_owned() };
-        let (id, started_at, updated_at) = (OperationId(7), Timestamp(1), Timestamp(2));
-        let operation = v1::Operation::from(&Operation { id, status, request_id: None, started_at, updated_at });
-        assert_eq!((operation.reason.as_str(), operation.message.as_str()), ("NO_HUB_AVAILABLE", "none"));
-        assert_eq!(operation.operation_id, id.to_string());
-
-        let assignment = v1::Assignment::from(&Assignment {
-            hub: HubId::parse("hub-a").unwrap(),
-            generation: Order(4),
-            credential: Some(Credential::x509([Thumbprint([1; 32])])),
-            assigned_at: Timestamp(3),
-        });
-        assert_eq!((assignment.generation, assignment.thumbprints), (4, vec!["01".repeat(32)]));
     }
 }
