@@ -35,14 +35,26 @@ pub mod wire;
 /// Makes certificates: the development PKI and issuing.
 pub mod pki;
 
-/// What the service says of itself.
+/// What the service tells about itself: logs and metrics.
 pub mod telemetry;
 
 /// One actor per device and one per hub.
 pub mod actors;
 
+/// What the service is told before it starts.
+pub mod config;
+
 /// The device SDK and the operator's client.
 pub mod client;
+
+/// The one API that every edge calls.
+pub mod service;
+
+/// Edges: who is calling, what may be called, and translation.
+pub mod api;
+
+/// Puts the service together.
+pub mod compose;
 
 /// The command line.
 pub mod cli;

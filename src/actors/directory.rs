@@ -25,6 +25,7 @@ use crate::attestation::Verified;
 use crate::domain::{ClientFacts, Enrollment, Fault, Hub, HubId, Reason, RegistrationId, RequestId};
 use crate::hubs::HubConnector;
 use crate::store::HubUse;
+use crate::telemetry::{self, Queue};
 
 use super::arbiters::Arbiters;
 use super::device::{DeviceActor, Surroundings};
@@ -120,6 +121,10 @@ impl Directory {
     /// The linked hubs.
     pub fn fleet(&self) -> &Arc<Fleet> {
         &self.inner.surroundings.fleet
+    }
+
+    pub(super) fn surroundings(&self) -> &Arc<Surroundings> {
+        &self.inner.surroundings
     }
 
     /// Devices that have an actor now.
@@ -236,6 +241,7 @@ impl Directory {
             let actor = match self.send(id, message(reply)) {
                 Ok(actor) => actor,
                 Err(Full) => {
+                    telemetry::overloaded(Queue::DeviceMailbox);
                     let fault = Fault::new(Reason::Overloaded, "the device has too many requests waiting");
                     return Err(fault.retry_after(self.retry_hint()));
                 }

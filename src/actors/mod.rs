@@ -9,6 +9,7 @@ mod directory;
 mod fleet;
 mod hub;
 mod messages;
+mod reconciler;
 #[cfg(test)]
 mod tests;
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
@@ -14,6 +14,9 @@ use crate::domain::Timestamp;
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Wall-clock time, UTC. May jump: never measure spans that matter for safety with it.
     fn now(&self) -> Timestamp;
+
+    /// Time since some fixed moment, which never goes back: for measuring how long something took.
+    fn monotonic(&self) -> Duration;
 
     /// Resolves once the clock has reached `at`.
     fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()>;
@@ -32,6 +35,11 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    fn monotonic(&self) -> Duration {
+        static START: OnceLock<Instant> = OnceLock::new();
+        START.get_or_init(Instant::now).elapsed()
     }
 
     fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()> {
@@ -86,6 +94,10 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         self.lock().now
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.now().since(Timestamp(0))
     }
 
     fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()> {

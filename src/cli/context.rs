@@ -8,15 +8,12 @@ use clap::Args;
 
 use crate::ambient::{SystemClock, SystemEntropy};
 use crate::client::{ClientFault, Device, Identity, Operator, Page, PageChoice, Target};
+use crate::config::{self, Config, Flags};
 use crate::domain::{RegistrationId, limits};
 
+use super::advice::Advised;
 use super::input;
 use super::output::Output;
-
-/// The address that `rehome serve` listens on by default.
-const SERVER: &str = "https://127.0.0.1:7443";
-/// The folder that `rehome serve` writes its development certificates to by default.
-const CERTS: &str = "certs";
 
 /// The options that every command takes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
@@ -42,48 +39,30 @@ pub struct Globals {
     pub json: bool,
 }
 
-/// The folder's files, or the ones named in their place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Credentials {
-    pub ca: PathBuf,
-    pub cert: PathBuf,
-    pub key: PathBuf,
+impl Globals {
+    /// The options as the configuration's last layer.
+    fn flags(&self) -> Flags {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let named = [
+            ("client.server", self.server.clone()),
+            ("certs_dir", path(&self.certs)),
+            ("client.cert", path(&self.cert)),
+            ("client.key", path(&self.key)),
+            ("client.ca", path(&self.ca)),
+        ];
+        named
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value?)))
+            .fold(Flags::default(), |flags, (key, value)| flags.set(key, value))
+    }
 }
 
-impl Globals {
-    pub fn server(&self) -> &str {
-        self.server.as_deref().unwrap_or(SERVER)
-    }
-
-    pub fn certs(&self) -> PathBuf {
-        self.certs.clone().unwrap_or_else(|| CERTS.into())
-    }
-
-    fn ca(&self) -> PathBuf {
-        self.ca.clone().unwrap_or_else(|| self.certs().join("server-ca.pem"))
-    }
-
-    /// An operator's credentials.
-    pub fn operator(&self) -> Credentials {
-        let folder = self.certs();
-        Credentials {
-            ca: self.ca(),
-            cert: self.cert.clone().unwrap_or_else(|| folder.join("operator.pem")),
-            key: self.key.clone().unwrap_or_else(|| folder.join("operator.key")),
-        }
-    }
-
-    /// A device's credentials, which have no default: calling with the operator's would only confuse.
-    pub fn device(&self) -> anyhow::Result<Credentials> {
-        match (&self.cert, &self.key) {
-            (Some(cert), Some(key)) => Ok(Credentials { ca: self.ca(), cert: cert.clone(), key: key.clone() }),
-            (None, _) | (_, None) => Err(super::advice::Advised::usage(
-                "a device proves itself with its own certificate",
-                "give --cert FILE and --key FILE; `rehome pki device` makes a pair",
-            )
-            .into()),
-        }
-    }
+/// The files that a caller proves itself with, and by which it knows the service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Credentials {
+    ca: PathBuf,
+    cert: PathBuf,
+    key: PathBuf,
 }
 
 /// What a running command has at hand.
@@ -92,21 +71,59 @@ pub struct Context {
     pub globals: Globals,
     pub output: Output,
     pub clock: SystemClock,
+    client: config::Client,
+    /// The folder of the development PKI.
+    pub certs: PathBuf,
 }
 
 impl Context {
-    pub fn new(globals: Globals) -> Self {
-        Self { output: Output { json: globals.json }, globals, clock: SystemClock }
+    /// Lays the options over file and environment.
+    pub fn load(globals: Globals) -> anyhow::Result<Self> {
+        let config = Config::load(&globals.flags())?;
+        Ok(Self::of(globals, config))
+    }
+
+    fn of(globals: Globals, config: Config) -> Self {
+        let output = Output { json: globals.json };
+        Self { globals, output, clock: SystemClock, client: config.client, certs: config.certs_dir }
+    }
+
+    fn ca(&self) -> PathBuf {
+        self.client.ca.clone().unwrap_or_else(|| self.certs.join("server-ca.pem"))
+    }
+
+    /// An operator's credentials: the folder's, or the ones named in their place.
+    fn operator_credentials(&self) -> Credentials {
+        match &self.client.identity {
+            Some(identity) => Credentials { ca: self.ca(), cert: identity.cert.clone(), key: identity.key.clone() },
+            None => Credentials {
+                ca: self.ca(),
+                cert: self.certs.join("operator.pem"),
+                key: self.certs.join("operator.key"),
+            },
+        }
+    }
+
+    /// A device's credentials, which have no default: calling with the operator's would only confuse.
+    fn device_credentials(&self) -> anyhow::Result<Credentials> {
+        match (&self.globals.cert, &self.globals.key) {
+            (Some(cert), Some(key)) => Ok(Credentials { ca: self.ca(), cert: cert.clone(), key: key.clone() }),
+            (None, _) | (_, None) => Err(Advised::usage(
+                "a device proves itself with its own certificate",
+                "give --cert FILE and --key FILE; `rehome pki device` makes a pair",
+            )
+            .into()),
+        }
     }
 
     /// A connection as an operator.
     pub async fn operator(&self) -> anyhow::Result<Operator> {
-        Ok(Operator::connect(&self.target(&self.globals.operator())?).await?)
+        Ok(Operator::connect(&self.target(&self.operator_credentials())?).await?)
     }
 
     /// A connection as a device.
     pub async fn device(&self, id: RegistrationId) -> anyhow::Result<Device> {
-        let target = self.target(&self.globals.device()?)?;
+        let target = self.target(&self.device_credentials()?)?;
         Ok(Device::connect(id, target, Arc::new(self.clock), Arc::new(SystemEntropy::new())).await?)
     }
 
@@ -117,7 +134,7 @@ impl Context {
             )
         };
         Ok(Target {
-            address: self.globals.server().to_owned(),
+            address: self.client.server.clone(),
             server_name: None,
             roots_pem: read(&credentials.ca)?,
             identity: Some(Identity::from_pem(read(&credentials.cert)?, read(&credentials.key)?)),
@@ -165,21 +182,37 @@ mod tests {
 
     #[test]
     fn credentials_come_from_the_folder_unless_named() {
-        let folder = Globals { certs: Some("pki".into()), ..Globals::default() };
-        let named = Globals { cert: Some("me.pem".into()), key: Some("me.key".into()), ..folder.clone() };
+        let context = |config: Config| Context::of(Globals::default(), config);
+        let defaults = Config::defaults().unwrap();
+        let credentials =
+            |ca: &str, cert: &str, key: &str| Credentials { ca: ca.into(), cert: cert.into(), key: key.into() };
+        let folder = Config { certs_dir: "pki".into(), ..defaults.clone() };
         assert_eq!(
-            folder.operator(),
-            Credentials {
-                ca: "pki/server-ca.pem".into(),
-                cert: "pki/operator.pem".into(),
-                key: "pki/operator.key".into()
-            }
+            context(folder.clone()).operator_credentials(),
+            credentials("pki/server-ca.pem", "pki/operator.pem", "pki/operator.key")
         );
-        assert_eq!(named.operator().cert, PathBuf::from("me.pem"));
-        assert_eq!(named.device().unwrap(), named.operator());
-        assert!(folder.device().is_err(), "a device does not call as the operator");
-        assert_eq!(Globals::default().operator().ca, PathBuf::from("certs/server-ca.pem"));
-        assert_eq!(Globals::default().server(), SERVER);
+        let identity = Some(config::ClientIdentity { cert: "me.pem".into(), key: "me.key".into() });
+        let named = Config { client: config::Client { identity, ..defaults.client.clone() }, ..folder };
+        assert_eq!(context(named).operator_credentials(), credentials("pki/server-ca.pem", "me.pem", "me.key"));
+        assert_eq!(context(defaults.clone()).client.server, "https://127.0.0.1:7443");
+
+        assert!(context(defaults.clone()).device_credentials().is_err(), "a device does not call as the operator");
+        let globals = Globals { cert: Some("d.pem".into()), key: Some("d.key".into()), ..Globals::default() };
+        let device = Context::of(globals, defaults).device_credentials().unwrap();
+        assert_eq!(device, credentials("certs/server-ca.pem", "d.pem", "d.key"));
+    }
+
+    #[test]
+    fn options_are_a_layer_of_the_configuration() {
+        let globals = Globals {
+            server: Some("https://x:1".to_owned()),
+            certs: Some("pki".into()),
+            ca: Some("ca.pem".into()),
+            ..Globals::default()
+        };
+        let expected =
+            Flags::default().set("client.server", "https://x:1").set("certs_dir", "pki").set("client.ca", "ca.pem");
+        assert_eq!(globals.flags(), expected);
     }
 
     /// Serves the numbers 0 to 24 in pages of at most ten.

@@ -10,11 +10,11 @@ use super::enrollment::{self, Changes, Exactly, New};
 
 const CREATE_HELP: &str = "Examples:
   rehome enroll create dev-1 --certificate dev-1.pem
-  rehome enroll create dev-1 --certificate dev-1.pem --allocation static --hub hub-a --reprovision reset
+  rehome enroll create dev-1 --certificate dev-1.pem --reprovision reset --hub hub-a
   rehome enroll create dev-1 --certificate old.pem --secondary new.pem --initial-twin twin.json
 
-The certificate's common name must be the registration id. Writing an enrollment moves no device: it counts from the
-device's next registration on.";
+The certificate's common name must be the registration id. Writing an enrollment moves no device:
+it counts from the device's next registration on.";
 
 const DISABLE_HELP: &str = "A disabled individual enrollment also keeps its device out of an enabled group.
 `rehome device revoke` disables it and removes the device from its hub in one step.";

@@ -10,11 +10,11 @@ use super::enrollment::{self, Changes, Exactly, New};
 
 const CREATE_HELP: &str = "Examples:
   rehome group create plant --certificate certs/device-ca.pem
-  rehome group create plant --certificate device-ca.pem --allocation lowest-latency --hub hub-a --hub hub-b
+  rehome group create plant --certificate ca.pem --allocation lowest-latency --hub hub-a --hub hub-b
 
-The certificate is an authority's: every device whose certificate comes from it may register, under its common name.
-An individual enrollment of a device goes before its group. Writing a group moves no device: it counts from each
-device's next registration on.";
+The certificate is an authority's: every device whose certificate comes from it may register, under
+its common name. An individual enrollment of a device goes before its group. Writing a group moves
+no device: it counts from each device's next registration on.";
 
 #[derive(Debug, PartialEq, Subcommand)]
 pub enum GroupCommand {

@@ -14,6 +14,7 @@ mod input;
 mod output;
 mod pki;
 mod register;
+mod serve;
 mod settings;
 mod store;
 mod twin;
@@ -49,6 +50,8 @@ pub struct Cli {
 
 #[derive(Debug, PartialEq, Subcommand)]
 enum Command {
+    /// Run the service
+    Serve(serve::Serve),
     /// Link hubs, see how they are used, and take them through their lifecycle
     #[command(subcommand)]
     Hub(hub::HubCommand),
@@ -91,8 +94,9 @@ impl Cli {
     }
 
     fn outcome(self) -> anyhow::Result<()> {
-        let context = Context::new(self.globals);
+        let context = Context::load(self.globals)?;
         match self.command {
+            Command::Serve(command) => command.run(&context),
             Command::Pki(command) => command.run(&context),
             Command::Hub(command) => wait_for(command.run(&context)),
             Command::Enroll(command) => wait_for(command.run(&context)),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
@@ -129,8 +130,11 @@ impl Making {
         Terms { key: self.key_type, validity: Validity::starting(context.clock.now(), lifetime) }
     }
 
-    fn pair(&self, name: &str, context: &Context) -> Pair {
-        Pair::named(&self.out.clone().unwrap_or_else(|| context.globals.certs()), &file_name(name))
+    /// Where the files go; the folder is made if it is not there.
+    fn pair(&self, name: &str, context: &Context) -> anyhow::Result<Pair> {
+        let folder = self.out.clone().unwrap_or_else(|| context.certs.clone());
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        Ok(Pair::named(&folder, &file_name(name)))
     }
 
     fn existing(&self) -> Existing {
@@ -157,7 +161,7 @@ fn file_name(name: &str) -> String {
 
 /// `PATH.pem` and `PATH.key`; a path that ends in `.pem` is taken as the certificate's.
 fn authority_pair(named: Option<&Path>, default: &str, context: &Context) -> Pair {
-    let path = named.map_or_else(|| context.globals.certs().join(default), Path::to_owned);
+    let path = named.map_or_else(|| context.certs.join(default), Path::to_owned);
     let stem = match path.extension() {
         Some(extension) if extension == "pem" => path.with_extension(""),
         Some(_) | None => path,
@@ -181,7 +185,7 @@ impl PkiCommand {
                     Some(path) => Authority::load(&authority_pair(Some(&path), "", context))?
                         .issue_intermediate(&name, terms, &entropy)?,
                 };
-                let pair = making.pair(&name, context);
+                let pair = making.pair(&name, context)?;
                 authority.save(&pair, making.existing(), &entropy)?;
                 return making.report(&pair, authority.validity().not_after, context);
             }
@@ -204,7 +208,7 @@ impl PkiCommand {
                 (issued, authority, name, making)
             }
         };
-        let pair = making.pair(&name, context);
+        let pair = making.pair(&name, context)?;
         issued.save(&pair, making.existing(), &entropy)?;
         let valid_until = making.terms(context).validity.not_after.min(authority.validity().not_after);
         making.report(&pair, valid_until, context)
@@ -217,7 +221,7 @@ mod tests {
     use crate::cli::context::Globals;
 
     fn context(folder: &Path) -> Context {
-        Context::new(Globals { certs: Some(folder.to_owned()), json: true, ..Globals::default() })
+        Context::load(Globals { certs: Some(folder.to_owned()), json: true, ..Globals::default() }).unwrap()
     }
 
     fn making() -> Making {

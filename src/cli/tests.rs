@@ -16,6 +16,8 @@ fn the_definition_is_consistent() {
 #[test]
 fn command_lines_are_understood() {
     for line in [
+        "serve",
+        "serve --listen 127.0.0.1:9443 --data-dir d --metrics-listen off --set log.format=json --certs pki",
         "hub list",
         "hub list --json",
         "--json hub list",
@@ -70,6 +72,8 @@ fn command_lines_are_understood() {
 fn command_lines_that_mean_nothing_are_refused() {
     for line in [
         "",
+        "serve --set x",
+        "serve somewhere",
         "hub",
         "hub show",
         "hub show Hub-A",
@@ -123,7 +127,7 @@ fn values_reach_their_fields() {
     assert!(!reprovision.wait);
 
     let cli = parsed("twin get dev-1 --as-device --cert a.pem --key a.key --json --server https://x:1").unwrap();
-    assert_eq!((cli.globals.json, cli.globals.server()), (true, "https://x:1"));
+    assert_eq!((cli.globals.json, cli.globals.server.as_deref()), (true, Some("https://x:1")));
     let place = twin::Place { id: "dev-1".to_owned(), hub: None };
     assert_eq!(cli.command, Command::Twin(twin::TwinCommand::Get(twin::Which { place, as_device: true })));
 }

@@ -320,6 +320,10 @@ mod tests {
     struct Waits(Mutex<Vec<Duration>>);
 
     impl Clock for Waits {
+        fn monotonic(&self) -> Duration {
+            Duration::ZERO
+        }
+
         fn now(&self) -> Timestamp {
             Timestamp(0)
         }

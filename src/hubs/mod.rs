@@ -12,14 +12,15 @@ mod twins;
 mod watch;
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use crate::domain::{
-    CallFault, CallOutcome, Credential, DeviceId, DeviceState, Document, HubCall, HubStatus, Incarnation, TwinFault,
-    TwinPatch,
+    CallFault, CallOutcome, Credential, DeviceId, DeviceState, Document, Hub, HubCall, HubId, HubStatus, Incarnation,
+    TwinFault, TwinPatch,
 };
 
 /// What a hub can do; one that cannot gets the nearest substitute.
@@ -56,6 +57,25 @@ pub trait HubConnector: fmt::Debug + Send + Sync + 'static {
 
     /// The twins, where this hub serves them itself.
     fn twins(&self) -> Option<Arc<dyn TwinHost>>;
+}
+
+/// Opens the hubs that are linked: where a record becomes something that can be called.
+pub trait HubFactory: fmt::Debug + Send + Sync + 'static {
+    /// Opens the hub's data, or makes it. The text of a failure is for operators.
+    fn open<'a>(&'a self, hub: &'a Hub) -> BoxFuture<'a, Result<Arc<dyn HubConnector>, String>>;
+
+    /// Lets go of a hub; its data stays where it is, and is closed when the last connector to it is dropped.
+    fn close<'a>(&'a self, hub: &'a HubId) -> BoxFuture<'a, ()>;
+
+    /// Makes the hub behave as if it did not answer, also toward devices. A hub that is not open is left alone, here and
+    /// below.
+    fn take_down(&self, hub: &HubId);
+
+    /// Ends what [`HubFactory::take_down`] began.
+    fn bring_up(&self, hub: &HubId);
+
+    /// Writes a consistent copy of an open hub's data to a new file while the hub goes on.
+    fn back_up<'a>(&'a self, hub: &'a HubId, to: &'a Path) -> BoxFuture<'a, Result<(), String>>;
 }
 
 /// Why a twin request was refused. Nothing was changed.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::domain::{ApiVersion, ReprovisionPolicy, SdkVersion};
+use crate::domain::{ApiVersion, ClientFacts, ReprovisionPolicy, SdkVersion};
 
 /// The last API version from before devices could be reprovisioned.
 const LAST_WITHOUT_SUPPORT: u32 = 20180401;
@@ -88,6 +88,14 @@ pub fn basis(api_version: Option<ApiVersion>, sdk: Option<&SdkVersion>, stored: 
         (None, None, Some(sdk)) if is_old(sdk) => Basis::OldSdk,
         (None, Some(_), _) | (None, None, Some(_) | None) => Basis::Default,
     }
+}
+
+/// What may be supposed of a device that is not there to say how old its client is: one that was kept sticky by its old
+/// protocol stays so, as long as nothing is stored.
+pub fn remembered_facts(recorded: Option<ReprovisionPolicy>, stored: Option<ReprovisionPolicy>) -> ClientFacts {
+    let sticky = recorded.is_none() && stored.is_none();
+    let api_version = sticky.then_some(ApiVersion { date: LAST_WITHOUT_SUPPORT, preview: false });
+    ClientFacts { api_version, ..ClientFacts::default() }
 }
 
 /// Whether an SDK is from before native support. Unknown names and versions that are not dotted numbers count as new:

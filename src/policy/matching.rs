@@ -3,6 +3,7 @@
 //! Nothing here is proof. A name in a certificate can be anyone's, so a candidate decides only once `attestation` has
 //! verified the chain against its anchors.
 
+use std::borrow::Borrow;
 use std::collections::BTreeSet;
 
 use crate::domain::{AnchorRef, Attestation, Enrollment, Thumbprint};
@@ -63,11 +64,15 @@ pub fn lookups(chain: &[AnchorRef]) -> Lookups {
 ///
 /// Groups are walked leaf → root. The walk ends at the first distance where a group's anchor is itself presented, since
 /// that entry certainly refers to the certificate; groups reached by name only are candidates on the way there.
-pub fn choose<'a>(individual: Option<&'a Enrollment>, chain: &[AnchorRef], groups: &'a [Enrollment]) -> Match<'a> {
+pub fn choose<'a, G: Borrow<Enrollment>>(
+    individual: Option<&'a Enrollment>,
+    chain: &[AnchorRef],
+    groups: &'a [G],
+) -> Match<'a> {
     if let Some(individual) = individual {
         return Match::Individual(individual);
     }
-    let mut candidates: Vec<Candidate<'a>> = groups.iter().filter_map(|group| nearest(group, chain)).collect();
+    let mut candidates: Vec<Candidate<'a>> = groups.iter().filter_map(|group| nearest(group.borrow(), chain)).collect();
     candidates.sort_by(|a, b| (a.distance, a.by).cmp(&(b.distance, b.by)).then_with(|| a.group.id.cmp(&b.group.id)));
     let certain = candidates
         .iter()
@@ -179,7 +184,7 @@ mod tests {
         assert_eq!(chosen(true, &["leaf:1<mid"], &[("mid", &["mid:1"])]), "individual");
         let mut disabled = samples::individual("dev");
         disabled.enabled = false;
-        assert_eq!(choose(Some(&disabled), &[], &[]), Match::Individual(&disabled));
+        assert_eq!(choose::<Enrollment>(Some(&disabled), &[], &[]), Match::Individual(&disabled));
     }
 
     #[test]

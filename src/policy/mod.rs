@@ -21,7 +21,7 @@ pub use admission::{Admission, admit};
 pub use allocation::{
     Allocated, Allocation, AllocationFault, AllocationRequest, HubView, NotTaken, WebhookOutcome, choose_hub,
 };
-pub use compatibility::{Applies, Basis, applies, basis};
+pub use compatibility::{Applies, Basis, applies, basis, remembered_facts};
 pub use explain::{Explanation, Snapshot, WebhookCall, evaluate, webhook_call};
 pub use matching::{Candidate, Lookups, Match, Reference, choose, lookups};
 pub use reprovision::{Carry, Current, Decision, Outcome, Situation, StayNote, decide, held_by_policy};

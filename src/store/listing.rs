@@ -11,7 +11,7 @@ use super::{
     AuditFilter, DeviceFile, EnrollmentListing, Page, PageRequest, RegistrationFilter, StatusFilter, StoreFault,
 };
 use crate::domain::{
-    AuditEntry, EnrollmentId, GroupId, HubId, OperationStatus, Order, RegistrationId, ReprovisionPolicy, limits,
+    AuditEntry, EnrollmentId, GroupId, OperationStatus, Order, RegistrationId, ReprovisionPolicy, limits,
 };
 use crate::moves::{Intent, JournalRecord};
 
@@ -135,11 +135,29 @@ pub(super) fn file_id(file: &DeviceFile) -> Option<&RegistrationId> {
 }
 
 /// The status a device is listed under; `None` when it is not listed: there is no record, and no operation under way.
+/// As [`crate::moves::Standing`] tells it to people.
 fn status_of(file: &DeviceFile) -> Option<StatusFilter> {
-    if file.open.iter().filter_map(OpenMove::of).any(|open| open.is_under_way()) {
+    if running(file).is_some() {
         return Some(StatusFilter::Assigning);
     }
-    file.registration.as_ref().map(|registration| recorded_status(&registration.operation.status))
+    let registration = file.registration.as_ref()?;
+    let refused = file.open.last().and_then(OpenMove::of).is_some_and(|newest| newest.is_refused());
+    Some(if refused { StatusFilter::Failed } else { recorded_status(&registration.operation.status) })
+}
+
+/// The intent of the newest move that is under way.
+fn running(file: &DeviceFile) -> Option<&Intent> {
+    let log = file.open.iter().rev().find(|log| OpenMove::of(log).is_some_and(|open| open.is_under_way()))?;
+    match &log.lines.first()?.record {
+        JournalRecord::Intent(intent) => Some(intent),
+        JournalRecord::StepDone { .. }
+        | JournalRecord::Pivoted { .. }
+        | JournalRecord::Aborted { .. }
+        | JournalRecord::Collected { .. }
+        | JournalRecord::Settled { .. }
+        | JournalRecord::Stuck { .. }
+        | JournalRecord::Dropped { .. } => None,
+    }
 }
 
 /// The status of a record on its own.
@@ -152,45 +170,24 @@ pub(super) fn recorded_status(status: &OperationStatus) -> StatusFilter {
     }
 }
 
-/// Whether a device belongs to a listing. One without a record (its first assignment is under way) lives at no hub, has
-/// no pin, and takes group and policy from its newest intent.
+/// Whether a device belongs to a listing. One without a record (its first assignment is under way) lives at no hub and has
+/// no pin; its group is that of the intent. The policy is that of the operation under way, where there is one.
 pub(super) fn admits(filter: &RegistrationFilter, file: &DeviceFile) -> bool {
     let Some(status) = status_of(file) else { return false };
-    let (hub, enrollment, policy, pinned) = match &file.registration {
-        Some(registration) => (
-            registration.assignment.as_ref().map(|assignment| &assignment.hub),
-            Some(&registration.enrollment),
-            registration.policy,
-            registration.pin.is_some(),
-        ),
-        None => {
-            let intent = newest_intent(file);
-            (None, intent.map(|intent| &intent.enrollment), intent.and_then(|intent| intent.policy), false)
-        }
-    };
+    let (record, intent) = (file.registration.as_ref(), running(file));
+    let hub = record.and_then(|record| record.assignment.as_ref()).map(|assignment| &assignment.hub);
+    let enrollment = record.map(|record| &record.enrollment).or(intent.map(|intent| &intent.enrollment));
+    let policy = intent.map(|intent| intent.policy).or(record.map(|record| record.policy)).flatten();
+    let pinned = record.is_some_and(|record| record.pin.is_some());
     let in_group = |group: &GroupId| match enrollment {
         Some(EnrollmentId::Group(of)) => of == group,
         Some(EnrollmentId::Individual(_)) | None => false,
     };
-    let at_hub = |wanted: &HubId| hub == Some(wanted);
-    filter.hub.as_ref().is_none_or(at_hub)
+    filter.hub.as_ref().is_none_or(|wanted| hub == Some(wanted))
         && filter.group.as_ref().is_none_or(in_group)
         && filter.status.is_none_or(|wanted| wanted == status)
         && filter.policy.is_none_or(|wanted| wanted == policy)
         && filter.pinned.is_none_or(|wanted| wanted == pinned)
-}
-
-fn newest_intent(file: &DeviceFile) -> Option<&Intent> {
-    match &file.open.last()?.lines.first()?.record {
-        JournalRecord::Intent(intent) => Some(intent),
-        JournalRecord::StepDone { .. }
-        | JournalRecord::Pivoted { .. }
-        | JournalRecord::Aborted { .. }
-        | JournalRecord::Collected { .. }
-        | JournalRecord::Settled { .. }
-        | JournalRecord::Stuck { .. }
-        | JournalRecord::Dropped { .. } => None,
-    }
 }
 
 /// Whether an audit entry belongs to a listing.

@@ -12,7 +12,7 @@ use futures_util::future::{BoxFuture, ready};
 
 use super::listing::{self, Listing};
 use super::open_move::OpenMove;
-use super::shape::{check_shape, not_written};
+use super::shape::{check_shape, expect_existing, named, not_written};
 use super::{
     AuditFilter, Change, Commit, CommitFault, DeviceFile, EnrollmentListing, Expect, HubUse, Page, PageRequest,
     RegistrationFilter, Store, StoreFault, Unexpected,
@@ -21,7 +21,6 @@ use crate::domain::{
     AnchorRef, AuditEntry, DeviceId, Enrollment, EnrollmentId, Hub, HubId, Order, Registration, RegistrationId,
     StoredAudit, Thumbprint, TrackingId, Version, limits,
 };
-use crate::moves::machine::OWN_ORDER;
 use crate::moves::{JournalLine, MoveLog};
 
 /// The store in memory.
@@ -206,7 +205,7 @@ impl State {
         match change {
             Change::PutEnrollment(put) => self.put_enrollment(put)?,
             Change::DeleteEnrollment { id, version } => {
-                self.expect_existing(*version)?;
+                expect_existing(*version)?;
                 self.expect_enrollment(id, *version)?;
                 self.drop_certificates(id);
                 self.enrollments.set(id.clone(), None);
@@ -217,13 +216,13 @@ impl State {
                 self.hubs.set(hub.id.clone(), Some(hub));
             }
             Change::DeleteHub { id, version } => {
-                self.expect_existing(*version)?;
+                expect_existing(*version)?;
                 self.expect_hub(id, *version)?;
                 self.hubs.set(id.clone(), None);
             }
             Change::PutRegistration(put) => self.put_registration(put, order)?,
             Change::DeleteRegistration { id, version, past } => {
-                self.expect_existing(*version)?;
+                expect_existing(*version)?;
                 self.expect_registration(id, *version)?;
                 self.drop_device_id(id);
                 self.registrations.set(id.clone(), None);
@@ -236,6 +235,10 @@ impl State {
                         let log = MoveLog { generation: order, registration: registration.clone(), lines: vec![line] };
                         self.moves.set(order, Some(Arc::new(Kept { log, open: true })));
                         self.open.set((registration.clone(), order), Some(()));
+                    }
+                    // Whoever guesses its own order would write two lines of one move.
+                    Some(generation) if *generation == order => {
+                        return Err(Unexpected::MoveNotOpen { generation: order }.into());
                     }
                     Some(generation) => {
                         let mut kept = self.open_move(*generation)?;
@@ -300,11 +303,6 @@ impl State {
         if let Some(device) = self.registrations.rows.get(id).map(|registration| registration.device_id.clone()) {
             self.devices.set(device, None);
         }
-    }
-
-    /// What never existed cannot be deleted, whatever the version says.
-    fn expect_existing(&self, version: Version) -> Result<(), CommitFault> {
-        if version == Version::ABSENT { Err(not_written("a deletion names the version it deletes")) } else { Ok(()) }
     }
 
     fn expect_enrollment(&self, id: &EnrollmentId, expected: Version) -> Result<(), Unexpected> {
@@ -442,12 +440,6 @@ fn folded(id: &EnrollmentId) -> String {
     }
 }
 
-impl From<Unexpected> for CommitFault {
-    fn from(unexpected: Unexpected) -> Self {
-        CommitFault::Unexpected(unexpected)
-    }
-}
-
 impl Store for MemoryStore {
     fn load_enrollment<'a>(
         &'a self,
@@ -531,9 +523,4 @@ impl Store for MemoryStore {
     ) -> BoxFuture<'a, Result<(), StoreFault>> {
         Box::pin(ready(Err(StoreFault::BackUp("a store in memory has nothing to copy".to_owned()))))
     }
-}
-
-/// The generations of a record, its own commit's order filled in.
-fn named(past: &[Order], order: Order) -> Vec<Order> {
-    past.iter().map(|it| if *it == OWN_ORDER { order } else { *it }).collect()
 }

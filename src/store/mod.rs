@@ -7,6 +7,7 @@
 mod listing;
 mod memory;
 mod open_move;
+pub mod redb;
 mod shape;
 
 #[cfg(test)]
@@ -26,6 +27,7 @@ use crate::domain::{
 };
 use crate::moves::{self, JournalRecord, MoveLog, RecordChange};
 
+pub use self::redb::RedbStore;
 pub use memory::MemoryStore;
 
 /// Why a read failed.
@@ -200,11 +202,12 @@ pub struct RegistrationFilter {
 /// The status of a registration as listings see it: each has exactly one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StatusFilter {
-    /// It has an open move whose operation is under way: not aborted, and not both pivoted and with the activation of its
-    /// new home settled or dropped. A move that is open for clean-up alone does not count.
+    /// It has an open move whose operation is under way: not aborted, and before its pivot or with something left that the
+    /// device waits for. A move that is open for clean-up alone does not count.
     Assigning,
     /// Nothing is under way, and this is how the last finished operation ended.
     Assigned,
+    /// As above, or the hub refused what the device waits for.
     Failed,
     Disabled,
 }
@@ -256,8 +259,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Page<Arc<Enrollment>>, StoreFault>>;
 
     /// By registration id. Rows come with their open moves. A device whose first assignment is under way is listed without
-    /// a record: it lives at no hub, has no pin, and takes group and policy from its newest intent. One that was deleted
-    /// and only owes clean-up is not listed.
+    /// a record: it lives at no hub, has no pin, and takes group and policy from its intent. One that was deleted and only
+    /// owes clean-up is not listed.
     fn list_registrations<'a>(
         &'a self,
         filter: &'a RegistrationFilter,

@@ -167,6 +167,10 @@ pub fn dropped(effect: Effect, hub: &HubId) -> JournalRecord {
     JournalRecord::Dropped { effect, hub: hub.clone(), why: "test".to_owned() }
 }
 
+pub fn stuck(effect: Effect, hub: &HubId) -> JournalRecord {
+    JournalRecord::Stuck { effect, hub: hub.clone(), refusal: HubRefusal::Full }
+}
+
 /// The state of a device that has been written to a few times.
 pub fn device_state() -> DeviceState {
     let patch = |text: &str| Some(Document::from_text(text).unwrap());

@@ -3,8 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{Change, Commit, CommitFault};
+use super::{Change, Commit, CommitFault, Unexpected};
+use crate::domain::{Order, Version};
 use crate::moves::JournalRecord;
+use crate::moves::machine::OWN_ORDER;
 
 /// Refuses a commit that no state of the store could take.
 pub(super) fn check_shape(commit: &Commit) -> Result<(), CommitFault> {
@@ -54,4 +56,20 @@ pub(super) fn check_shape(commit: &Commit) -> Result<(), CommitFault> {
 
 pub(super) fn not_written(why: impl Into<String>) -> CommitFault {
     CommitFault::NotWritten(why.into())
+}
+
+/// What never existed cannot be deleted, whatever the version says.
+pub(super) fn expect_existing(version: Version) -> Result<(), CommitFault> {
+    if version == Version::ABSENT { Err(not_written("a deletion names the version it deletes")) } else { Ok(()) }
+}
+
+/// The generations of a record, its own commit's order filled in.
+pub(super) fn named(past: &[Order], order: Order) -> Vec<Order> {
+    past.iter().map(|it| if *it == OWN_ORDER { order } else { *it }).collect()
+}
+
+impl From<Unexpected> for CommitFault {
+    fn from(unexpected: Unexpected) -> Self {
+        CommitFault::Unexpected(unexpected)
+    }
 }

@@ -1,3 +1,6 @@
-//! Integration tests: one binary, one file per feature.
+//! The integration tests: features over real gRPC, and the promises that only the whole tree can keep.
 
 mod certificates;
+mod fences;
+mod following;
+mod readme;

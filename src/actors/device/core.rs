@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -9,12 +10,13 @@ use crate::allocators::{AllocationAnswer, AllocationQuestion, AllocatorFault, Ch
 use crate::attestation::Verified;
 use crate::domain::{
     ApiVersion, AuditAction, AuditEntry, CallOutcome, ClientFacts, Credential, DeviceId, Enrollment, Fault, HubCall,
-    HubId, InitialState, OperationId, Pin, Reason, Registration, RegistrationId, RequestId, SubStatus, Timestamp,
-    UnreachableRule,
+    HubId, InitialState, OperationId, OperationStatus, Order, Pin, Reason, Registration, RegistrationId, RequestId,
+    SubStatus, Timestamp, UnreachableRule,
 };
 use crate::moves::{self, CallKey, Intent, Machine, Plan, Preconditions, Standing, Tries};
 use crate::policy::WebhookOutcome;
 use crate::store::{CommitFault, Unexpected};
+use crate::telemetry::{self, CommitOutcome, HubCallOutcome, MoveOutcome};
 
 use super::super::messages::{Accepted, Answer, PinTo, Refused, Reply, Updates};
 use super::Surroundings;
@@ -334,18 +336,40 @@ impl Core {
     /// A call to a hub has ended.
     pub async fn finished(mut self, key: CallKey, outcome: CallOutcome) -> (Self, After) {
         let now = self.surroundings.clock.now();
+        telemetry::step_finished(key.effect.as_str(), HubCallOutcome::of(&outcome));
         match &outcome {
             Ok(_) => tracing::debug!(hub = %key.hub, order = %key.order, "{} is done", key.effect.as_str()),
             Err(fault) => {
                 tracing::info!(hub = %key.hub, order = %key.order, "{} is not done: {fault}", key.effect.as_str());
             }
         }
+        let was_running = self.machine.running().map(|running| (running.generation, running.started_at));
         if let Some(commit) = self.machine.finished(&key, outcome, now)
             && let Err(trouble) = self.commit(commit).await
         {
             return self.give_back(Vec::new(), trouble);
         }
+        if let Some((generation, started_at)) = was_running
+            && self.machine.running().is_none_or(|running| running.generation != generation)
+        {
+            self.note_end(now.since(started_at));
+        }
         self.go_on().await
+    }
+
+    /// The running operation is over: says how it ended.
+    fn note_end(&self, took: Duration) {
+        let ended = match self.standing().map(|standing| standing.operation.status) {
+            Some(OperationStatus::Failed { message, .. }) => {
+                tracing::info!("the move ended without a new home: {message}");
+                MoveOutcome::Aborted
+            }
+            Some(OperationStatus::Assigning | OperationStatus::Assigned { .. } | OperationStatus::Disabled) | None => {
+                tracing::info!("the move is done");
+                MoveOutcome::Done
+            }
+        };
+        telemetry::move_finished(ended, took);
     }
 
     /// Time has passed.
@@ -391,7 +415,8 @@ impl Core {
                 }
                 Judgement::Write { commit, why } => match self.commit(*commit).await {
                     Ok(()) => {
-                        tracing::info!(operation_id = %operation, "{why}");
+                        telemetry::operation_started(&tracing::Span::current(), &operation);
+                        tracing::info!("{why}");
                         let after = self.drive().await;
                         if !after.stop {
                             self.accept(askers, self.standing(), &why);
@@ -447,7 +472,11 @@ impl Core {
 
     async fn commit(&mut self, commit: moves::Commit) -> Result<(), Trouble> {
         let is_step = commit.lines.iter().any(|(generation, _)| generation.is_some());
-        match self.surroundings.store.commit(commit.clone().into()).await {
+        let clock = &self.surroundings.clock;
+        let began = clock.monotonic();
+        let written = self.surroundings.store.commit(commit.clone().into()).await;
+        telemetry::store_commit_finished(word_of(&written), clock.monotonic().saturating_sub(began));
+        match written {
             Ok(order) => self.machine.applied(&commit, order).map_err(|fault| Trouble::Stop(fault.to_string())),
             Err(CommitFault::Unexpected(unexpected)) => Err(trouble_of(unexpected)),
             // A step that was not written is due again; the calls behind it are repeated under their orders.
@@ -478,6 +507,15 @@ impl Core {
 
 /// The newest protocol version without native reprovisioning (reference/dps.md §4.5).
 const LAST_STICKY: ApiVersion = ApiVersion { date: 20_180_401, preview: false };
+
+fn word_of(written: &Result<Order, CommitFault>) -> CommitOutcome {
+    match written {
+        Ok(_) => CommitOutcome::Done,
+        Err(CommitFault::Unexpected(_)) => CommitOutcome::Conflict,
+        Err(CommitFault::NotWritten(_)) => CommitOutcome::Failed,
+        Err(CommitFault::Unknown(_)) => CommitOutcome::Unknown,
+    }
+}
 
 fn not_registered(id: &RegistrationId) -> Fault {
     Fault::new(Reason::RegistrationNotFound, format!("{id} is not registered"))

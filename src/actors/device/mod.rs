@@ -18,12 +18,14 @@ use std::time::Duration;
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, AtomicResponse, Context, WrapFuture};
 use tokio::sync::watch;
+use tracing::Instrument;
 
 use crate::allocators::Allocator;
 use crate::ambient::{Clock, Entropy};
 use crate::domain::{RegistrationId, Timestamp};
 use crate::moves::Standing;
 use crate::store::Store;
+use crate::telemetry;
 
 use self::core::{After, Core};
 use super::directory::Devices;
@@ -90,7 +92,9 @@ impl DeviceActor {
         self.used_at = self.surroundings.clock.now();
         match self.core.take() {
             Some(core) => {
-                let work = work(core);
+                let operation = core.machine.running().map(|running| running.intent.operation);
+                let span = telemetry::registration_span(&self.id, operation.as_ref());
+                let work = work(core).instrument(span);
                 AtomicResponse::new(Box::pin(async move { Some(work.await) }.into_actor(self).map(
                     |done, this, ctx| {
                         if let Some((core, after)) = done {

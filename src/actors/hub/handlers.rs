@@ -5,6 +5,7 @@ use actix::{ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
 use tracing::Instrument;
 
 use crate::domain::CallFault;
+use crate::telemetry::{self, HubCallOutcome};
 
 use super::super::messages::{HubChanged, Perform, Probed};
 use super::{CALL_TIMEOUT, Circuit, HubActor, PROBE_MAX};
@@ -24,13 +25,21 @@ impl Handler<Perform> for HubActor {
         };
         self.in_flight += 1;
         let (clock, connector, incarnation) = (self.clock.clone(), self.connector.clone(), self.hub.incarnation);
+        let (hub, kind) = (self.hub.id.clone(), call.effect.as_str());
         let made = async move {
             clock.sleep_until(slot).await;
+            let began = clock.monotonic();
             let limit = clock.sleep(CALL_TIMEOUT);
             let outcome = tokio::select! {
                 outcome = connector.obey(incarnation, &call) => outcome,
                 () = limit => Err(CallFault::Unknown(format!("no answer in {} s", CALL_TIMEOUT.as_secs()))),
             };
+            telemetry::hub_call_finished(
+                &hub,
+                kind,
+                HubCallOutcome::of(&outcome),
+                clock.monotonic().saturating_sub(began),
+            );
             if let Err(fault) = &outcome {
                 tracing::debug!(hub = %call.hub, order = %call.order, "{} failed: {fault}", call.effect.as_str());
             }

@@ -19,6 +19,7 @@ use actix::{Actor, AsyncContext, Context};
 use crate::ambient::Clock;
 use crate::domain::{CallFault, Hub, Timestamp};
 use crate::hubs::HubConnector;
+use crate::telemetry;
 
 use super::fleet::Fleet;
 
@@ -111,6 +112,7 @@ impl HubActor {
     fn note_answer(&mut self) {
         if let Circuit::Open { .. } = self.circuit {
             tracing::info!(hub = %self.hub.id, "the hub answers again");
+            telemetry::circuit_changed(&self.hub.id, false);
             self.fleet.set_reachable(&self.hub.id, true);
         }
         self.circuit = Circuit::Closed { failures: 0 };
@@ -123,6 +125,7 @@ impl HubActor {
             }
             Circuit::Closed { .. } => {
                 tracing::warn!(hub = %self.hub.id, "the hub does not answer, its circuit is open");
+                telemetry::circuit_changed(&self.hub.id, true);
                 self.fleet.set_reachable(&self.hub.id, false);
                 self.circuit = Circuit::Open { pause: PROBE_FIRST };
                 self.probe_after(PROBE_FIRST, ctx);

@@ -74,7 +74,10 @@ async fn a_hub_that_fails_again_and_again_is_left_alone_and_probed() {
             }) && view()
         })
         .await;
-    let standing = world.settle(&device).await;
+    world.register(&device).await;
+    world.until(&device, |it| it.is_some_and(|it| it.running.is_none())).await;
+    world.register(&device).await;
+    let standing = world.quiet(&device).await.unwrap();
     assert_eq!(standing.assignment.unwrap().hub, hub_id("a"));
 }
 

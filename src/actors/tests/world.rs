@@ -25,6 +25,8 @@ use crate::store::{Change, Commit, Store};
 
 /// No test waits longer for what must happen.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How far the clock is moved at a time: small enough that a call that is under way is answered before it is overdue.
+const TICK: Duration = Duration::from_millis(100);
 pub const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
 pub fn hub_id(id: &str) -> HubId {
@@ -241,7 +243,7 @@ impl World {
                 if self.store.load_device(&device.id).await.unwrap().open.is_empty() {
                     return self.directory.describe(&device.id).await.unwrap().standing;
                 }
-                self.clock.advance(Duration::from_secs(1));
+                self.clock.advance(TICK);
                 tokio::task::yield_now().await;
             }
         };
@@ -256,7 +258,7 @@ impl World {
                 if is_so(report.standing.as_ref()) {
                     return report.standing;
                 }
-                self.clock.advance(Duration::from_secs(1));
+                self.clock.advance(TICK);
                 tokio::task::yield_now().await;
             }
         };

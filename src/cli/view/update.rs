@@ -105,7 +105,7 @@ impl UpdateView {
             }
             None => {
                 if self.hub_id.is_some() {
-                    line.push_str(&format!(", at {hub} until now"));
+                    line.push_str(&format!(", home is {hub}"));
                 }
                 if let Some(message) = &self.message {
                     line.push_str(&format!(": {message}"));
@@ -155,7 +155,7 @@ mod tests {
             })
         };
         check(UpdateStatus::Assigning, None, "dev-1: assigning");
-        check(UpdateStatus::Assigning, hub(), "dev-1: assigning, at hub-a until now");
+        check(UpdateStatus::Assigning, hub(), "dev-1: assigning, home is hub-a");
         let moved = |data_source| UpdateStatus::Assigned { sub_status: SubStatus::DeviceDataMigrated, data_source };
         let line = "dev-1: assigned to hub-a at 127.0.0.1:7443 (device_data_migrated)";
         check(moved(Some(DataSource::Sealed)), hub(), line);

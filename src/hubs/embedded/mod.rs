@@ -3,6 +3,7 @@
 //! Calls and twin writes go through one writer thread and are durable before they are answered; reads come from what is
 //! durable. It holds no lease: it lives in the process of the service that would give it one.
 
+mod factory;
 mod gate;
 mod reader;
 mod records;
@@ -17,6 +18,7 @@ use futures_util::future::BoxFuture;
 use redb::Database;
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::factory::EmbeddedHubs;
 use self::gate::Gate;
 use self::reader::{ReadFault, Reader};
 pub use self::tables::{BackUpFault, OpenFault};

@@ -1,0 +1,229 @@
+//! The server: accepts connections within bounds, learns who is at the other end, and holds every call against the
+//! table before a service sees it.
+
+use std::convert::Infallible;
+use std::io::Cursor;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tonic::body::Body;
+use tonic::{Code, Status};
+
+use crate::api::authorization::{self, Access};
+use crate::api::peer;
+use crate::domain::{Fault, Reason, limits};
+use crate::service::{Peer, Service};
+
+use super::routes::Routes;
+
+/// The client's first bytes on HTTP/2.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// A pause after a failed accept: a process that has run out of file descriptors must not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Bounds of the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at once; further ones wait in the system's queue. A device that waits for news holds one.
+    pub connections_max: usize,
+    /// TLS and the first bytes of HTTP/2 must be there by then.
+    pub handshake_timeout: Duration,
+    /// Calls at once on one connection.
+    pub streams_max: u32,
+    /// How often a quiet connection is asked whether it is still there, and how long it may take to say so.
+    pub keepalive_every: Duration,
+    pub keepalive_timeout: Duration,
+    /// Headers of one call, decoded.
+    pub header_bytes_max: u32,
+    /// How long calls may go on after the server was told to stop.
+    pub drain_for: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 16_384,
+            handshake_timeout: Duration::from_secs(10),
+            streams_max: 128,
+            keepalive_every: Duration::from_secs(60),
+            keepalive_timeout: Duration::from_secs(20),
+            header_bytes_max: 16 * 1024,
+            drain_for: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Serves until `shutdown` resolves, then lets calls that are under way finish for a while.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    service: Service,
+    limits: Limits,
+    shutdown: impl Future<Output = ()>,
+) -> std::io::Result<()> {
+    let (stop, stopping) = watch::channel(false);
+    let routes = Routes::new(&service).map_err(std::io::Error::other)?;
+    let edge = Edge { routes, service, limits: Arc::new(limits), stopping };
+    let (acceptor, places) = (TlsAcceptor::from(tls), Arc::new(Semaphore::new(edge.limits.connections_max)));
+    let mut connections = JoinSet::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut shutdown => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = accept(&listener, &places) => accepted,
+        };
+        match accepted {
+            Ok((stream, address, place)) => {
+                let (edge, acceptor) = (edge.clone(), acceptor.clone());
+                connections.spawn(async move {
+                    if let Err(ended) = edge.connection(stream, address, acceptor).await {
+                        tracing::debug!(peer = %address, "a connection ended: {ended}");
+                    }
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!("a connection was not accepted: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    stop.send_replace(true);
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(edge.limits.drain_for, drained).await.is_err() {
+        tracing::info!("{} connections were cut off", connections.len());
+        connections.shutdown().await;
+    }
+    Ok(())
+}
+
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let place = places.clone().acquire_owned().await.map_err(std::io::Error::other)?;
+    let (stream, address) = listener.accept().await?;
+    Ok((stream, address, place))
+}
+
+/// What every connection shares.
+#[derive(Debug, Clone)]
+struct Edge {
+    routes: Routes,
+    service: Service,
+    limits: Arc<Limits>,
+    stopping: watch::Receiver<bool>,
+}
+
+/// Why a connection ended before its time.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("it was not ready to talk in time")]
+    Slow,
+    #[error("no TLS: {0}")]
+    Tls(std::io::Error),
+    #[error("it does not speak HTTP/2")]
+    NotHttp2,
+    #[error("{0}")]
+    Http(hyper::Error),
+}
+
+impl Edge {
+    async fn connection(mut self, stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor) -> Result<(), Ended> {
+        // Small answers must not wait for more; a socket that cannot do it works all the same.
+        let _ = stream.set_nodelay(true);
+        let opened = async {
+            let mut tls = acceptor.accept(stream).await.map_err(Ended::Tls)?;
+            let mut preface = [0; PREFACE.len()];
+            tls.read_exact(&mut preface).await.map_err(Ended::Tls)?;
+            if preface == PREFACE { Ok(tls) } else { Err(Ended::NotHttp2) }
+        };
+        let tls = tokio::time::timeout(self.limits.handshake_timeout, opened).await.map_err(|_| Ended::Slow)??;
+        let peer = Arc::new(peer::of_connection(address, tls.get_ref().1.peer_certificates()));
+        let (read, write) = tokio::io::split(tls);
+        // HTTP/2 wants to see its preface, too.
+        let io = TokioIo::new(tokio::io::join(Cursor::new(PREFACE).chain(read), write));
+        self.http2(io, peer).await
+    }
+
+    async fn http2<I>(&mut self, io: TokioIo<I>, peer: Arc<Peer>) -> Result<(), Ended>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (routes, service) = (self.routes.clone(), self.service.clone());
+        let answer = service_fn(move |request: http::Request<Incoming>| {
+            answer(routes.clone(), service.clone(), peer.clone(), request)
+        });
+        let mut http = http2::Builder::new(TokioExecutor::new());
+        http.timer(TokioTimer::new())
+            .keep_alive_interval(self.limits.keepalive_every)
+            .keep_alive_timeout(self.limits.keepalive_timeout)
+            .max_concurrent_streams(self.limits.streams_max)
+            .max_header_list_size(self.limits.header_bytes_max);
+        let mut connection = std::pin::pin!(http.serve_connection(io, answer));
+        let mut told = false;
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => return ended.map_err(Ended::Http),
+                _ = self.stopping.wait_for(|stop| *stop), if !told => {
+                    told = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+}
+
+/// Answers one call, or refuses it before any service has seen it.
+async fn answer(
+    routes: Routes,
+    service: Service,
+    peer: Arc<Peer>,
+    mut request: http::Request<Incoming>,
+) -> Result<http::Response<Body>, Infallible> {
+    if let Err(refusal) = authorize(&service, &peer, &mut request) {
+        return Ok(refusal.into_http());
+    }
+    request.extensions_mut().insert(peer);
+    let response = routes.answer(request).await?;
+    Ok(with_reason(response))
+}
+
+fn authorize(service: &Service, peer: &Peer, request: &mut http::Request<Incoming>) -> Result<(), Status> {
+    let Some(access) = authorization::access(request.uri().path()) else {
+        return Err(Status::unimplemented("there is no such method"));
+    };
+    match access {
+        Access::Open | Access::Proof => Ok(()),
+        Access::Roles(_) | Access::AtHub(_) => {
+            let allowed = authorization::judge(&service.operator(&peer.evidence)?, access)?;
+            request.extensions_mut().insert(allowed);
+            Ok(())
+        }
+    }
+}
+
+/// A request that is too large is refused below the services, without a reason of ours: it gets one here.
+fn with_reason(response: http::Response<Body>) -> http::Response<Body> {
+    let too_large = i32::from(Code::OutOfRange).to_string();
+    match response.headers().get("grpc-status") {
+        Some(code) if code.as_bytes() == too_large.as_bytes() => {
+            let message = format!("the request is larger than {} bytes", limits::MESSAGE_BYTES_MAX);
+            Status::from(Fault::new(Reason::MessageTooLarge, message)).into_http()
+        }
+        Some(_) | None => response,
+    }
+}

@@ -1,0 +1,385 @@
+//! Puts the service together: the only file that names every concrete type.
+//!
+//! Order matters at both ends. At the start the store opens before hubs, hubs before devices are taken up, and only then
+//! is the listener served, so that nobody meets a half-started service. At the stop the edge drains first, then the
+//! actors end (what they had under way is journaled), and the files are closed last.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::actors::{self, Directory, Fleet, Surroundings};
+use crate::allocators::{self, TrustFault, Webhook};
+use crate::ambient::{Clock, Entropy, SystemClock, SystemEntropy};
+use crate::api::grpc;
+use crate::attestation::x509;
+use crate::config::{self, Config};
+use crate::domain::{Fault, HubDraft, HubKind};
+use crate::hubs::embedded::EmbeddedHubs;
+use crate::pki::{Development, PkiFault};
+use crate::service::{self, Parts, Service};
+use crate::store::Store;
+use crate::store::redb::{GroupEvent, Hooks, OpenFault, RedbStore};
+use crate::telemetry::{self, EndpointLimits, LoggingFault, Metrics, MetricsFault, Queue};
+
+/// How often unfinished devices are looked after, and the gauges written.
+const LOOK_AFTER_EVERY: Duration = Duration::from_secs(15);
+/// Who links the hubs of the configuration.
+const OURSELVES: &str = "service";
+
+/// Why the service did not start: one readable line with its causes.
+#[derive(Debug, thiserror::Error)]
+pub enum StartFault {
+    #[error("the logs cannot be started")]
+    Logging(#[source] LoggingFault),
+    #[error("the metrics cannot be started")]
+    Metrics(#[source] MetricsFault),
+    #[error("{what} {path} cannot be used")]
+    File {
+        what: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{what} {path} does not hold what it should: {why}")]
+    Pem { what: &'static str, path: PathBuf, why: String },
+    #[error("the development certificates cannot be made")]
+    Pki(#[source] PkiFault),
+    #[error("the server's certificate cannot be used")]
+    Tls(#[source] grpc::TlsFault),
+    #[error("the store does not open")]
+    Store(#[source] OpenFault),
+    #[error("the store cannot be read: {0}")]
+    StoreRead(String),
+    #[error("the actors' threads cannot be started")]
+    Threads(#[source] io::Error),
+    #[error("the trust anchors for webhooks cannot be read")]
+    Trust(#[source] TrustFault),
+    #[error("{address} cannot be listened on (is another rehome running there?)")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the linked hubs cannot be started")]
+    Hubs(#[source] Fault),
+}
+
+/// Starts the logs of this process.
+pub fn start_logging(log: &config::Log) -> Result<(), StartFault> {
+    let format = match log.format {
+        config::LogFormat::Human => telemetry::LogFormat::Human,
+        config::LogFormat::Json => telemetry::LogFormat::Json,
+    };
+    telemetry::start_logging(format, &log.filter).map_err(StartFault::Logging)
+}
+
+/// A service that runs.
+pub struct Running {
+    address: SocketAddr,
+    metrics_address: Option<SocketAddr>,
+    /// Hubs that were linked just now, because the store was new.
+    hubs_made: Vec<String>,
+    /// Devices that had work left from an earlier life.
+    taken_up: usize,
+    service: Service,
+    directory: Directory,
+    stop: watch::Sender<bool>,
+    edge: JoinHandle<io::Result<()>>,
+    others: Vec<JoinHandle<()>>,
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Running({})", self.address)
+    }
+}
+
+impl Running {
+    /// Starts everything. When it returns, callers are served.
+    pub async fn start(config: &Config) -> Result<Self, StartFault> {
+        // A second service in one process finds the same provider installed.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
+        let credentials = Credentials::load(config, clock.as_ref(), entropy.as_ref())?;
+        let tls = grpc::tls_config(credentials.chain, credentials.key).map_err(StartFault::Tls)?;
+        let folder = config.data_dir.join("hubs");
+        make_folder(&folder)?;
+        let store = open_store(config).await?;
+        let hubs = EmbeddedHubs::new(folder, config.hubs.cache_bytes, clock.clone(), entropy.clone());
+        let allocator = Webhook::new(&webhook_config(config), clock.clone()).map_err(StartFault::Trust)?;
+        let surroundings = Surroundings {
+            store: store.clone(),
+            clock: clock.clone(),
+            entropy: entropy.clone(),
+            allocator: Arc::new(allocator),
+            fleet: Arc::new(Fleet::default()),
+        };
+        let directory = Directory::start(actors_config(config), surroundings).map_err(StartFault::Threads)?;
+        let listener = listen(config.listen).await?;
+        let address = local_address(&listener, config.listen)?;
+        let service = Service::new(Parts {
+            store: store.clone(),
+            directory: directory.clone(),
+            clock,
+            entropy,
+            hubs: Arc::new(hubs),
+            operator_authorities: credentials.operator_authorities,
+            config: service_config(config, address),
+        });
+        let taken_up = service.start().await.map_err(StartFault::Hubs)?;
+        let hubs_made = link_initial_hubs(config, &service, store.as_ref(), address).await?;
+        let (stop, stopping) = watch::channel(false);
+        let mut others = Vec::new();
+        let metrics_address = match config.metrics_listen {
+            Some(wanted) => {
+                let metrics = Metrics::install().map_err(StartFault::Metrics)?;
+                let listener = listen(wanted).await?;
+                let bound = local_address(&listener, wanted)?;
+                let stopped = stopped(stopping.clone());
+                others.push(tokio::spawn(telemetry::serve_metrics(
+                    listener,
+                    metrics,
+                    EndpointLimits::default(),
+                    stopped,
+                )));
+                Some(bound)
+            }
+            None => None,
+        };
+        let looked_after = directory.clone();
+        let until = stopping.clone();
+        others.push(tokio::spawn(async move {
+            tokio::select! {
+                () = looked_after.look_after(LOOK_AFTER_EVERY) => {}
+                () = stopped(until) => {}
+            }
+        }));
+        let edge = tokio::spawn(grpc::serve(listener, tls, service.clone(), edge_limits(config), stopped(stopping)));
+        Ok(Self { address, metrics_address, hubs_made, taken_up, service, directory, stop, edge, others })
+    }
+
+    /// Where callers are served.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
+    }
+
+    /// The hubs that this start linked: none unless the store was new.
+    pub fn hubs_made(&self) -> &[String] {
+        &self.hubs_made
+    }
+
+    /// Devices that were taken up with work left from an earlier life.
+    pub fn taken_up(&self) -> usize {
+        self.taken_up
+    }
+
+    /// Stops: calls under way may finish for a while, moves under way are journaled and go on after the next start.
+    pub async fn stop(self) -> io::Result<()> {
+        let Self { service, directory, stop, edge, others, .. } = self;
+        stop.send_replace(true);
+        let served = edge.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        for other in others {
+            // One that panicked has said so.
+            let _ = other.await;
+        }
+        directory.close();
+        drop(service);
+        // The last handle joins the actors' threads and then the store's, which must not hold up the runtime.
+        let ended = tokio::task::spawn_blocking(move || drop(directory)).await;
+        served.and(ended.map_err(io::Error::other))
+    }
+
+    /// Resolves when the edge ends by itself, which it does only on a fault.
+    pub async fn failed(&mut self) -> io::Result<()> {
+        (&mut self.edge).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+    }
+}
+
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    // A dropped sender is a stop as well.
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+/// What the server shows and whom it takes for operators.
+struct Credentials {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    operator_authorities: Vec<crate::domain::CertificateRef>,
+}
+
+impl Credentials {
+    fn load(config: &Config, clock: &dyn Clock, entropy: &dyn Entropy) -> Result<Self, StartFault> {
+        match &config.tls {
+            config::Tls::DevelopmentPki => {
+                make_folder(&config.certs_dir)?;
+                let names = host_names(config);
+                let made = Development::ensure(&config.certs_dir, clock, entropy, &names).map_err(StartFault::Pki)?;
+                for path in &made.written {
+                    tracing::info!("made {}", path.display());
+                }
+                let paths = made.paths;
+                Self::read(&paths.server.certificate, &paths.server.key, &paths.operator_ca.certificate)
+            }
+            config::Tls::Own { cert, key, operator_ca } => Self::read(cert, key, operator_ca),
+        }
+    }
+
+    fn read(cert: &Path, key: &Path, operator_ca: &Path) -> Result<Self, StartFault> {
+        let chain = read_chain("the server's certificate", cert)?;
+        let key_text = read_file("the server's key", key)?;
+        let fault = |why: String| StartFault::Pem { what: "the server's key", path: key.to_owned(), why };
+        let key = PrivateKeyDer::from_pem_slice(&key_text).map_err(|error| fault(error.to_string()))?;
+        let authorities = read_chain("the operators' authority", operator_ca)?;
+        let operator_authorities = authorities
+            .iter()
+            .map(|der| {
+                x509::certificate_ref(der).map_err(|refusal| StartFault::Pem {
+                    what: "the operators' authority",
+                    path: operator_ca.to_owned(),
+                    why: refusal.to_string(),
+                })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { chain, key, operator_authorities })
+    }
+}
+
+fn read_file(what: &'static str, path: &Path) -> Result<Vec<u8>, StartFault> {
+    std::fs::read(path).map_err(|source| StartFault::File { what, path: path.to_owned(), source })
+}
+
+fn read_chain(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, StartFault> {
+    let text = read_file(what, path)?;
+    let chain = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+    match chain {
+        Ok(chain) if !chain.is_empty() => Ok(chain),
+        Ok(_) => Err(StartFault::Pem { what, path: path.to_owned(), why: "there is no certificate in it".to_owned() }),
+        Err(error) => Err(StartFault::Pem { what, path: path.to_owned(), why: error.to_string() }),
+    }
+}
+
+fn make_folder(path: &Path) -> Result<(), StartFault> {
+    let fault = |source| StartFault::File { what: "the folder", path: path.to_owned(), source };
+    std::fs::create_dir_all(path).map_err(fault)
+}
+
+/// Every name that a device or an operator may call the server by.
+fn host_names(config: &Config) -> Vec<String> {
+    let hubs = config.hubs.initial.iter().map(|hub| hub.host_name.clone());
+    let ours = ["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    let listen = Some(config.listen.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback());
+    ours.into_iter().chain(listen.map(|ip| ip.to_string())).chain(hubs).collect()
+}
+
+async fn open_store(config: &Config) -> Result<Arc<RedbStore>, StartFault> {
+    let mut settings = crate::store::redb::Config::at(config.data_dir.join("service.redb"));
+    settings.cache_bytes = config.store.cache_bytes;
+    settings.queue_max = config.limits.store_queue_max;
+    settings.group_max = config.limits.store_group_max;
+    let opened = tokio::task::spawn_blocking(move || {
+        let hooks = Hooks {
+            repair: Box::new(|part| tracing::info!("the store is being repaired: {:.0} %", part * 100.0)),
+            group: Box::new(|event| match event {
+                GroupEvent::Began { commits } => telemetry::queue_depth(Queue::StoreWriter, commits),
+                GroupEvent::Ended { .. } => telemetry::queue_depth(Queue::StoreWriter, 0),
+            }),
+        };
+        RedbStore::open(settings, hooks)
+    });
+    match opened.await {
+        Ok(opened) => opened.map(Arc::new).map_err(StartFault::Store),
+        Err(error) => Err(StartFault::StoreRead(error.to_string())),
+    }
+}
+
+/// A new store gets the hubs of the configuration; later on hubs are what the operator has linked.
+async fn link_initial_hubs(
+    config: &Config,
+    service: &Service,
+    store: &dyn Store,
+    address: SocketAddr,
+) -> Result<Vec<String>, StartFault> {
+    let linked = store.hubs().await.map_err(|fault| StartFault::StoreRead(fault.to_string()))?;
+    let page = crate::store::PageRequest { size: 1, token: None };
+    let audit = store.list_audit(&Default::default(), &page).await;
+    let is_new = audit.map_err(|fault| StartFault::StoreRead(fault.to_string()))?.rows.is_empty();
+    if !linked.is_empty() || !is_new {
+        return Ok(Vec::new());
+    }
+    let mut made = Vec::new();
+    for hub in &config.hubs.initial {
+        let draft = HubDraft {
+            id: hub.id.clone(),
+            host_name: Some(hub.host_name.clone()),
+            endpoint: Some(address.to_string()),
+            kind: HubKind::Embedded,
+            location: None,
+            weight: 1,
+            capacity: None,
+            calls_per_second: None,
+        };
+        service.link_hub(draft, OURSELVES).await.map_err(StartFault::Hubs)?;
+        made.push(hub.id.to_string());
+    }
+    Ok(made)
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, StartFault> {
+    TcpListener::bind(address).await.map_err(|source| StartFault::Listen { address, source })
+}
+
+fn local_address(listener: &TcpListener, wanted: SocketAddr) -> Result<SocketAddr, StartFault> {
+    listener.local_addr().map_err(|source| StartFault::Listen { address: wanted, source })
+}
+
+fn actors_config(config: &Config) -> actors::Config {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    actors::Config {
+        arbiters: config.actors.arbiters.map_or(cores, usize::from),
+        passivate_after: config.actors.passivate_after,
+        mailbox_max: config.limits.device_queue_max,
+    }
+}
+
+fn webhook_config(config: &Config) -> allocators::Config {
+    allocators::Config {
+        extra_ca_file: config.webhook.extra_ca.clone(),
+        allow_plain_http_on_loopback: config.webhook.allow_loopback_http,
+    }
+}
+
+fn service_config(config: &Config, address: SocketAddr) -> service::Config {
+    let refusals = config.limits.peer_refusals_per_minute.max(1);
+    service::Config {
+        refusals_per_peer: refusals,
+        refusal_regained_after: Duration::from_secs(60) / refusals,
+        embedded_endpoint: address.to_string(),
+        scratch_folder: config.data_dir.join("tmp"),
+        ..service::Config::default()
+    }
+}
+
+fn edge_limits(config: &Config) -> grpc::Limits {
+    grpc::Limits {
+        connections_max: config.limits.connections_max,
+        handshake_timeout: config.limits.handshake_timeout,
+        streams_max: config.limits.calls_per_connection_max,
+        drain_for: config.shutdown_grace,
+        ..grpc::Limits::default()
+    }
+}

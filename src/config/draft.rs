@@ -1,0 +1,284 @@
+//! The configuration as it was read, before its parts are held against each other.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::de::{self, Deserialize, Deserializer};
+
+use super::fault::ConfigFault;
+use super::span::read_span;
+use super::{Actors, Client, ClientIdentity, Config, Hubs, InitialHub, Limits, Log, LogFormat, Store, Tls, Webhook};
+use crate::domain::{HubId, limits};
+
+const METRICS_OFF: &str = "off";
+
+/// Mirrors the table of settings; every value has passed its setting's own check.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Draft {
+    data_dir: PathBuf,
+    certs_dir: PathBuf,
+    listen: String,
+    metrics_listen: String,
+    allow_development_pki_off_loopback: bool,
+    shutdown_grace: Span,
+    #[serde(default)]
+    tls: TlsDraft,
+    log: LogDraft,
+    limits: LimitsDraft,
+    actors: ActorsDraft,
+    store: StoreDraft,
+    hubs: HubsDraft,
+    webhook: WebhookDraft,
+    #[serde(default)]
+    client: ClientDraft,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TlsDraft {
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+    operator_ca: Option<PathBuf>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogDraft {
+    format: String,
+    filter: String,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LimitsDraft {
+    connections_max: usize,
+    peer_connections_max: usize,
+    handshakes_max: usize,
+    handshake_timeout: Span,
+    idle_timeout: Span,
+    calls_per_connection_max: u32,
+    peer_calls_per_second: u32,
+    peer_refusals_per_minute: u32,
+    device_queue_max: usize,
+    hub_queue_max: usize,
+    store_queue_max: usize,
+    store_group_max: usize,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ActorsDraft {
+    arbiters: usize,
+    passivate_after: Span,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoreDraft {
+    cache_bytes: usize,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HubsDraft {
+    initial: Vec<String>,
+    cache_bytes: usize,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WebhookDraft {
+    extra_ca: Option<PathBuf>,
+    allow_loopback_http: bool,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClientDraft {
+    server: Option<String>,
+    ca: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+struct Span(Duration);
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        read_span(&text).map(Span).ok_or_else(|| de::Error::custom(format!("{text:?} is not a span")))
+    }
+}
+
+impl Draft {
+    /// Turns texts into what they name and holds settings against each other.
+    pub(super) fn validated(self) -> Result<Config, ConfigFault> {
+        let listen = address("listen", &self.listen)?;
+        let tls = self.tls.validated()?;
+        if tls == Tls::DevelopmentPki && !listen.ip().is_loopback() && !self.allow_development_pki_off_loopback {
+            return Err(ConfigFault::Together(format!(
+                "listen is {listen}, which others can reach, and the development PKI is for loopback: set tls.cert, \
+                 tls.key and tls.operator_ca, or allow_development_pki_off_loopback = true"
+            )));
+        }
+        Ok(Config {
+            data_dir: folder("data_dir", self.data_dir)?,
+            certs_dir: folder("certs_dir", self.certs_dir)?,
+            listen,
+            metrics_listen: metrics_address(&self.metrics_listen)?,
+            shutdown_grace: self.shutdown_grace.0,
+            tls,
+            log: self.log.validated()?,
+            limits: self.limits.into(),
+            actors: Actors {
+                arbiters: NonZeroUsize::new(self.actors.arbiters),
+                passivate_after: self.actors.passivate_after.0,
+            },
+            store: Store { cache_bytes: self.store.cache_bytes },
+            hubs: Hubs { initial: initial_hubs(&self.hubs.initial)?, cache_bytes: self.hubs.cache_bytes },
+            webhook: Webhook { extra_ca: self.webhook.extra_ca, allow_loopback_http: self.webhook.allow_loopback_http },
+            client: self.client.validated(listen)?,
+        })
+    }
+}
+
+impl TlsDraft {
+    fn validated(self) -> Result<Tls, ConfigFault> {
+        match (self.cert, self.key, self.operator_ca) {
+            (None, None, None) => Ok(Tls::DevelopmentPki),
+            (Some(cert), Some(key), Some(operator_ca)) => Ok(Tls::Own { cert, key, operator_ca }),
+            (_, _, _) => Err(ConfigFault::Together(
+                "tls.cert, tls.key and tls.operator_ca go together: set all three or none".to_owned(),
+            )),
+        }
+    }
+}
+
+impl LogDraft {
+    fn validated(self) -> Result<Log, ConfigFault> {
+        let format = match self.format.as_str() {
+            "human" => LogFormat::Human,
+            "json" => LogFormat::Json,
+            other => {
+                return Err(ConfigFault::Together(format!("log.format is neither human nor json: {other:?}")));
+            }
+        };
+        Ok(Log { format, filter: self.filter })
+    }
+}
+
+impl From<LimitsDraft> for Limits {
+    fn from(draft: LimitsDraft) -> Self {
+        Limits {
+            connections_max: draft.connections_max,
+            peer_connections_max: draft.peer_connections_max,
+            handshakes_max: draft.handshakes_max,
+            handshake_timeout: draft.handshake_timeout.0,
+            idle_timeout: draft.idle_timeout.0,
+            calls_per_connection_max: draft.calls_per_connection_max,
+            peer_calls_per_second: draft.peer_calls_per_second,
+            peer_refusals_per_minute: draft.peer_refusals_per_minute,
+            device_queue_max: draft.device_queue_max,
+            hub_queue_max: draft.hub_queue_max,
+            store_queue_max: draft.store_queue_max,
+            store_group_max: draft.store_group_max,
+        }
+    }
+}
+
+impl ClientDraft {
+    fn validated(self, listen: SocketAddr) -> Result<Client, ConfigFault> {
+        let identity = match (self.cert, self.key) {
+            (None, None) => None,
+            (Some(cert), Some(key)) => Some(ClientIdentity { cert, key }),
+            (Some(_), None) | (None, Some(_)) => {
+                return Err(ConfigFault::Together(
+                    "client.cert and client.key go together: set both or none".to_owned(),
+                ));
+            }
+        };
+        let server = match self.server {
+            Some(server) if server.len() > "https://".len() && server.starts_with("https://") => server,
+            Some(other) => {
+                return Err(ConfigFault::Together(format!("client.server is not https://host:port: {other:?}")));
+            }
+            None => format!("https://{}", reachable(listen)),
+        };
+        Ok(Client { server, ca: self.ca, identity })
+    }
+}
+
+/// Where a command on this machine finds a service that listens on `listen`.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let mut address = listen;
+    if listen.ip().is_unspecified() {
+        address.set_ip(match listen {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
+}
+
+fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigFault> {
+    text.parse()
+        .map_err(|_| ConfigFault::Together(format!("{key} is not an address with a port, as 127.0.0.1:7443: {text:?}")))
+}
+
+fn metrics_address(text: &str) -> Result<Option<SocketAddr>, ConfigFault> {
+    if text == METRICS_OFF {
+        return Ok(None);
+    }
+    let address = address("metrics_listen", text)?;
+    if !address.ip().is_loopback() {
+        return Err(ConfigFault::Together(format!(
+            "metrics_listen is {address}: metrics are served without TLS and so on loopback only, or off"
+        )));
+    }
+    Ok(Some(address))
+}
+
+fn folder(key: &str, path: PathBuf) -> Result<PathBuf, ConfigFault> {
+    if path.as_os_str().is_empty() { Err(ConfigFault::Together(format!("{key} is empty"))) } else { Ok(path) }
+}
+
+fn initial_hubs(entries: &[String]) -> Result<Vec<InitialHub>, ConfigFault> {
+    let refused = |problem: String| ConfigFault::Together(format!("hubs.initial {problem}"));
+    let mut hubs: Vec<InitialHub> = Vec::new();
+    for entry in entries {
+        let Some((id, host_name)) = entry.split_once('=') else {
+            return Err(refused(format!("holds {entry:?}, which is not id=host name")));
+        };
+        let id = HubId::parse(id.trim()).map_err(|fault| refused(format!("holds {entry:?}: {fault}")))?;
+        let host_name = host_name.trim();
+        if !is_host_name(host_name) {
+            return Err(refused(format!("holds {entry:?}: {host_name:?} is not a host name")));
+        }
+        if hubs.iter().any(|hub| hub.id == id) {
+            return Err(refused(format!("names {id} twice")));
+        }
+        hubs.push(InitialHub { id, host_name: host_name.to_owned() });
+    }
+    match hubs.len() {
+        0 => Err(refused("is empty: at least one hub is needed".to_owned())),
+        count if count > limits::HUBS_MAX => {
+            Err(refused(format!("holds {count} hubs, the most is {}", limits::HUBS_MAX)))
+        }
+        _ => Ok(hubs),
+    }
+}
+
+/// Labels of 1–63 letters, digits and inner hyphens, joined by dots (RFC 1123, section 2.1).
+fn is_host_name(text: &str) -> bool {
+    text.len() <= limits::HOST_NAME_CHARS_MAX
+        && text.split('.').all(|label| {
+            (1..=63).contains(&label.len())
+                && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        })
+}

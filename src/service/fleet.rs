@@ -1,0 +1,239 @@
+//! Linking hubs, their lifecycle, and taking one down on purpose.
+
+use std::sync::Arc;
+
+use crate::domain::hub::HubEvent;
+use crate::domain::{AuditAction, AuditEntry, Fault, Hub, HubDraft, HubId, HubKind, HubState, Reason, Version, limits};
+use crate::hubs::HubConnector;
+use crate::store::{Change, Commit, Expect, HubUse};
+
+use super::{Service, fault};
+
+/// A hub as operators see it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HubReading {
+    pub hub: Hub,
+    pub used: HubUse,
+    /// It answers now; false while taken down.
+    pub reachable: bool,
+}
+
+impl Service {
+    /// Opens every linked hub and takes up every device that has work left. Once, before anything is served.
+    /// Returns the number of devices taken up.
+    pub async fn start(&self) -> Result<usize, Fault> {
+        let _gate = self.inner.fleet_gate.lock().await;
+        for (hub, _) in self.inner.store.hubs().await.map_err(fault::of_store)? {
+            let connector = self.open(&hub).await?;
+            match connector.describe().await {
+                Ok(report) if hub.incarnation.is_some_and(|known| known != report.incarnation) => {
+                    tracing::error!(hub = %hub.id, "the hub's data is of another incarnation: it refuses every call");
+                }
+                Ok(_) => {}
+                Err(fault) => tracing::warn!(hub = %hub.id, "the hub does not answer: {fault}"),
+            }
+            if hub.taken_down {
+                self.inner.hubs.take_down(&hub.id);
+            }
+            self.inner.directory.attach_hub(hub, connector);
+        }
+        self.inner.directory.resume().await
+    }
+
+    /// Links a hub, active. Its data is opened, or made.
+    pub async fn link_hub(&self, draft: HubDraft, by: &str) -> Result<HubReading, Fault> {
+        draft.check()?;
+        let _gate = self.inner.fleet_gate.lock().await;
+        let linked = self.inner.store.hubs().await.map_err(fault::of_store)?;
+        if linked.iter().any(|(hub, _)| hub.id == draft.id) {
+            return Err(Fault::new(Reason::AlreadyExists, format!("hub {} is linked already", draft.id)));
+        }
+        if linked.len() >= limits::HUBS_MAX {
+            let message = format!("{} hubs are linked, which is the most", limits::HUBS_MAX);
+            return Err(Fault::invalid("hub", message));
+        }
+        let (id, now) = (draft.id.clone(), self.inner.clock.now());
+        let mut hub = Hub {
+            id: id.clone(),
+            host_name: String::new(),
+            endpoint: String::new(),
+            kind: draft.kind,
+            state: HubState::Active,
+            location: None,
+            weight: draft.weight,
+            capacity: None,
+            calls_per_second: None,
+            incarnation: None,
+            taken_down: false,
+            created_at: now,
+            updated_at: now,
+            version: Version::ABSENT,
+        };
+        self.settle(&mut hub, draft);
+        let connector = self.open(&hub).await?;
+        match self.record_link(hub, connector.as_ref(), by).await {
+            Ok(hub) => {
+                self.inner.directory.attach_hub(hub.clone(), connector);
+                Ok(self.reading(hub, HubUse::default()))
+            }
+            Err(fault) => {
+                drop(connector);
+                self.inner.hubs.close(&id).await;
+                Err(fault)
+            }
+        }
+    }
+
+    async fn record_link(&self, hub: Hub, connector: &dyn HubConnector, by: &str) -> Result<Hub, Fault> {
+        let report = connector
+            .describe()
+            .await
+            .map_err(|fault| Fault::new(Reason::HubUnavailable, format!("hub {} does not answer: {fault}", hub.id)))?;
+        let hub = Hub { incarnation: Some(report.incarnation), ..hub };
+        let detail = format!("hub {} was linked", hub.id);
+        self.put_hub(hub, AuditAction::HubLinked, by, detail).await
+    }
+
+    /// One hub.
+    pub async fn hub(&self, id: &HubId) -> Result<HubReading, Fault> {
+        let hubs = self.hubs().await?;
+        hubs.into_iter().find(|reading| reading.hub.id == *id).ok_or_else(|| fault::no_hub(id))
+    }
+
+    /// Every linked hub, by id.
+    pub async fn hubs(&self) -> Result<Vec<HubReading>, Fault> {
+        let hubs = self.inner.store.hubs().await.map_err(fault::of_store)?;
+        Ok(hubs.into_iter().map(|(hub, used)| self.reading(hub, used)).collect())
+    }
+
+    /// Replaces a hub's settings. Moves no device by itself.
+    pub async fn update_hub(&self, draft: HubDraft, version: Version, by: &str) -> Result<HubReading, Fault> {
+        draft.check()?;
+        let _gate = self.inner.fleet_gate.lock().await;
+        let HubReading { mut hub, used, .. } = self.hub(&draft.id).await?;
+        fault::check_etag(format!("hub {}", hub.id), Some(version), hub.version)?;
+        match (hub.kind, draft.kind) {
+            (HubKind::Embedded, HubKind::Embedded) => {}
+        }
+        self.settle(&mut hub, draft);
+        let detail = format!("hub {} was updated", hub.id);
+        self.change_hub(hub, used, by, detail).await
+    }
+
+    /// One step in a hub's lifecycle. A step that changes nothing is not written.
+    pub async fn step_hub(
+        &self,
+        id: &HubId,
+        event: HubEvent,
+        version: Option<Version>,
+        by: &str,
+    ) -> Result<HubReading, Fault> {
+        let _gate = self.inner.fleet_gate.lock().await;
+        let HubReading { hub, used, reachable } = self.hub(id).await?;
+        fault::check_etag(format!("hub {id}"), version, hub.version)?;
+        let state = hub
+            .state
+            .apply(event)
+            .map_err(|illegal| Fault::new(Reason::HubStateConflict, illegal.to_string()).with("hub", id.as_str()))?;
+        if state == hub.state {
+            return Ok(HubReading { hub, used, reachable });
+        }
+        let detail = format!("hub {id} was {}, is now {}", hub.state.as_str(), state.as_str());
+        self.change_hub(Hub { state, ..hub }, used, by, detail).await
+    }
+
+    /// Forgets a hub; its data stays where it is. Forced, devices that live there are left without a hub; moves that name
+    /// it must be over all the same.
+    pub async fn unlink_hub(&self, id: &HubId, version: Option<Version>, force: bool, by: &str) -> Result<(), Fault> {
+        let _gate = self.inner.fleet_gate.lock().await;
+        let HubReading { hub, used, .. } = self.hub(id).await?;
+        fault::check_etag(format!("hub {id}"), version, hub.version)?;
+        let HubUse { homes, arriving: _, moves } = used;
+        if force && moves > 0 {
+            let message =
+                format!("{moves} moves name hub {id}, and giving up what is owed to a hub is not supported yet");
+            return Err(Fault::new(Reason::NotYetSupported, message).with("moves", moves.to_string()));
+        }
+        if !force && (homes > 0 || moves > 0) {
+            return Err(fault::hub_in_use(id, homes, moves));
+        }
+        let expect = if force { Vec::new() } else { vec![Expect::HubUnused { hub: id.clone() }] };
+        let detail = match force {
+            true => format!("hub {id} was unlinked by force; {homes} devices lived there"),
+            false => format!("hub {id} was unlinked"),
+        };
+        let now = self.inner.clock.now();
+        let audit = AuditEntry { hub: Some(id.clone()), ..AuditEntry::new(now, by, AuditAction::HubUnlinked, detail) };
+        let change = Change::DeleteHub { id: id.clone(), version: hub.version };
+        let commit = Commit { expect, changes: vec![change], audit: vec![audit] };
+        self.inner.store.commit(commit).await.map_err(fault::of_commit)?;
+        // The connector closes its files when the last call on them has ended.
+        drop(self.inner.directory.detach_hub(id));
+        self.inner.hubs.close(id).await;
+        Ok(())
+    }
+
+    /// Makes a hub behave as if it did not answer, for the service and for devices.
+    pub async fn take_down_hub(&self, id: &HubId, by: &str) -> Result<HubReading, Fault> {
+        self.set_taken_down(id, true, by).await
+    }
+
+    /// Ends what [`Service::take_down_hub`] began.
+    pub async fn bring_up_hub(&self, id: &HubId, by: &str) -> Result<HubReading, Fault> {
+        self.set_taken_down(id, false, by).await
+    }
+
+    async fn set_taken_down(&self, id: &HubId, taken_down: bool, by: &str) -> Result<HubReading, Fault> {
+        let _gate = self.inner.fleet_gate.lock().await;
+        let HubReading { hub, used, reachable } = self.hub(id).await?;
+        if hub.taken_down == taken_down {
+            return Ok(HubReading { hub, used, reachable });
+        }
+        let detail = format!("hub {id} was {}", if taken_down { "taken down" } else { "brought up" });
+        let reading = self.change_hub(Hub { taken_down, ..hub }, used, by, detail).await?;
+        if taken_down {
+            self.inner.hubs.take_down(id);
+        } else {
+            self.inner.hubs.bring_up(id);
+        }
+        Ok(reading)
+    }
+
+    /// The settings of a draft; what it leaves open is the service's own choice.
+    fn settle(&self, hub: &mut Hub, draft: HubDraft) {
+        let config = &self.inner.config;
+        let HubDraft { id, kind, host_name, endpoint, location, weight, capacity, calls_per_second } = draft;
+        hub.host_name = host_name.unwrap_or_else(|| format!("{id}.{}", config.embedded_domain));
+        hub.endpoint = endpoint.unwrap_or_else(|| config.embedded_endpoint.clone());
+        (hub.kind, hub.location, hub.weight) = (kind, location, weight);
+        (hub.capacity, hub.calls_per_second) = (capacity, calls_per_second);
+    }
+
+    async fn open(&self, hub: &Hub) -> Result<Arc<dyn HubConnector>, Fault> {
+        self.inner.hubs.open(hub).await.map_err(|fault| {
+            Fault::new(Reason::HubUnavailable, format!("hub {} cannot be opened: {fault}", hub.id))
+                .with("hub", hub.id.as_str())
+        })
+    }
+
+    async fn change_hub(&self, hub: Hub, used: HubUse, by: &str, detail: String) -> Result<HubReading, Fault> {
+        let hub = Hub { updated_at: self.inner.clock.now(), ..hub };
+        let hub = self.put_hub(hub, AuditAction::HubUpdated, by, detail).await?;
+        self.inner.directory.hub_changed(hub.clone()).await;
+        Ok(self.reading(hub, used))
+    }
+
+    async fn put_hub(&self, hub: Hub, action: AuditAction, by: &str, detail: String) -> Result<Hub, Fault> {
+        let now = self.inner.clock.now();
+        let audit = AuditEntry { hub: Some(hub.id.clone()), ..AuditEntry::new(now, by, action, detail) };
+        let change = Change::PutHub(Box::new(hub.clone()));
+        let commit = Commit { changes: vec![change], audit: vec![audit], ..Commit::default() };
+        self.inner.store.commit(commit).await.map_err(fault::of_commit)?;
+        Ok(Hub { version: hub.version.next(), ..hub })
+    }
+
+    fn reading(&self, hub: Hub, used: HubUse) -> HubReading {
+        let answers = self.inner.directory.fleet().berth(&hub.id).is_some_and(|berth| berth.reachable);
+        HubReading { reachable: answers && !hub.taken_down, hub, used }
+    }
+}

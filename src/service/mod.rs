@@ -1,0 +1,151 @@
+//! The one API that every edge calls: domain types in, domain types or a [`Fault`] out; no protocol of any kind.
+//!
+//! Here evidence becomes proof, requests are held against what else is stored, and every change is committed with its
+//! audit entry. What a device's registration *does* is the device's actor's.
+
+mod audit;
+mod backup;
+mod devices;
+mod enrollment;
+mod fault;
+mod fleet;
+mod operators;
+mod proof;
+mod registration;
+mod throttle;
+mod twin;
+
+#[cfg(test)]
+pub(crate) mod samples;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+use crate::actors::Directory;
+use crate::ambient::{Clock, Entropy};
+use crate::domain::CertificateRef;
+use crate::hubs::HubFactory;
+use crate::store::Store;
+
+pub use self::backup::BackupPart;
+pub use self::devices::{Explained, KeptState, PinRequest, RegistrationView, Revoked};
+pub use self::fleet::HubReading;
+pub use self::registration::{DeviceView, Peer, RegisterAsk, Registering};
+pub use crate::attestation::x509::Operator;
+pub use crate::hubs::{DesiredEvent, Resident, ResidentPage, TwinWrite};
+pub use crate::moves::{CallKey, Effect, Ending, Episode, Obligation, Running, Standing, Tries};
+pub use crate::policy::{Applies, Basis, Current, Decision, Explanation, Outcome};
+pub use crate::store::{AuditFilter, EnrollmentListing, HubUse, Page, PageRequest, RegistrationFilter, StatusFilter};
+
+/// Bounds and choices of this room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// A refused registration is answered no sooner than this after it was asked, whatever its cause, so that the time
+    /// tells a stranger nothing. Longer than any judgement takes.
+    pub refuse_after: Duration,
+    /// Refused registrations that one address may have in a row, and how soon one more is allowed. Room for the devices
+    /// behind one address translator; each costs an audit entry.
+    pub refusals_per_peer: u32,
+    pub refusal_regained_after: Duration,
+    /// As above, for one registration id from one address.
+    pub refusals_per_id: u32,
+    pub id_refusal_regained_after: Duration,
+    /// Addresses (and addresses with an id) whose refusals are counted; beyond it the oldest are forgotten.
+    pub throttled_max: usize,
+    /// Checked chains that are remembered, some 2 KiB each.
+    pub proofs_max: usize,
+    /// What an embedded hub is called when its operator does not say: its id under this domain.
+    pub embedded_domain: String,
+    /// Where embedded hubs are reached when their operator does not say: `host:port` of this very service.
+    pub embedded_endpoint: String,
+    /// Where copies lie while a backup is read.
+    pub scratch_folder: PathBuf,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            refuse_after: Duration::from_millis(100),
+            refusals_per_peer: 100,
+            refusal_regained_after: Duration::from_millis(500),
+            refusals_per_id: 10,
+            id_refusal_regained_after: Duration::from_secs(6),
+            throttled_max: 10_000,
+            proofs_max: 10_000,
+            embedded_domain: "rehome.local".to_owned(),
+            embedded_endpoint: "localhost:8443".to_owned(),
+            scratch_folder: PathBuf::from("tmp"),
+        }
+    }
+}
+
+/// What the service is made of.
+#[derive(Debug)]
+pub struct Parts {
+    pub store: Arc<dyn Store>,
+    pub directory: Directory,
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+    pub hubs: Arc<dyn HubFactory>,
+    /// The authorities of the operators' certificates. Without one nobody is an operator.
+    pub operator_authorities: Vec<CertificateRef>,
+    pub config: Config,
+}
+
+/// A handle on the service; cheap to clone.
+#[derive(Clone)]
+pub struct Service {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Arc<dyn Store>,
+    directory: Directory,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    hubs: Arc<dyn HubFactory>,
+    operator_authorities: Vec<CertificateRef>,
+    config: Config,
+    proofs: proof::Proofs,
+    throttle: throttle::Throttle,
+    /// Held while a hub is linked, changed or unlinked: opening its files and writing its record are two things.
+    fleet_gate: Mutex<()>,
+    /// Held while a backup is made and read.
+    backup_gate: Arc<Mutex<()>>,
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").field("store", &self.inner.store).finish_non_exhaustive()
+    }
+}
+
+impl Service {
+    /// Puts the parts together. Nothing is opened or resumed: see [`Service::start`].
+    pub fn new(parts: Parts) -> Self {
+        let Parts { store, directory, clock, entropy, hubs, operator_authorities, config } = parts;
+        let proofs = proof::Proofs::new(config.proofs_max);
+        let throttle = throttle::Throttle::new(&config);
+        let (fleet_gate, backup_gate) = (Mutex::new(()), Arc::default());
+        let inner = Inner {
+            store,
+            directory,
+            clock,
+            entropy,
+            hubs,
+            operator_authorities,
+            config,
+            proofs,
+            throttle,
+            fleet_gate,
+            backup_gate,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+}

@@ -1,0 +1,252 @@
+//! What a device asks for: to be registered, and how its registration stands.
+//!
+//! A caller that proved nothing is told one thing only, *refused*, with a tracking id; why stands in the audit log under
+//! that id. Everything else is told to callers whose evidence verified.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::Stream;
+use futures_util::stream;
+use tracing::Instrument;
+
+use crate::actors::{Accepted, Refused, Updates};
+use crate::domain::{
+    AuditAction, AuditEntry, ClientFacts, EnrollmentId, Evidence, Fault, Hub, Kind, OperationId, OperationStatus,
+    Reason, RegistrationId, RequestId, Timestamp, TrackingId,
+};
+use crate::moves::Standing;
+use crate::store::Commit;
+use crate::telemetry;
+
+use super::proof::{Proven, Unproven};
+use super::{Service, fault};
+
+/// How often evidence is judged again because the enrollment changed between judgement and commit.
+const JUDGEMENTS_MAX: u32 = 3;
+/// When a device that polls should ask again: most moves are over by then.
+const POLL_AFTER: Duration = Duration::from_secs(2);
+/// When a device should register again after a failure that may pass.
+const RETRY_AFTER: Duration = Duration::from_secs(30);
+/// Ends of an actor in a row that a stream follows before it gives up.
+const REDESCRIPTIONS_MAX: u32 = 3;
+
+/// Where a call comes from and what it presents.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub address: SocketAddr,
+    pub evidence: Evidence,
+}
+
+/// What a device asks with.
+#[derive(Debug, Clone)]
+pub struct RegisterAsk {
+    pub registration_id: RegistrationId,
+    pub facts: ClientFacts,
+    pub request_id: Option<RequestId>,
+}
+
+/// How a device stands, as the device is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeviceView {
+    pub standing: Standing,
+    /// The record of its home, where that is linked.
+    pub home: Option<Hub>,
+    /// When to ask, or to register, again.
+    pub retry_after: Option<Duration>,
+}
+
+/// A registration that was taken.
+#[derive(Debug, Clone)]
+pub struct Registering {
+    pub view: DeviceView,
+    /// One sentence: what was decided and why.
+    pub why: String,
+    updates: Updates,
+}
+
+impl Service {
+    /// Registers a device that proves itself. Answers once what follows is decided and committed, not once it is done:
+    /// see [`Service::follow`]. While an operation runs a second call joins it.
+    pub async fn register(&self, peer: &Peer, ask: &RegisterAsk) -> Result<Registering, Fault> {
+        let id = &ask.registration_id;
+        let span = telemetry::registration_span(id, None);
+        self.register_inside(peer, ask).instrument(span).await
+    }
+
+    async fn register_inside(&self, peer: &Peer, ask: &RegisterAsk) -> Result<Registering, Fault> {
+        for _ in 0..JUDGEMENTS_MAX {
+            let Proven { verified, enrollment } = self.admit(peer, &ask.registration_id).await?;
+            let directory = &self.inner.directory;
+            let answer = directory.register(verified, enrollment, ask.facts.clone(), ask.request_id.clone()).await?;
+            match answer {
+                Ok(accepted) => return self.registering(&ask.registration_id, accepted),
+                Err(Refused::Rejudge) => tracing::debug!("the enrollment changed meanwhile, judging again"),
+                Err(Refused::Fault(fault)) => return Err(fault),
+            }
+        }
+        Err(fault::of_refused(Refused::Rejudge))
+    }
+
+    fn registering(&self, id: &RegistrationId, accepted: Accepted) -> Result<Registering, Fault> {
+        let Accepted { standing, why, updates } = accepted;
+        let standing = standing.ok_or_else(|| fault::no_registration(id))?;
+        Ok(Registering { view: self.device_view(standing), why, updates })
+    }
+
+    /// How the device's operation goes: the view it starts with, then every change, up to the first final one. Ends with
+    /// a fault when the registration goes away.
+    pub fn follow(&self, registering: Registering) -> impl Stream<Item = Result<DeviceView, Fault>> + Send + use<> {
+        let Registering { view, updates, .. } = registering;
+        let following = Following { service: self.clone(), last: None, updates };
+        stream::unfold(Some((following, Some(view))), |state| async move {
+            let (mut following, first) = state?;
+            let next = match first {
+                Some(view) => Ok(view),
+                None => following.next().await,
+            };
+            match next {
+                Ok(view) => {
+                    let goes_on = !view.standing.operation.status.is_final();
+                    following.last = Some(view.clone());
+                    Some((Ok(view), goes_on.then_some((following, None))))
+                }
+                Err(fault) => Some((Err(fault), None)),
+            }
+        })
+    }
+
+    /// The status of the device's last operation, from the store: wakes nobody.
+    pub async fn operation(
+        &self,
+        peer: &Peer,
+        id: &RegistrationId,
+        operation: OperationId,
+    ) -> Result<DeviceView, Fault> {
+        let unknown =
+            || Fault::new(Reason::OperationNotFound, format!("{operation} is not the last operation of {id}"));
+        self.admit(peer, id).await?;
+        let standing = self.standing(id).await?.filter(|standing| standing.operation.id == operation);
+        standing.map(|standing| self.device_view(standing)).ok_or_else(unknown)
+    }
+
+    /// The device's own record, from the store: wakes nobody and changes nothing.
+    pub async fn look_up(&self, peer: &Peer, id: &RegistrationId) -> Result<DeviceView, Fault> {
+        self.admit(peer, id).await?;
+        let standing = self.standing(id).await?.ok_or_else(|| fault::no_registration(id))?;
+        Ok(self.device_view(standing))
+    }
+
+    /// How a device stands according to the store.
+    pub(super) async fn standing(&self, id: &RegistrationId) -> Result<Option<Standing>, Fault> {
+        let file = self.inner.store.load_device(id).await.map_err(fault::of_store)?;
+        Standing::read(file.registration.as_ref(), file.open).map_err(|illegal| {
+            tracing::error!(registration_id = %id, "the journal cannot be followed: {illegal}");
+            Fault::new(Reason::Internal, "the device's record cannot be read, the log has the details")
+        })
+    }
+
+    fn device_view(&self, standing: Standing) -> DeviceView {
+        let home = standing.assignment.as_ref().and_then(|at| self.inner.directory.fleet().berth(&at.hub));
+        let retry_after = retry_after(&standing.operation.status);
+        DeviceView { standing, home: home.map(|berth| berth.hub), retry_after }
+    }
+
+    /// Lets a caller in that proves to be the device, or refuses it in a way that tells nothing.
+    async fn admit(&self, peer: &Peer, id: &RegistrationId) -> Result<Proven, Fault> {
+        let started = self.inner.clock.now();
+        let wait = self.inner.throttle.wait(peer.address.ip(), id, started);
+        if !wait.is_zero() && !self.is_known(&peer.evidence) {
+            let message = "too many refused registrations came from this address";
+            return Err(Fault::new(Reason::RateLimited, message).retry_after(wait));
+        }
+        match self.prove(&peer.evidence, id).await {
+            Ok(proven) => Ok(proven),
+            Err(Unproven::Fault(fault)) => Err(fault),
+            Err(Unproven::Refused { why, enrollment }) => {
+                self.inner.throttle.note(peer.address.ip(), id, started);
+                Err(self.refuse(peer, id, enrollment, why, started).await)
+            }
+        }
+    }
+
+    /// One answer, whatever the cause, and no sooner than any cause takes.
+    async fn refuse(
+        &self,
+        peer: &Peer,
+        id: &RegistrationId,
+        enrollment: Option<EnrollmentId>,
+        why: String,
+        started: Timestamp,
+    ) -> Fault {
+        let tracking = TrackingId(self.inner.entropy.draw_u128());
+        tracing::info!(tracking_id = %tracking, peer = %peer.address.ip(), "a registration was refused: {why}");
+        let entry = AuditEntry {
+            registration: Some(id.clone()),
+            enrollment,
+            tracking: Some(tracking),
+            ..AuditEntry::new(started, peer.address.ip().to_string(), AuditAction::RegistrationRefused, why)
+        };
+        let commit = Commit { audit: vec![entry], ..Commit::default() };
+        if let Err(fault) = self.inner.store.commit(commit).await {
+            tracing::error!(tracking_id = %tracking, "the refusal is not in the audit log: {fault}");
+        }
+        self.inner.clock.sleep_until(started.plus(self.inner.config.refuse_after)).await;
+        let message = "the registration was refused; an operator finds the reason under the tracking id";
+        Fault::new(Reason::RegistrationRefused, message).with("tracking_id", tracking.to_string())
+    }
+}
+
+/// One that is told how a device's operation goes.
+struct Following {
+    service: Service,
+    last: Option<DeviceView>,
+    updates: Updates,
+}
+
+impl Following {
+    /// The next view that differs from the last one.
+    async fn next(&mut self) -> Result<DeviceView, Fault> {
+        let mut ends = 0;
+        loop {
+            let standing = match self.updates.changed().await {
+                Ok(()) => self.updates.borrow_and_update().clone(),
+                Err(_) if ends < REDESCRIPTIONS_MAX => {
+                    ends += 1;
+                    self.describe_again().await?
+                }
+                Err(_) => {
+                    let message = "the device's record cannot be worked on now, register again";
+                    return Err(Fault::new(Reason::ServiceUnavailable, message).retry_after(POLL_AFTER));
+                }
+            };
+            let Some(standing) = standing else {
+                return Err(Fault::new(Reason::RegistrationNotFound, "the registration was deleted"));
+            };
+            let view = self.service.device_view(standing);
+            if self.last.as_ref() != Some(&view) {
+                return Ok(view);
+            }
+        }
+    }
+
+    /// The actor has ended; another one has, or will have, read the store.
+    async fn describe_again(&mut self) -> Result<Option<Standing>, Fault> {
+        let Some(id) = self.last.as_ref().map(|view| view.standing.id.clone()) else { return Ok(None) };
+        let report = self.service.inner.directory.describe(&id).await?;
+        self.updates = report.updates;
+        Ok(report.standing)
+    }
+}
+
+fn retry_after(status: &OperationStatus) -> Option<Duration> {
+    match status {
+        OperationStatus::Assigning => Some(POLL_AFTER),
+        OperationStatus::Failed { reason, .. } => match reason.kind() {
+            Kind::Unavailable | Kind::Exhausted => Some(RETRY_AFTER),
+            Kind::Conflict => (*reason == Reason::NoHubAvailable).then_some(RETRY_AFTER),
+            Kind::Invalid | Kind::Unauthenticated | Kind::Denied | Kind::NotFound | Kind::Internal => None,
+        },
+        OperationStatus::Assigned { .. } | OperationStatus::Disabled => None,
+    }
+}

@@ -1,0 +1,349 @@
+//! The service as edges see it.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+
+use super::samples::*;
+use super::*;
+use crate::domain::hub::HubEvent;
+use crate::domain::*;
+use crate::hubs::entry::EffectKind;
+
+fn reason<T: fmt::Debug>(outcome: Result<T, Fault>) -> Reason {
+    outcome.unwrap_err().reason
+}
+
+fn home(view: &DeviceView) -> &str {
+    view.standing.assignment.as_ref().unwrap().hub.as_str()
+}
+
+#[tokio::test]
+async fn a_device_is_assigned_and_can_look_itself_up() {
+    let world = World::new().await;
+    let device = world.device("dev-1");
+    let view = world.register(&device, "dev-1").await.unwrap();
+    assert_eq!(view.standing.operation.status.as_str(), "assigned");
+    assert_eq!((home(&view), view.home.as_ref().unwrap().host_name.as_str()), ("a", "a.rehome.local"));
+
+    let again = world.register(&device, "DEV-1").await.unwrap();
+    assert_eq!(again.standing.operation.id, view.standing.operation.id);
+
+    let (peer, id) = (peer(Some(&device)), reg_id("dev-1"));
+    assert_eq!(home(&world.service.look_up(&peer, &id).await.unwrap()), "a");
+    let operation = view.standing.operation.id;
+    assert!(world.service.operation(&peer, &id, operation).await.is_ok());
+    let other = world.service.operation(&peer, &id, OperationId(1)).await;
+    assert_eq!(reason(other), Reason::OperationNotFound);
+}
+
+#[tokio::test]
+async fn a_stream_tells_assigning_then_assigned_and_ends() {
+    let world = World::new().await;
+    let hold = world.hubs.hub(&hub_id("a")).hold(EffectKind::Create);
+    let device = world.device("dev-1");
+    let registering = world.service.register(&peer(Some(&device)), &ask("dev-1")).await.unwrap();
+    let mut views = Box::pin(world.service.follow(registering));
+    let first = views.next().await.unwrap().unwrap();
+    assert_eq!(first.standing.operation.status, OperationStatus::Assigning);
+    assert!(first.retry_after.is_some());
+    hold.reached().await;
+    let joined = world.service.register(&peer(Some(&device)), &ask("dev-1")).await.unwrap();
+    assert_eq!(joined.view.standing.operation.id, first.standing.operation.id);
+    hold.release();
+    let mut last = first;
+    while let Some(view) = views.next().await {
+        last = view.unwrap();
+    }
+    assert_eq!(last.standing.operation.status.as_str(), "assigned");
+}
+
+#[tokio::test]
+async fn an_unproven_caller_is_told_one_thing_and_the_audit_log_the_truth() {
+    let world = World::new().await;
+    let (own, stranger) = (world.device("dev-1"), world.authority("strangers"));
+    let namesake = world.authority("devices");
+    let issue = |authority: &crate::pki::Authority, id: &str| {
+        authority.issue_device(&reg_id(id), terms(), world.entropy.as_ref()).unwrap()
+    };
+    let (foreign, forged) = (issue(&stranger, "dev-1"), issue(&namesake, "dev-1"));
+    let garbage = Peer { evidence: Evidence::X509 { chain: vec![vec![1, 2, 3]] }, ..peer(None) };
+    let too_long = Peer { evidence: Evidence::X509 { chain: vec![own.chain()[0].to_vec(); 7] }, ..peer(None) };
+    let mut told = Vec::new();
+    for (peer, id, why) in [
+        (peer(None), "dev-1", "no client certificate was presented"),
+        (peer(Some(&foreign)), "dev-1", "no enrollment refers to the presented certificates"),
+        (peer(Some(&forged)), "dev-1", "a signature was not made by the issuer's key"),
+        (peer(Some(&own)), "dev-2", "the leaf's common name is not the registration id"),
+        (garbage, "dev-1", "a certificate is not well-formed DER"),
+        (too_long, "dev-1", "more than 6 certificates were presented"),
+    ] {
+        let mut fault = world.service.register(&peer, &ask(id)).await.unwrap_err();
+        assert_eq!(world.reason_of(&fault).await, why);
+        fault.metadata.clear();
+        told.push(fault);
+    }
+    assert!(told.windows(2).all(|pair| pair[0] == pair[1]), "{told:?}");
+    assert_eq!(told[0].reason, Reason::RegistrationRefused);
+    assert_eq!(reason(world.service.look_up(&peer(None), &reg_id("dev-1")).await), Reason::RegistrationRefused);
+}
+
+#[tokio::test]
+async fn certificates_out_of_date_are_refused() {
+    let world = World::new().await;
+    let device = world.device("dev-1");
+    world.register(&device, "dev-1").await.unwrap();
+    world.clock.advance(Duration::from_secs(2 * 86_400));
+    let fault = world.register(&device, "dev-1").await.unwrap_err();
+    assert_eq!(world.reason_of(&fault).await, "the leaf has expired");
+    let twin = world.service.own_twin(&evidence(Some(&device)), &hub_id("a"), &DeviceId::parse("dev-1").unwrap()).await;
+    assert_eq!(reason(twin), Reason::CallerUnauthenticated);
+}
+
+#[tokio::test]
+async fn a_namesake_of_the_authority_does_not_stand_in_its_way() {
+    let world = World::new().await;
+    let namesake = world.authority("devices");
+    let id = EnrollmentId::Group(GroupId::parse("a-namesake").unwrap());
+    world.service.create_enrollment(draft(id, namesake.certificate().to_vec(), &["b"]), BY).await.unwrap();
+    assert_eq!(home(&world.register(&world.device("dev-1"), "dev-1").await.unwrap()), "a");
+    let other = namesake.issue_device(&reg_id("dev-2"), terms(), world.entropy.as_ref()).unwrap();
+    assert_eq!(home(&world.register(&other, "dev-2").await.unwrap()), "b");
+}
+
+#[tokio::test]
+async fn a_disabled_individual_blocks_its_device_inside_an_enabled_group() {
+    let world = World::new().await;
+    let (device, other) = (world.device("dev-1"), world.device("dev-2"));
+    let mut blocking = draft(individual_id("dev-1"), device.chain()[0].to_vec(), &[]);
+    blocking.enabled = false;
+    world.service.create_enrollment(blocking, BY).await.unwrap();
+    let view = world.register(&device, "dev-1").await.unwrap();
+    assert_eq!(view.standing.operation.status, OperationStatus::Disabled);
+    assert_eq!(home(&world.register(&other, "dev-2").await.unwrap()), "a");
+}
+
+#[tokio::test]
+async fn refusals_are_limited_and_a_known_device_is_not() {
+    let config = Config { refuse_after: Duration::ZERO, refusals_per_peer: 3, ..Config::default() };
+    let world = World::with(config);
+    world.link("a").await;
+    world.enroll_group(&[]).await;
+    let device = world.device("dev-1");
+    world.register(&device, "dev-1").await.unwrap();
+    for n in 0..3 {
+        let refused = world.service.register(&peer(None), &ask(&format!("x{n}"))).await;
+        assert_eq!(reason(refused), Reason::RegistrationRefused);
+    }
+    let limited = world.service.register(&peer(None), &ask("x9")).await.unwrap_err();
+    assert_eq!((limited.reason, limited.retry_after.is_some()), (Reason::RateLimited, true));
+    assert!(world.register(&device, "dev-1").await.is_ok());
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!(reason(world.service.register(&peer(None), &ask("x9")).await), Reason::RegistrationRefused);
+}
+
+#[tokio::test]
+async fn enrollments_are_held_against_what_else_is_there() {
+    let world = World::new().await;
+    let device = world.device("dev-1");
+    let leaf = || device.chain()[0].to_vec();
+    let refused = async |draft: EnrollmentDraft| reason(world.service.create_enrollment(draft, BY).await);
+    let other_group = || EnrollmentId::Group(GroupId::parse("other").unwrap());
+
+    assert_eq!(refused(world.group_draft(&[])).await, Reason::AlreadyExists);
+    let same_anchor = draft(other_group(), world.devices.certificate().to_vec(), &[]);
+    assert_eq!(refused(same_anchor).await, Reason::CertificateInUse);
+    let operators = draft(other_group(), world.operators.certificate().to_vec(), &[]);
+    assert_eq!(refused(operators).await, Reason::CertificateInUse);
+    assert_eq!(refused(draft(other_group(), leaf(), &[])).await, Reason::InvalidArgument);
+    assert_eq!(refused(draft(individual_id("dev-2"), leaf(), &[])).await, Reason::InvalidArgument);
+    assert_eq!(refused(draft(individual_id("dev-1"), vec![1, 2], &[])).await, Reason::InvalidArgument);
+    assert_eq!(refused(draft(individual_id("dev-1"), leaf(), &["nowhere"])).await, Reason::HubNotFound);
+
+    world.register(&device, "dev-1").await.unwrap();
+    let second = world.device("dev-2");
+    let mut claims = draft(individual_id("dev-2"), second.chain()[0].to_vec(), &[]);
+    claims.device_id = Some(DeviceId::parse("dev-1").unwrap());
+    assert_eq!(refused(claims).await, Reason::DeviceIdInUse);
+}
+
+#[tokio::test]
+async fn enrollments_change_under_their_version() {
+    let world = World::new().await;
+    let service = &world.service;
+    let webhook = |url: &str| {
+        let (url, api_version) = (url.to_owned(), "2024-01-01".to_owned());
+        Some(AllocationPolicy::Custom(WebhookPolicy { url, api_version }))
+    };
+    let stored = service.enrollment(&group_id()).await.unwrap();
+    let changed = EnrollmentDraft {
+        allocation: webhook("https://w.example/?code=secret"),
+        reprovision: None,
+        ..world.group_draft(&[])
+    };
+    let stored = service.update_enrollment(changed.clone(), stored.version, BY).await.unwrap();
+    assert_eq!(stored.reprovision, None);
+    let stale = service.update_enrollment(changed.clone(), Version(1), BY).await;
+    assert_eq!(reason(stale), Reason::EtagMismatch);
+    let masked = EnrollmentDraft { allocation: webhook("https://w.example/?****"), ..changed };
+    let stored = service.update_enrollment(masked, stored.version, BY).await.unwrap();
+    assert_eq!(stored.allocation, webhook("https://w.example/?code=secret"));
+
+    let disabled = service.set_enrollment_enabled(&group_id(), false, Some(stored.version), BY).await.unwrap();
+    assert_eq!((disabled.enabled, &disabled.allocation), (false, &stored.allocation));
+    let unchanged = service.set_enrollment_enabled(&group_id(), false, None, BY).await.unwrap();
+    assert_eq!(unchanged.version, disabled.version);
+    assert_eq!(reason(service.delete_enrollment(&group_id(), Some(stored.version), BY).await), Reason::EtagMismatch);
+    service.delete_enrollment(&group_id(), None, BY).await.unwrap();
+    assert_eq!(reason(service.enrollment(&group_id()).await), Reason::GroupNotFound);
+    assert_eq!(reason(service.enrollment(&individual_id("x")).await), Reason::EnrollmentNotFound);
+
+    let page = PageRequest { size: 10, token: None };
+    let entries = service.audit_entries(&AuditFilter::default(), &page).await.unwrap().rows;
+    let actions: Vec<&str> = entries.iter().map(|row| row.entry.action.as_str()).collect();
+    assert_eq!(actions[..3], ["enrollment_deleted", "enrollment_updated", "enrollment_updated"]);
+    assert!(entries.iter().all(|row| row.entry.actor == BY && !row.entry.detail.contains("secret")));
+}
+
+#[tokio::test]
+async fn hubs_follow_their_lifecycle() {
+    let world = World::new().await;
+    let (service, a, b) = (&world.service, hub_id("a"), hub_id("b"));
+    assert_eq!(reason(service.link_hub(hub_draft("a"), BY).await), Reason::AlreadyExists);
+    assert_eq!(reason(service.hub(&hub_id("c")).await), Reason::HubNotFound);
+    assert_eq!(reason(service.step_hub(&a, HubEvent::Retire, None, BY).await), Reason::HubStateConflict);
+    assert_eq!(reason(service.step_hub(&a, HubEvent::Drain, Some(Version(9)), BY).await), Reason::EtagMismatch);
+
+    let device = world.device("dev-1");
+    world.register(&device, "dev-1").await.unwrap();
+    let in_use = service.unlink_hub(&a, None, false, BY).await.unwrap_err();
+    assert_eq!(in_use.reason, Reason::HubInUse);
+    assert!(in_use.metadata.contains(&("devices", "1".to_owned())), "{in_use:?}");
+
+    let drained = service.step_hub(&a, HubEvent::Drain, None, BY).await.unwrap();
+    assert_eq!((drained.hub.state, drained.used.homes), (HubState::Draining, 1));
+    let group = service.enrollment(&group_id()).await.unwrap();
+    service.update_enrollment(world.group_draft(&[]), group.version, BY).await.unwrap();
+    let moved = world.register(&device, "dev-1").await.unwrap();
+    assert_eq!(home(&moved), "b");
+
+    let settings = HubDraft { weight: 7, ..hub_draft("b") };
+    let kept = service.update_hub(settings, service.hub(&b).await.unwrap().hub.version, BY).await.unwrap();
+    assert_eq!((kept.hub.weight, kept.hub.incarnation.is_some()), (7, true));
+}
+
+#[tokio::test]
+async fn a_hub_that_is_taken_down_is_away_until_it_is_brought_up() {
+    let world = World::new().await;
+    let device = world.device("dev-1");
+    world.register(&device, "dev-1").await.unwrap();
+    let (a, name) = (hub_id("a"), DeviceId::parse("dev-1").unwrap());
+    let down = world.service.take_down_hub(&a, BY).await.unwrap();
+    assert!(down.hub.taken_down && !down.reachable);
+    assert_eq!(reason(world.service.twin(&a, &name).await), Reason::HubUnavailable);
+    let up = world.service.bring_up_hub(&a, BY).await.unwrap();
+    assert!(!up.hub.taken_down && up.reachable);
+    assert!(world.service.twin(&a, &name).await.is_ok());
+}
+
+#[tokio::test]
+async fn twins_are_for_their_device_and_for_back_ends() {
+    let world = World::new().await;
+    let (device, other) = (world.device("dev-1"), world.device("dev-2"));
+    world.register(&device, "dev-1").await.unwrap();
+    let (service, a, name) = (&world.service, hub_id("a"), DeviceId::parse("dev-1").unwrap());
+    let own = service.own_twin(&evidence(Some(&device)), &a, &name).await.unwrap();
+    assert_eq!(own.state.twin.desired.properties.to_text(), r#"{"rate":5}"#);
+    for (who, hub) in
+        [(evidence(Some(&other)), &a), (Evidence::None, &a), (evidence(Some(&device)), &hub_id("nowhere"))]
+    {
+        assert_eq!(reason(service.own_twin(&who, hub, &name).await), Reason::CallerUnauthenticated);
+    }
+    let patch = Document::from_text(r#"{"on":true}"#).unwrap();
+    let reported = service.report(&evidence(Some(&device)), &a, &name, patch).await.unwrap();
+    assert_eq!(reported.state.twin.reported.version, 2);
+
+    let desired = || Some(Document::from_text(r#"{"rate":9}"#).unwrap());
+    let write = || TwinWrite::Patch(TwinPatch { desired: desired(), ..TwinPatch::default() });
+    let mut events = service.watch_desired(&evidence(Some(&device)), &a, &name).await.unwrap();
+    assert!(matches!(events.recv().await, Some(DesiredEvent::Whole { version: 1, .. })));
+    service.write_twin(&a, &name, Some(1), write()).await.unwrap();
+    assert!(matches!(events.recv().await, Some(DesiredEvent::Patch { version: 2, .. })));
+    assert_eq!(reason(service.write_twin(&a, &name, Some(1), write()).await), Reason::EtagMismatch);
+    let bad = TwinPatch { desired: Document::from_text(r#"{"$x":1}"#).ok(), ..TwinPatch::default() };
+    assert_eq!(reason(service.write_twin(&a, &name, None, TwinWrite::Patch(bad)).await), Reason::TwinInvalid);
+    assert_eq!(reason(service.twin(&hub_id("nowhere"), &name).await), Reason::HubNotFound);
+    assert_eq!(reason(service.list_twins(&a, 10, Some("bogus")).await), Reason::InvalidPageToken);
+    assert_eq!(service.list_twins(&a, 10, None).await.unwrap().rows.len(), 1);
+}
+
+#[tokio::test]
+async fn an_operator_moves_pins_explains_and_looks_back() {
+    let world = World::new().await;
+    let (service, id) = (&world.service, reg_id("dev-1"));
+    let device = world.device("dev-1");
+    assert_eq!(reason(service.registration(&id).await), Reason::RegistrationNotFound);
+    assert_eq!(reason(service.history(&id).await), Reason::RegistrationNotFound);
+    world.register(&device, "dev-1").await.unwrap();
+
+    let to = |hub: &str| Some(PinRequest { hub: hub_id(hub), reason: "quarantine".to_owned(), expires_at: None });
+    assert_eq!(reason(service.reprovision(&id, to("nowhere"), None, BY).await), Reason::HubNotFound);
+    service.reprovision(&id, to("b"), None, BY).await.unwrap();
+    let moved = world.register(&device, "dev-1").await.unwrap();
+    assert_eq!(home(&moved), "b");
+    let own = service.own_twin(&evidence(Some(&device)), &hub_id("a"), &DeviceId::parse("dev-1").unwrap()).await;
+    assert!(matches!(reason(own), Reason::DeviceMoved | Reason::DeviceMoving));
+
+    let explained = service.explain(&id).await.unwrap();
+    assert!(matches!(explained.explanation.decision.outcome, Outcome::Stay { .. }));
+    assert_eq!(explained.pin.unwrap().by, BY);
+    service.unpin(&id, None, BY).await.unwrap();
+    let explained = service.explain(&id).await.unwrap();
+    assert!(matches!(explained.explanation.decision.outcome, Outcome::Relocate { .. }));
+
+    let history = service.history(&id).await.unwrap();
+    let plans: Vec<&str> = history.iter().map(|episode| episode.plan).collect();
+    assert_eq!(plans, ["relocate", "assign"]);
+    let (device_id, states) = service.history_states(&id, history[0].generation).await.unwrap();
+    assert_eq!((device_id.as_str(), states[0].hub.as_str(), states[0].late), ("dev-1", "a", false));
+    assert_eq!(reason(service.history_states(&id, Order(999)).await), Reason::TwinNotFound);
+
+    let filter = RegistrationFilter { hub: Some(hub_id("b")), ..RegistrationFilter::default() };
+    let page = PageRequest { size: 10, token: None };
+    assert_eq!(service.registrations(&filter, &page).await.unwrap().rows.len(), 1);
+}
+
+#[tokio::test]
+async fn a_revoked_device_is_kept_out_and_a_deleted_one_may_come_back() {
+    let world = World::new().await;
+    let (service, id) = (&world.service, reg_id("dev-1"));
+    let (device, other) = (world.device("dev-1"), world.device("dev-2"));
+    world.register(&device, "dev-1").await.unwrap();
+    world.register(&other, "dev-2").await.unwrap();
+
+    let revoked = service.revoke(&id, "stolen", BY).await.unwrap();
+    assert_eq!(revoked.enrollment, individual_id("dev-1"));
+    let blocking = service.enrollment(&revoked.enrollment).await.unwrap();
+    assert!(!blocking.enabled);
+    let view = world.register(&device, "dev-1").await.unwrap();
+    assert_eq!(view.standing.operation.status, OperationStatus::Disabled);
+    assert_eq!(reason(service.revoke(&reg_id("nobody"), "", BY).await), Reason::RegistrationNotFound);
+
+    let stale = service.delete_registration(&reg_id("dev-2"), Some(Version(99)), BY).await;
+    assert_eq!(reason(stale), Reason::EtagMismatch);
+    service.delete_registration(&reg_id("dev-2"), None, BY).await.unwrap();
+    assert_eq!(home(&world.register(&other, "dev-2").await.unwrap()), "a");
+}
+
+#[tokio::test]
+async fn operators_are_known_by_their_authority() {
+    let world = World::empty();
+    let operator = world.operator(&["rehome:role:operator"]);
+    assert_eq!(world.service.operator(&evidence(Some(&operator))).unwrap().name(), BY);
+    let device = world.device("dev-1");
+    for who in [evidence(Some(&device)), Evidence::None, Evidence::X509 { chain: vec![vec![0]] }] {
+        assert_eq!(reason(world.service.operator(&who)), Reason::CallerUnauthenticated);
+    }
+    world.clock.advance(Duration::from_secs(2 * 86_400));
+    assert_eq!(reason(world.service.operator(&evidence(Some(&operator)))), Reason::CallerUnauthenticated);
+}

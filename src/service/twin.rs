@@ -1,0 +1,147 @@
+//! Twins at the hubs that this service holds: for the devices they describe, and for back ends.
+//!
+//! Who may use a twin is the hub's to say (it knows what each device signs in with); here the caller is put in the hub's
+//! words, and the hub's refusals in ours.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::attestation::x509;
+use crate::domain::{Credential, DeviceId, Document, Evidence, Fault, HubId, Reason};
+use crate::hubs::{DesiredEvent, Resident, ResidentPage, TwinCaller, TwinHost, TwinRefusal, TwinWrite};
+
+use super::{Service, fault};
+
+/// When a twin that is being moved may be asked for again: the sealed window of a move is short.
+const MOVING_RETRY: Duration = Duration::from_secs(1);
+/// When a hub that is away may be asked again.
+const AWAY_RETRY: Duration = Duration::from_secs(5);
+
+impl Service {
+    /// The device's own twin.
+    pub async fn own_twin(&self, evidence: &Evidence, hub: &HubId, device: &DeviceId) -> Result<Resident, Fault> {
+        let caller = self.device_caller(evidence)?;
+        let twins = self.twins(hub, Side::Device)?;
+        twins.read(device, &caller).await.map_err(|refusal| refused(refusal, hub, device))
+    }
+
+    /// Merges a device's report into its reported properties.
+    pub async fn report(
+        &self,
+        evidence: &Evidence,
+        hub: &HubId,
+        device: &DeviceId,
+        patch: Document,
+    ) -> Result<Resident, Fault> {
+        let caller = self.device_caller(evidence)?;
+        let twins = self.twins(hub, Side::Device)?;
+        twins.report(device, &caller, patch).await.map_err(|refusal| refused(refusal, hub, device))
+    }
+
+    /// The device's desired properties as they change; the whole document first.
+    pub async fn watch_desired(
+        &self,
+        evidence: &Evidence,
+        hub: &HubId,
+        device: &DeviceId,
+    ) -> Result<mpsc::Receiver<DesiredEvent>, Fault> {
+        let caller = self.device_caller(evidence)?;
+        let twins = self.twins(hub, Side::Device)?;
+        twins.watch(device, &caller).await.map_err(|refusal| refused(refusal, hub, device))
+    }
+
+    /// A device of a hub, for a back end.
+    pub async fn twin(&self, hub: &HubId, device: &DeviceId) -> Result<Resident, Fault> {
+        let twins = self.twins(hub, Side::BackEnd)?;
+        twins.read(device, &TwinCaller::BackEnd).await.map_err(|refusal| refused(refusal, hub, device))
+    }
+
+    /// A back end's change; `version` is the twin version that must still hold.
+    pub async fn write_twin(
+        &self,
+        hub: &HubId,
+        device: &DeviceId,
+        version: Option<u64>,
+        write: TwinWrite,
+    ) -> Result<Resident, Fault> {
+        let twins = self.twins(hub, Side::BackEnd)?;
+        twins.write(device, version, write).await.map_err(|refusal| refused(refusal, hub, device))
+    }
+
+    /// Devices of a hub by id.
+    pub async fn list_twins(&self, hub: &HubId, size: u32, token: Option<&str>) -> Result<ResidentPage, Fault> {
+        let twins = self.twins(hub, Side::BackEnd)?;
+        twins.list(size, token).await.map_err(|refusal| match refusal {
+            TwinRefusal::PageToken => Fault::new(Reason::InvalidPageToken, refusal.to_string()),
+            TwinRefusal::Unavailable => away(hub),
+            TwinRefusal::NotFound
+            | TwinRefusal::NotLetIn
+            | TwinRefusal::Moving
+            | TwinRefusal::Moved
+            | TwinRefusal::VersionMismatch
+            | TwinRefusal::Invalid(_)
+            | TwinRefusal::Unknown(_) => Fault::new(Reason::Internal, format!("hub {hub} cannot list: {refusal}")),
+        })
+    }
+
+    /// The caller as its hub knows it: by the certificate whose key the connection proved. A certificate that is out of
+    /// date is none.
+    fn device_caller(&self, evidence: &Evidence) -> Result<TwinCaller, Fault> {
+        let leaf = match evidence {
+            Evidence::None => None,
+            Evidence::X509 { chain } => chain.first(),
+        };
+        let leaf = leaf.ok_or_else(not_let_in)?;
+        let info = x509::describe(leaf).map_err(|_| not_let_in())?;
+        let now = self.inner.clock.now();
+        if now < info.not_before || now.as_secs() > info.not_after.as_secs() {
+            return Err(not_let_in());
+        }
+        Ok(TwinCaller::Device(Credential::x509([info.thumbprint])))
+    }
+
+    fn twins(&self, hub: &HubId, side: Side) -> Result<Arc<dyn TwinHost>, Fault> {
+        match (self.inner.directory.fleet().berth(hub), side) {
+            (Some(berth), _) => berth.twins().ok_or_else(|| away(hub)),
+            (None, Side::BackEnd) => Err(fault::no_hub(hub)),
+            // A stranger is not told which hubs there are.
+            (None, Side::Device) => Err(not_let_in()),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Side {
+    Device,
+    BackEnd,
+}
+
+fn not_let_in() -> Fault {
+    let message = "the device is not let in: present the certificate it was assigned with, or register again";
+    Fault::new(Reason::CallerUnauthenticated, message)
+}
+
+fn away(hub: &HubId) -> Fault {
+    Fault::new(Reason::HubUnavailable, format!("hub {hub} is down")).with("hub", hub.as_str()).retry_after(AWAY_RETRY)
+}
+
+fn refused(refusal: TwinRefusal, hub: &HubId, device: &DeviceId) -> Fault {
+    let message = refusal.to_string();
+    match refusal {
+        TwinRefusal::NotFound => Fault::new(Reason::TwinNotFound, format!("hub {hub} has no device {device}")),
+        TwinRefusal::NotLetIn => not_let_in(),
+        TwinRefusal::Moving => Fault::new(Reason::DeviceMoving, message).retry_after(MOVING_RETRY),
+        TwinRefusal::Moved => Fault::new(Reason::DeviceMoved, message),
+        TwinRefusal::VersionMismatch => fault::etag_mismatch(format!("the twin of {device}")),
+        TwinRefusal::Invalid(_) => Fault::new(Reason::TwinInvalid, message),
+        TwinRefusal::PageToken => Fault::new(Reason::InvalidPageToken, message),
+        TwinRefusal::Unavailable => away(hub),
+        TwinRefusal::Unknown(why) => {
+            tracing::warn!(hub = %hub, "a twin may have been written: {why}");
+            let message = "it is not known whether the twin was written: read it again";
+            Fault::new(Reason::HubUnavailable, message).with("hub", hub.as_str()).retry_after(AWAY_RETRY)
+        }
+    }
+}

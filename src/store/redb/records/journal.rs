@@ -1,0 +1,210 @@
+//! Journal lines in the file.
+
+use super::{Decoded, RecordFault, Stored, device_id, form, hub_id, reason, registration_id, request_id, text};
+use crate::domain::{DeviceState, HubRefusal, Incarnation, OperationId, Order, Timestamp, Version};
+use crate::moves::{Intent, JournalLine, JournalRecord, Plan};
+
+impl From<&Plan> for form::Plan {
+    fn from(plan: &Plan) -> Self {
+        match plan {
+            Plan::Assign { to } => form::Plan::Assign { to: text(to) },
+            Plan::Relocate { from, to, carry } => {
+                form::Plan::Relocate { from: text(from), to: text(to), carry: carry.into() }
+            }
+            Plan::Replant { from, to, source } => {
+                form::Plan::Replant { from: text(from), to: text(to), source: source.0 }
+            }
+            Plan::Rehouse { from, to } => form::Plan::Rehouse { from: text(from), to: text(to) },
+            Plan::ResetInPlace { at, credential } => form::Plan::ResetInPlace { at: text(at), credential: *credential },
+            Plan::Refresh { at } => form::Plan::Refresh { at: text(at) },
+            Plan::Release { from } => form::Plan::Release { from: from.as_ref().map(text) },
+        }
+    }
+}
+
+impl TryFrom<form::Plan> for Plan {
+    type Error = RecordFault;
+
+    fn try_from(plan: form::Plan) -> Decoded<Self> {
+        Ok(match plan {
+            form::Plan::Assign { to } => Plan::Assign { to: hub_id(&to)? },
+            form::Plan::Relocate { from, to, carry } => {
+                Plan::Relocate { from: hub_id(&from)?, to: hub_id(&to)?, carry: carry.into() }
+            }
+            form::Plan::Replant { from, to, source } => {
+                Plan::Replant { from: hub_id(&from)?, to: hub_id(&to)?, source: Order(source) }
+            }
+            form::Plan::Rehouse { from, to } => Plan::Rehouse { from: hub_id(&from)?, to: hub_id(&to)? },
+            form::Plan::ResetInPlace { at, credential } => Plan::ResetInPlace { at: hub_id(&at)?, credential },
+            form::Plan::Refresh { at } => Plan::Refresh { at: hub_id(&at)? },
+            form::Plan::Release { from } => Plan::Release { from: from.as_deref().map(hub_id).transpose()? },
+        })
+    }
+}
+
+impl From<&Intent> for form::Intent {
+    fn from(intent: &Intent) -> Self {
+        Self {
+            operation: intent.operation.0,
+            request_id: intent.request_id.as_ref().map(|id| id.as_str().to_owned()),
+            by: intent.by.clone(),
+            registration: intent.registration.as_str().to_owned(),
+            device: intent.device.as_str().to_owned(),
+            plan: (&intent.plan).into(),
+            enrollment: (&intent.enrollment).into(),
+            enrollment_version: intent.enrollment_version.0,
+            policy: intent.policy.as_ref().map(Into::into),
+            sub_status: (&intent.sub_status).into(),
+            credential: (&intent.credential).into(),
+            initial: (&intent.initial).into(),
+            planted: state_form(&intent.planted),
+            unreachable: (&intent.unreachable).into(),
+            allow_late_writes: intent.allow_late_writes,
+            payload: intent.payload.clone(),
+            pin: intent.pin.as_ref().map(Into::into),
+            why: intent.why.clone(),
+        }
+    }
+}
+
+impl TryFrom<form::Intent> for Intent {
+    type Error = RecordFault;
+
+    fn try_from(record: form::Intent) -> Decoded<Self> {
+        Ok(Self {
+            operation: OperationId(record.operation),
+            request_id: record.request_id.as_deref().map(request_id).transpose()?,
+            by: record.by,
+            registration: registration_id(&record.registration)?,
+            device: device_id(&record.device)?,
+            plan: record.plan.try_into()?,
+            enrollment: record.enrollment.try_into()?,
+            enrollment_version: Version(record.enrollment_version),
+            policy: record.policy.map(Into::into),
+            sub_status: record.sub_status.into(),
+            credential: record.credential.into(),
+            initial: record.initial.try_into()?,
+            planted: state_back(record.planted)?,
+            unreachable: record.unreachable.into(),
+            allow_late_writes: record.allow_late_writes,
+            payload: record.payload,
+            pin: record.pin.map(TryInto::try_into).transpose()?,
+            why: record.why,
+        })
+    }
+}
+
+fn state_form(state: &Option<Box<DeviceState>>) -> Option<Box<form::DeviceState>> {
+    state.as_ref().map(|state| Box::new((&**state).into()))
+}
+
+fn state_back(state: Option<Box<form::DeviceState>>) -> Decoded<Option<Box<DeviceState>>> {
+    state.map(|state| (*state).try_into().map(Box::new)).transpose()
+}
+
+impl From<&HubRefusal> for form::HubRefusal {
+    fn from(refusal: &HubRefusal) -> Self {
+        match refusal {
+            HubRefusal::Stale { highest } => form::HubRefusal::Stale { highest: highest.0 },
+            HubRefusal::Occupied => form::HubRefusal::Occupied,
+            HubRefusal::NotStaged => form::HubRefusal::NotStaged,
+            HubRefusal::NoSuchDevice => form::HubRefusal::NoSuchDevice,
+            HubRefusal::WrongIncarnation { current } => form::HubRefusal::WrongIncarnation { current: current.0 },
+            HubRefusal::Full => form::HubRefusal::Full,
+            HubRefusal::StateInvalid(why) => form::HubRefusal::StateInvalid(why.clone()),
+            HubRefusal::OrderReused => form::HubRefusal::OrderReused,
+        }
+    }
+}
+
+impl From<form::HubRefusal> for HubRefusal {
+    fn from(refusal: form::HubRefusal) -> Self {
+        match refusal {
+            form::HubRefusal::Stale { highest } => HubRefusal::Stale { highest: Order(highest) },
+            form::HubRefusal::Occupied => HubRefusal::Occupied,
+            form::HubRefusal::NotStaged => HubRefusal::NotStaged,
+            form::HubRefusal::NoSuchDevice => HubRefusal::NoSuchDevice,
+            form::HubRefusal::WrongIncarnation { current } => {
+                HubRefusal::WrongIncarnation { current: Incarnation(current) }
+            }
+            form::HubRefusal::Full => HubRefusal::Full,
+            form::HubRefusal::StateInvalid(why) => HubRefusal::StateInvalid(why),
+            form::HubRefusal::OrderReused => HubRefusal::OrderReused,
+        }
+    }
+}
+
+impl From<&JournalRecord> for form::JournalRecord {
+    fn from(record: &JournalRecord) -> Self {
+        match record {
+            JournalRecord::Intent(intent) => form::JournalRecord::Intent(Box::new((&**intent).into())),
+            JournalRecord::StepDone { effect, state } => {
+                form::JournalRecord::StepDone { effect: effect.into(), state: state_form(state) }
+            }
+            JournalRecord::Pivoted { data_source } => {
+                form::JournalRecord::Pivoted { data_source: data_source.map(Into::into) }
+            }
+            JournalRecord::Aborted { reason, message, spare_current } => form::JournalRecord::Aborted {
+                reason: reason.as_str().to_owned(),
+                message: message.clone(),
+                spare_current: *spare_current,
+            },
+            JournalRecord::Collected { hub, state } => {
+                form::JournalRecord::Collected { hub: text(hub), state: state_form(state) }
+            }
+            JournalRecord::Settled { effect, hub, state } => {
+                form::JournalRecord::Settled { effect: effect.into(), hub: text(hub), state: state_form(state) }
+            }
+            JournalRecord::Stuck { effect, hub, refusal } => {
+                form::JournalRecord::Stuck { effect: effect.into(), hub: text(hub), refusal: refusal.into() }
+            }
+            JournalRecord::Dropped { effect, hub, why } => {
+                form::JournalRecord::Dropped { effect: effect.into(), hub: text(hub), why: why.clone() }
+            }
+        }
+    }
+}
+
+impl TryFrom<form::JournalRecord> for JournalRecord {
+    type Error = RecordFault;
+
+    fn try_from(record: form::JournalRecord) -> Decoded<Self> {
+        Ok(match record {
+            form::JournalRecord::Intent(intent) => JournalRecord::Intent(Box::new((*intent).try_into()?)),
+            form::JournalRecord::StepDone { effect, state } => {
+                JournalRecord::StepDone { effect: effect.into(), state: state_back(state)? }
+            }
+            form::JournalRecord::Pivoted { data_source } => {
+                JournalRecord::Pivoted { data_source: data_source.map(Into::into) }
+            }
+            form::JournalRecord::Aborted { reason: word, message, spare_current } => {
+                JournalRecord::Aborted { reason: reason(&word)?, message, spare_current }
+            }
+            form::JournalRecord::Collected { hub, state } => {
+                JournalRecord::Collected { hub: hub_id(&hub)?, state: state_back(state)? }
+            }
+            form::JournalRecord::Settled { effect, hub, state } => {
+                JournalRecord::Settled { effect: effect.into(), hub: hub_id(&hub)?, state: state_back(state)? }
+            }
+            form::JournalRecord::Stuck { effect, hub, refusal } => {
+                JournalRecord::Stuck { effect: effect.into(), hub: hub_id(&hub)?, refusal: refusal.into() }
+            }
+            form::JournalRecord::Dropped { effect, hub, why } => {
+                JournalRecord::Dropped { effect: effect.into(), hub: hub_id(&hub)?, why }
+            }
+        })
+    }
+}
+
+impl Stored for JournalLine {
+    const WHAT: &'static str = "journal line";
+    type Record = form::JournalLine;
+
+    fn to_record(&self) -> form::JournalLine {
+        form::JournalLine { order: self.order.0, at: self.at.0, record: (&self.record).into() }
+    }
+
+    fn from_record(record: form::JournalLine) -> Decoded<Self> {
+        Ok(Self { order: Order(record.order), at: Timestamp(record.at), record: record.record.try_into()? })
+    }
+}

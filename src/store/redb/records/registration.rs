@@ -1,0 +1,171 @@
+//! Registrations in the file.
+
+use super::{Decoded, RecordFault, Stored, device_id, form, hub_id, reason, registration_id, request_id, text};
+use crate::domain::{
+    Assignment, Credential, DataSource, Operation, OperationId, OperationStatus, Order, Pin, Registration, Thumbprint,
+    Timestamp, Version,
+};
+
+impl From<&Credential> for form::Credential {
+    fn from(credential: &Credential) -> Self {
+        match credential {
+            Credential::X509 { thumbprints } => {
+                form::Credential::X509 { thumbprints: thumbprints.iter().map(|thumbprint| thumbprint.0).collect() }
+            }
+        }
+    }
+}
+
+impl From<form::Credential> for Credential {
+    fn from(credential: form::Credential) -> Self {
+        match credential {
+            form::Credential::X509 { thumbprints } => Credential::x509(thumbprints.into_iter().map(Thumbprint)),
+        }
+    }
+}
+
+impl From<DataSource> for form::DataSource {
+    fn from(source: DataSource) -> Self {
+        match source {
+            DataSource::Sealed => form::DataSource::Sealed,
+            DataSource::LastKnown { seen_at } => form::DataSource::LastKnown { seen_at: seen_at.0 },
+            DataSource::Initial => form::DataSource::Initial,
+        }
+    }
+}
+
+impl From<form::DataSource> for DataSource {
+    fn from(source: form::DataSource) -> Self {
+        match source {
+            form::DataSource::Sealed => DataSource::Sealed,
+            form::DataSource::LastKnown { seen_at } => DataSource::LastKnown { seen_at: Timestamp(seen_at) },
+            form::DataSource::Initial => DataSource::Initial,
+        }
+    }
+}
+
+impl From<&OperationStatus> for form::OperationStatus {
+    fn from(status: &OperationStatus) -> Self {
+        match status {
+            OperationStatus::Assigning => form::OperationStatus::Assigning,
+            OperationStatus::Assigned { sub_status, data_source } => form::OperationStatus::Assigned {
+                sub_status: sub_status.into(),
+                data_source: data_source.map(Into::into),
+            },
+            OperationStatus::Failed { reason, message } => {
+                form::OperationStatus::Failed { reason: reason.as_str().to_owned(), message: message.clone() }
+            }
+            OperationStatus::Disabled => form::OperationStatus::Disabled,
+        }
+    }
+}
+
+impl TryFrom<form::OperationStatus> for OperationStatus {
+    type Error = RecordFault;
+
+    fn try_from(status: form::OperationStatus) -> Decoded<Self> {
+        Ok(match status {
+            form::OperationStatus::Assigning => OperationStatus::Assigning,
+            form::OperationStatus::Assigned { sub_status, data_source } => {
+                OperationStatus::Assigned { sub_status: sub_status.into(), data_source: data_source.map(Into::into) }
+            }
+            form::OperationStatus::Failed { reason: word, message } => {
+                OperationStatus::Failed { reason: reason(&word)?, message }
+            }
+            form::OperationStatus::Disabled => OperationStatus::Disabled,
+        })
+    }
+}
+
+impl From<&Pin> for form::Pin {
+    fn from(Pin { hub, by, reason, set_at, expires_at }: &Pin) -> Self {
+        Self {
+            hub: text(hub),
+            by: by.clone(),
+            reason: reason.clone(),
+            set_at: set_at.0,
+            expires_at: expires_at.map(|at| at.0),
+        }
+    }
+}
+
+impl TryFrom<form::Pin> for Pin {
+    type Error = RecordFault;
+
+    fn try_from(record: form::Pin) -> Decoded<Self> {
+        Ok(Self {
+            hub: hub_id(&record.hub)?,
+            by: record.by,
+            reason: record.reason,
+            set_at: Timestamp(record.set_at),
+            expires_at: record.expires_at.map(Timestamp),
+        })
+    }
+}
+
+impl Stored for Registration {
+    const WHAT: &'static str = "registration";
+    type Record = form::Registration;
+
+    fn to_record(&self) -> form::Registration {
+        let assignment = |assignment: &Assignment| form::Assignment {
+            hub: text(&assignment.hub),
+            generation: assignment.generation.0,
+            credential: assignment.credential.as_ref().map(Into::into),
+            assigned_at: assignment.assigned_at.0,
+        };
+        form::Registration {
+            id: self.id.as_str().to_owned(),
+            device_id: self.device_id.as_str().to_owned(),
+            enrollment: (&self.enrollment).into(),
+            enrollment_version: self.enrollment_version.0,
+            policy: self.policy.as_ref().map(Into::into),
+            assignment: self.assignment.as_ref().map(assignment),
+            operation: form::Operation {
+                id: self.operation.id.0,
+                status: (&self.operation.status).into(),
+                request_id: self.operation.request_id.as_ref().map(|id| id.as_str().to_owned()),
+                started_at: self.operation.started_at.0,
+                updated_at: self.operation.updated_at.0,
+            },
+            pin: self.pin.as_ref().map(Into::into),
+            payload: self.payload.clone(),
+            past: self.past.iter().map(|order| order.0).collect(),
+            created_at: self.created_at.0,
+            updated_at: self.updated_at.0,
+            version: self.version.0,
+        }
+    }
+
+    fn from_record(record: form::Registration) -> Decoded<Self> {
+        let assignment = |assignment: form::Assignment| {
+            Ok(Assignment {
+                hub: hub_id(&assignment.hub)?,
+                generation: Order(assignment.generation),
+                credential: assignment.credential.map(Into::into),
+                assigned_at: Timestamp(assignment.assigned_at),
+            })
+        };
+        Ok(Self {
+            id: registration_id(&record.id)?,
+            device_id: device_id(&record.device_id)?,
+            enrollment: record.enrollment.try_into()?,
+            enrollment_version: Version(record.enrollment_version),
+            policy: record.policy.map(Into::into),
+            assignment: record.assignment.map(assignment).transpose()?,
+            operation: Operation {
+                id: OperationId(record.operation.id),
+                status: record.operation.status.try_into()?,
+                request_id: record.operation.request_id.as_deref().map(request_id).transpose()?,
+                started_at: Timestamp(record.operation.started_at),
+                updated_at: Timestamp(record.operation.updated_at),
+            },
+            pin: record.pin.map(TryInto::try_into).transpose()?,
+            payload: record.payload,
+            past: record.past.into_iter().map(Order).collect(),
+            created_at: Timestamp(record.created_at),
+            updated_at: Timestamp(record.updated_at),
+            version: Version(record.version),
+        })
+    }
+}
