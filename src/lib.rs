@@ -55,3 +55,6 @@ pub mod api;
 
 /// Puts the service together.
 pub mod compose;
+
+/// The command line.
+pub mod cli;
