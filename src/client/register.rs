@@ -328,10 +328,6 @@ mod tests {
             Timestamp(0)
         }
 
-        fn monotonic(&self) -> Duration {
-            Duration::ZERO
-        }
-
         fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()> {
             self.0.lock().unwrap().push(at.since(Timestamp(0)));
             Box::pin(std::future::ready(()))
