@@ -102,7 +102,9 @@ pub fn hint(reason: Reason) -> &'static str {
             "a device appears with its first registration; see which there are with `rehome device list`"
         }
         Reason::OperationNotFound => "ask for the device's last operation: `rehome device show` names it",
-        Reason::TwinNotFound => "see where the device lives with `rehome device show`",
+        Reason::TwinNotFound => {
+            "see where the device lives with `rehome device show`, and which moves kept a twin with `rehome device history`"
+        }
         Reason::AuditEntryNotFound => "see what there is with `rehome audit list`",
         Reason::AlreadyExists => "choose another id, or change the one there is with `update`",
         Reason::EtagMismatch => {
