@@ -63,43 +63,18 @@ pub struct Registering {
     /// One sentence: what was decided and why.
     pub why: String,
     updates: Updates,
-    /// Since when, where the end of the operation is still to be counted: by who follows the call that started it.
-    counted: Option<Duration>,
 }
 
 impl Service {
     /// Registers a device that proves itself. Answers once what follows is decided and committed, not once it is done:
     /// see [`Service::follow`]. While an operation runs a second call joins it.
     pub async fn register(&self, peer: &Peer, ask: &RegisterAsk) -> Result<Registering, Fault> {
-        let (began, asked_at) = (self.inner.clock.monotonic(), self.inner.clock.now());
         let span = telemetry::registration_span(&ask.registration_id, None);
         let registering = self.register_inside(peer, ask).instrument(span.clone()).await?;
         let operation = &registering.view.standing.operation;
         telemetry::operation_started(&span, &operation.id);
         span.in_scope(|| tracing::info!("{}: {}", operation.status.as_str(), registering.why));
-        let joined = !operation.status.is_final() && operation.started_at < asked_at;
-        let counted = if joined {
-            let took = self.inner.clock.monotonic().saturating_sub(began);
-            telemetry::registration_finished(RegistrationOutcome::Joined, None, took);
-            None
-        } else {
-            (!self.count_answer(&operation.status, began)).then_some(began)
-        };
-        Ok(Registering { counted, ..registering })
-    }
-
-    /// Counts an operation that has ended; tells whether it has.
-    fn count_answer(&self, status: &OperationStatus, began: Duration) -> bool {
-        let (outcome, reason) = match status {
-            OperationStatus::Assigning => return false,
-            OperationStatus::Assigned { data_source: Some(_), .. } => (RegistrationOutcome::Assigned, None),
-            OperationStatus::Assigned { data_source: None, .. } => (RegistrationOutcome::Unchanged, None),
-            OperationStatus::Failed { reason, .. } => (RegistrationOutcome::Failed, Some(*reason)),
-            OperationStatus::Disabled => (RegistrationOutcome::Disabled, Some(Reason::EnrollmentDisabled)),
-        };
-        let took = self.inner.clock.monotonic().saturating_sub(began);
-        telemetry::registration_finished(outcome, reason, took);
-        true
+        Ok(registering)
     }
 
     async fn register_inside(&self, peer: &Peer, ask: &RegisterAsk) -> Result<Registering, Fault> {
@@ -119,14 +94,14 @@ impl Service {
     fn registering(&self, id: &RegistrationId, accepted: Accepted) -> Result<Registering, Fault> {
         let Accepted { standing, why, updates } = accepted;
         let standing = standing.ok_or_else(|| fault::no_registration(id))?;
-        Ok(Registering { view: self.device_view(standing), why, updates, counted: None })
+        Ok(Registering { view: self.device_view(standing), why, updates })
     }
 
     /// How the device's operation goes: the view it starts with, then every change, up to the first final one. Ends with
     /// a fault when the registration goes away.
     pub fn follow(&self, registering: Registering) -> impl Stream<Item = Result<DeviceView, Fault>> + Send + use<> {
-        let Registering { view, updates, counted, why: _ } = registering;
-        let following = Following { service: self.clone(), last: None, updates, counted };
+        let Registering { view, updates, why: _ } = registering;
+        let following = Following { service: self.clone(), last: None, updates };
         stream::unfold(Some((following, Some(view))), |state| async move {
             let (mut following, first) = state?;
             let next = match first {
@@ -135,11 +110,7 @@ impl Service {
             };
             match next {
                 Ok(view) => {
-                    let status = &view.standing.operation.status;
-                    let goes_on = !status.is_final();
-                    if let Some(began) = following.counted {
-                        following.service.count_answer(status, began);
-                    }
+                    let goes_on = !view.standing.operation.status.is_final();
                     following.last = Some(view.clone());
                     Some((Ok(view), goes_on.then_some((following, None))))
                 }
@@ -237,7 +208,6 @@ struct Following {
     service: Service,
     last: Option<DeviceView>,
     updates: Updates,
-    counted: Option<Duration>,
 }
 
 impl Following {
