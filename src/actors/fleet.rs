@@ -12,6 +12,7 @@ use crate::domain::{Hub, HubId, Timestamp};
 use crate::hubs::{HubConnector, TwinHost};
 use crate::policy::HubView;
 use crate::store::HubUse;
+use crate::telemetry;
 
 use super::hub::HubActor;
 
@@ -120,6 +121,9 @@ impl Fleet {
     fn change(&self, change: impl FnOnce(&mut Board)) {
         let mut board = self.write();
         change(&mut board);
+        for berth in board.berths.values() {
+            telemetry::hub_reachable(&berth.hub.id, berth.reachable && !berth.hub.taken_down);
+        }
         let views = board.berths.values().map(|berth| HubView {
             hub: berth.hub.clone(),
             occupied: berth.used.homes.saturating_add(berth.used.arriving),
