@@ -35,7 +35,8 @@ impl DeviceActor {
     }
 
     fn call(&self, key: CallKey, call: HubCall, operation: OperationId, ctx: &mut Context<Self>) {
-        let (hub, this) = (self.surroundings.fleet.actor(&key.hub), ctx.address());
+        let hub = self.surroundings.fleet.living_actor(&key.hub, &self.surroundings.clock);
+        let this = ctx.address();
         let span = telemetry::registration_span(&self.id, Some(&operation));
         let hub_span = span.clone();
         let made = async move {
