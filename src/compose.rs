@@ -115,7 +115,8 @@ impl Running {
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
         let credentials = Credentials::load(config, clock.as_ref(), entropy.as_ref())?;
         let tls = grpc::tls_config(credentials.chain, credentials.key).map_err(StartFault::Tls)?;
-        let folder = config.data_dir.join("hubs");
+        // The same names as in a backup: a copy of the folder is a data folder.
+        let folder = config.data_dir.clone();
         make_folder(&folder)?;
         let store = open_store(config).await?;
         let hubs = EmbeddedHubs::new(folder, config.hubs.cache_bytes, clock.clone(), entropy.clone());

@@ -26,7 +26,7 @@ pub enum StoreCommand {
     },
     /// Look a store over that no service has open
     #[command(
-        after_help = "Examples:\n  rehome store check rehome-data\n  rehome store check backup-2030-01-31/store.redb"
+        after_help = "Examples:\n  rehome store check rehome-data\n  rehome store check backup-2030-01-31/service.redb"
     )]
     Check {
         /// The store's file, or the data folder
@@ -216,13 +216,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("out");
         let mut receiver = Receiver::new(&out).unwrap();
-        receiver.take(file("store.redb", 4)).unwrap();
+        receiver.take(file("service.redb", 4)).unwrap();
         receiver.take(BackupPart::Bytes(b"ab".to_vec())).unwrap();
         receiver.take(BackupPart::Bytes(b"cd".to_vec())).unwrap();
-        assert_eq!(receiver.status(), "store.redb: 4 of 4 bytes");
-        assert!(!out.join("store.redb").exists());
+        assert_eq!(receiver.status(), "service.redb: 4 of 4 bytes");
+        assert!(!out.join("service.redb").exists());
         receiver.take(BackupPart::FileDone).unwrap();
-        assert_eq!(fs::read(out.join("store.redb")).unwrap(), b"abcd");
+        assert_eq!(fs::read(out.join("service.redb")).unwrap(), b"abcd");
         let files = receiver.finish().unwrap();
         assert_eq!(files.iter().map(|file| file.bytes).collect::<Vec<_>>(), [4]);
     }

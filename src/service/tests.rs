@@ -368,7 +368,7 @@ async fn a_backup_is_read_in_parts_and_leaves_nothing_behind() {
             BackupPart::End { sha256 } => assert_eq!(sha256.len(), 32),
         }
     }
-    assert_eq!(names, [("store.redb".to_owned(), 1), ("hub-a.redb".to_owned(), 0)]);
+    assert_eq!(names, [("service.redb".to_owned(), 1), ("hub-a.redb".to_owned(), 0)]);
     assert_eq!(read, announced);
     drop(parts);
     assert_eq!(std::fs::read_dir(world.scratch()).unwrap().count(), 0);
