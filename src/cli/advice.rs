@@ -34,9 +34,7 @@ impl From<&ClientFault> for Advised {
     fn from(fault: &ClientFault) -> Self {
         let hint = match fault {
             ClientFault::Refused(remote) => return Self::from(&**remote),
-            ClientFault::Connect { .. } => {
-                "is the service running? start it with `rehome serve`, or name another one with --server URL"
-            }
+            ClientFault::Connect { .. } => "start it with `rehome serve`, or name another one with --server URL",
             ClientFault::Tls { .. } => {
                 "check that --ca (or server-ca.pem in --certs) is that server's authority, and that your certificate is in date"
             }

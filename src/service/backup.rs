@@ -19,8 +19,6 @@ use crate::store::Commit;
 use super::{Service, fault};
 
 const CHUNK_BYTES: usize = 64 * 1024;
-/// As in a data folder, so that what checks one checks a backup.
-const STORE_FILE: &str = "service.redb";
 
 /// One part of a backup, in order: for each file its head, its bytes, its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,9 +41,9 @@ impl Service {
         tokio::fs::create_dir_all(&folder).await.map_err(|error| failed(&error))?;
         let copies = Copies { folder: folder.clone(), _turn: turn };
         let mut files = VecDeque::new();
-        let store = folder.join(STORE_FILE);
+        let store = folder.join("service.redb");
         self.inner.store.back_up(&store, &|_, _| {}).await.map_err(fault::of_store)?;
-        files.push_back((STORE_FILE.to_owned(), store));
+        files.push_back(("service.redb".to_owned(), store));
         for berth in self.inner.directory.fleet().berths() {
             let name = format!("hub-{}.redb", berth.hub.id);
             let path = folder.join(&name);
