@@ -287,6 +287,7 @@ impl Core {
             planted: None,
             unreachable: UnreachableRule::LastKnown,
             allow_late_writes: false,
+            adopt_existing: false,
             payload: None,
             pin: None,
             why,

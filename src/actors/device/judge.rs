@@ -204,6 +204,7 @@ impl Case<'_> {
         let planted = match &plan {
             Plan::Replant { .. } => self.machine.replantable().and_then(|source| source.arriving_state()).map(Box::new),
             Plan::Assign { .. }
+            | Plan::TakeOver { .. }
             | Plan::Relocate { .. }
             | Plan::Rehouse { .. }
             | Plan::ResetInPlace { .. }
@@ -227,6 +228,7 @@ impl Case<'_> {
             planted,
             unreachable: enrollment.unreachable,
             allow_late_writes: enrollment.allow_late_writes,
+            adopt_existing: enrollment.adopt_existing,
             payload: self.said.payload.clone(),
             pin,
             why: decision.why.clone(),
