@@ -31,8 +31,8 @@ pub enum HubCommand {
     Retire(Step),
     /// Forget a hub; its data stays where it is
     #[command(after_help = "A hub that devices live at is not unlinked: drain it and reprovision them first.\n\
-                            With --force you state that the hub accepts no writes any more: what is owed to it is abandoned,\n\
-                            and its devices are without a hub until they register again.")]
+                            With --force you state that the hub accepts no writes any more: its devices are without a hub\n\
+                            until they register again. A hub that a move still names is not unlinked either way.")]
     Unlink(Unlink),
     /// Make an embedded hub unreachable, as in an outage
     TakeDown { hub: HubId },

@@ -9,8 +9,9 @@ use serde::Serialize;
 
 use crate::ambient::{Clock as _, SystemEntropy};
 use crate::domain::{HubId, RegistrationId, Role, RoleGrant};
-use crate::pki::{Authority, Existing, KeyType, Pair, Purpose, Terms, Validity};
+use crate::pki::{Authority, Existing, KeyType, Pair, PkiFault, Purpose, Terms, Validity};
 
+use super::advice::Advised;
 use super::context::Context;
 use super::output::Shown;
 
@@ -174,6 +175,15 @@ fn authority_pair(named: Option<&Path>, default: &str, context: &Context) -> Pai
     Pair { certificate: with(".pem"), key: with(".key") }
 }
 
+/// Files that are there are kept, with advice.
+fn advised(fault: PkiFault) -> anyhow::Error {
+    if matches!(fault, PkiFault::Exists { .. }) {
+        let hint = "use it as it is, make new files in their place with --replace, or others with --out DIR";
+        return Advised::usage(fault.to_string(), hint).into();
+    }
+    fault.into()
+}
+
 impl PkiCommand {
     pub fn run(self, context: &Context) -> anyhow::Result<()> {
         let entropy = SystemEntropy::new();
@@ -186,7 +196,7 @@ impl PkiCommand {
                         .issue_intermediate(&name, terms, &entropy)?,
                 };
                 let pair = making.pair(&name, context)?;
-                authority.save(&pair, making.existing(), &entropy)?;
+                authority.save(&pair, making.existing(), &entropy).map_err(advised)?;
                 return making.report(&pair, authority.validity().not_after, context);
             }
             PkiCommand::Device(IssueDevice { id, authority, making }) => {
@@ -209,7 +219,7 @@ impl PkiCommand {
             }
         };
         let pair = making.pair(&name, context)?;
-        issued.save(&pair, making.existing(), &entropy)?;
+        issued.save(&pair, making.existing(), &entropy).map_err(advised)?;
         let valid_until = making.terms(context).validity.not_after.min(authority.validity().not_after);
         making.report(&pair, valid_until, context)
     }
