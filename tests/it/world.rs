@@ -95,7 +95,12 @@ impl Site {
     }
 
     pub async fn operator(&self) -> Operator {
-        self.caller(&self.paths.operator).await
+        self.connect_operator().await.unwrap()
+    }
+
+    /// As an operator, at a service that may be gone.
+    pub async fn connect_operator(&self) -> Result<Operator, ClientFault> {
+        Operator::connect(&self.target(Some(Self::identity_in(&self.paths.operator)))).await
     }
 
     pub fn device_ca(&self) -> Authority {
