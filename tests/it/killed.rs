@@ -14,9 +14,7 @@ use serde_json::Value;
 use tokio::sync::{Notify, watch};
 
 use crate::serving::Serving;
-use crate::world::{
-    Site, document, hub_id, identity_of, in_time, registration_id, settled, tell_hubs_where_they_are,
-};
+use crate::world::{Site, document, hub_id, identity_of, in_time, registration_id, settled, tell_hubs_where_they_are};
 
 const DEVICES: usize = 12;
 const MOVERS: u64 = 3;
@@ -62,7 +60,8 @@ impl Ledger {
     fn check(&self, whose: &str, held: &Document) {
         for (key, expected) in &self.keys {
             let found = held.0.get(key).and_then(Value::as_u64);
-            let fits = found == expected.acknowledged || found.is_some_and(|found| expected.tried_since.contains(&found));
+            let fits =
+                found == expected.acknowledged || found.is_some_and(|found| expected.tried_since.contains(&found));
             assert!(fits, "{whose}, {key}: found {found:?}, expected {expected:?}");
         }
     }

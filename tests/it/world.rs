@@ -83,7 +83,12 @@ impl Site {
     }
 
     pub fn target(&self, identity: Option<Identity>) -> Target {
-        Target { address: format!("https://{}", self.address), server_name: None, roots_pem: self.roots_pem(), identity }
+        Target {
+            address: format!("https://{}", self.address),
+            server_name: None,
+            roots_pem: self.roots_pem(),
+            identity,
+        }
     }
 
     fn identity_in(pair: &Pair) -> Identity {
