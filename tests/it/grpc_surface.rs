@@ -136,8 +136,7 @@ async fn health_is_open_to_everybody() {
 #[tokio::test]
 async fn operators_find_every_service_by_either_version_of_reflection() {
     let world = World::start().await;
-    let mut expected: Vec<String> =
-        methods().iter().map(|path| path.split('/').nth(1).unwrap().to_owned()).collect();
+    let mut expected: Vec<String> = methods().iter().map(|path| path.split('/').nth(1).unwrap().to_owned()).collect();
     expected.dedup();
     for pair in [&world.site.paths.operator, &world.site.paths.reader, &world.site.paths.backend] {
         let channel = world.site.channel_as(pair).await;

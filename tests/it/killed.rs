@@ -14,9 +14,7 @@ use serde_json::Value;
 use tokio::sync::{Notify, watch};
 
 use crate::serving::Serving;
-use crate::world::{
-    Site, document, hub_id, identity_of, in_time, registration_id, settled, tell_hubs_where_they_are,
-};
+use crate::world::{Site, document, hub_id, identity_of, in_time, registration_id, settled, tell_hubs_where_they_are};
 
 const DEVICES: usize = 12;
 const MOVERS: u64 = 3;
@@ -62,7 +60,8 @@ impl Ledger {
     fn check(&self, whose: &str, held: &Document) {
         for (key, expected) in &self.keys {
             let found = held.0.get(key).and_then(Value::as_u64);
-            let fits = found == expected.acknowledged || found.is_some_and(|found| expected.tried_since.contains(&found));
+            let fits =
+                found == expected.acknowledged || found.is_some_and(|found| expected.tried_since.contains(&found));
             assert!(fits, "{whose}, {key}: found {found:?}, expected {expected:?}");
         }
     }
@@ -366,4 +365,26 @@ async fn nothing_acknowledged_is_lost_and_nobody_is_homeless() {
     assert!(writes > 0 && moves > 0);
     let (said, ended) = tokio::task::spawn_blocking(|| serving.stop()).await.unwrap();
     assert!(ended.success(), "{said}");
+}
+
+#[test]
+fn the_ledger_notices_what_was_lost() {
+    let mut ledger = Ledger::default();
+    let (key, first) = ledger.draw();
+    ledger.acknowledge(&key, first);
+    for _ in 1..KEYS {
+        ledger.draw();
+    }
+    let (again, second) = ledger.draw();
+    assert_eq!(again, key);
+    let held = |value: Option<u64>| match value {
+        Some(value) => document(&format!(r#"{{"{key}":{value}}}"#)),
+        None => Document::default(),
+    };
+    let fits = |ledger: &Ledger, value| std::panic::catch_unwind(|| ledger.check("x", &held(value))).is_ok();
+    // The second write may have happened or not; the first must not be gone.
+    let before = [Some(first), Some(second), None, Some(second + 1)].map(|value| fits(&ledger, value));
+    ledger.acknowledge(&key, second);
+    let after = [Some(first), Some(second), None].map(|value| fits(&ledger, value));
+    assert_eq!((before, after), ([true, true, false, false], [false, true, false]));
 }

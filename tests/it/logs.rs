@@ -30,9 +30,8 @@ async fn every_line_of_a_registration_names_it() {
     let group = operator.create_enrollment(&site.group()).await.unwrap();
     let issued = site.issue(DEVICE);
     let device = site.device(DEVICE, &issued).await;
-    let register = async || {
-        in_time(device.register(&ClientFacts::default(), Patience::Tries(1), |_| ())).await.unwrap()
-    };
+    let register =
+        async || in_time(device.register(&ClientFacts::default(), Patience::Tries(1), |_| ())).await.unwrap();
     let first = register().await;
     device.home(&first).await.unwrap().report(&document(r#"{"on":true}"#)).await.unwrap();
     let mut draft = group.draft;

@@ -83,15 +83,16 @@ impl Site {
     }
 
     pub fn target(&self, identity: Option<Identity>) -> Target {
-        Target { address: format!("https://{}", self.address), server_name: None, roots_pem: self.roots_pem(), identity }
+        Target {
+            address: format!("https://{}", self.address),
+            server_name: None,
+            roots_pem: self.roots_pem(),
+            identity,
+        }
     }
 
     fn identity_in(pair: &Pair) -> Identity {
         Identity::from_pem(std::fs::read(&pair.certificate).unwrap(), std::fs::read(&pair.key).unwrap())
-    }
-
-    pub async fn caller(&self, pair: &Pair) -> Operator {
-        Operator::connect(&self.target(Some(Self::identity_in(pair)))).await.unwrap()
     }
 
     pub async fn operator(&self) -> Operator {
