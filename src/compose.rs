@@ -28,11 +28,13 @@ use crate::hubs::embedded::EmbeddedHubs;
 use crate::pki::{Development, PkiFault};
 use crate::service::{self, Parts, Service};
 use crate::store::Store;
-use crate::store::redb::{GroupEvent, Hooks, OpenFault, RedbStore};
+use crate::store::redb::{self, GroupEvent, Hooks, OpenFault, RedbStore};
 use crate::telemetry::{self, EndpointLimits, LoggingFault, Metrics, MetricsFault, Queue};
 
 /// How often unfinished devices are looked after, and the gauges written.
 const LOOK_AFTER_EVERY: Duration = Duration::from_secs(15);
+/// The store's name in the data folder.
+const STORE_FILE: &str = "service.redb";
 /// Who links the hubs of the configuration.
 const OURSELVES: &str = "service";
 
@@ -113,7 +115,8 @@ impl Running {
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
         let credentials = Credentials::load(config, clock.as_ref(), entropy.as_ref())?;
         let tls = grpc::tls_config(credentials.chain, credentials.key).map_err(StartFault::Tls)?;
-        let folder = config.data_dir.join("hubs");
+        // The same names as in a backup: a copy of the folder is a data folder.
+        let folder = config.data_dir.clone();
         make_folder(&folder)?;
         let store = open_store(config).await?;
         let hubs = EmbeddedHubs::new(folder, config.hubs.cache_bytes, clock.clone(), entropy.clone());
@@ -210,6 +213,22 @@ impl Running {
     }
 }
 
+/// What is wrong with a store that no service has open, a sentence each: none when all is well. Takes its file, or the
+/// data folder.
+pub fn check_store(path: &Path, config: &Config, repair: impl Fn(f64) + 'static) -> Result<Vec<String>, StartFault> {
+    let findings = redb::check(&store_file(path), config.store.cache_bytes, repair).map_err(StartFault::Store)?;
+    Ok(findings.iter().map(ToString::to_string).collect())
+}
+
+/// Gives the free space of a store that no service has open back to the file system; says whether there was any.
+pub fn compact_store(path: &Path, config: &Config, repair: impl Fn(f64) + 'static) -> Result<bool, StartFault> {
+    redb::compact(&store_file(path), config.store.cache_bytes, repair).map_err(StartFault::Store)
+}
+
+fn store_file(path: &Path) -> PathBuf {
+    if path.is_dir() { path.join(STORE_FILE) } else { path.to_owned() }
+}
+
 async fn stopped(mut stopping: watch::Receiver<bool>) {
     // A dropped sender is a stop as well.
     let _ = stopping.wait_for(|stop| *stop).await;
@@ -287,7 +306,7 @@ fn host_names(config: &Config) -> Vec<String> {
 }
 
 async fn open_store(config: &Config) -> Result<Arc<RedbStore>, StartFault> {
-    let mut settings = crate::store::redb::Config::at(config.data_dir.join("service.redb"));
+    let mut settings = crate::store::redb::Config::at(config.data_dir.join(STORE_FILE));
     settings.cache_bytes = config.store.cache_bytes;
     settings.queue_max = config.limits.store_queue_max;
     settings.group_max = config.limits.store_group_max;

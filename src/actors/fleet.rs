@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use actix::Addr;
+use actix::{Actor, Addr};
 
+use crate::ambient::Clock;
 use crate::domain::{Hub, HubId, Timestamp};
 use crate::hubs::{HubConnector, TwinHost};
 use crate::policy::HubView;
 use crate::store::HubUse;
+use crate::telemetry;
 
 use super::hub::HubActor;
 
@@ -56,8 +58,29 @@ impl Fleet {
         self.read().berths.get(hub).cloned()
     }
 
-    pub fn actor(&self, hub: &HubId) -> Option<Addr<HubActor>> {
+    pub(super) fn actor(&self, hub: &HubId) -> Option<Addr<HubActor>> {
         self.read().berths.get(hub).map(|berth| berth.actor.clone())
+    }
+
+    /// The hub's actor; a new one, on the arbiter of the caller, when the old one ended by a panic. What it had under way
+    /// is answered *unknown* and asked again under its order, so nothing depends on its memory.
+    pub(super) fn living_actor(self: &Arc<Self>, hub: &HubId, clock: &Arc<dyn Clock>) -> Option<Addr<HubActor>> {
+        let living = self.actor(hub)?;
+        if living.connected() {
+            return Some(living);
+        }
+        let mut revived = None;
+        self.change(|board| {
+            let Some(berth) = board.berths.get_mut(hub) else { return };
+            if !berth.actor.connected() {
+                tracing::error!(hub = %hub, "the hub's actor ended by a panic and is started again: a defect");
+                let actor = HubActor::new(berth.hub.clone(), berth.connector.clone(), clock.clone(), self.clone());
+                berth.actor = actor.start();
+                berth.reachable = true;
+            }
+            revived = Some(berth.actor.clone());
+        });
+        revived
     }
 
     pub fn is_linked(&self, hub: &HubId) -> bool {
@@ -120,6 +143,9 @@ impl Fleet {
     fn change(&self, change: impl FnOnce(&mut Board)) {
         let mut board = self.write();
         change(&mut board);
+        for berth in board.berths.values() {
+            telemetry::hub_reachable(&berth.hub.id, berth.reachable && !berth.hub.taken_down);
+        }
         let views = board.berths.values().map(|berth| HubView {
             hub: berth.hub.clone(),
             occupied: berth.used.homes.saturating_add(berth.used.arriving),

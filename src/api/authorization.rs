@@ -83,8 +83,8 @@ pub const TABLE: &[(&str, Access)] = &[
 ];
 
 /// The row of a method, by its path.
-pub fn access(path: &str) -> Option<Access> {
-    TABLE.iter().find(|(method, _)| *method == path).map(|(_, access)| *access)
+pub fn row(path: &str) -> Option<(&'static str, Access)> {
+    TABLE.iter().find(|(method, _)| *method == path).copied()
 }
 
 /// An operator or back end that may make this call.
@@ -162,13 +162,13 @@ mod tests {
         assert_eq!(methods.difference(&rows).collect::<Vec<_>>(), Vec::<&String>::new(), "methods without a row");
         assert_eq!(rows.difference(&methods).collect::<Vec<_>>(), Vec::<&String>::new(), "rows without a method");
         assert_eq!(rows.len(), TABLE.len(), "a method has two rows");
-        assert_eq!(access("/rehome.admin.v1.HubService/Nothing"), None);
+        assert_eq!(row("/rehome.admin.v1.HubService/Nothing"), None);
     }
 
     /// Who may, in the order reader, enroller, operator, backend.
     fn who(path: &str) -> String {
         let world = World::empty();
-        let access = access(path).unwrap();
+        let (_, access) = row(path).unwrap();
         Role::ALL
             .iter()
             .filter(|role| {

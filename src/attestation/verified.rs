@@ -2,6 +2,9 @@
 //!
 //! Whoever holds a [`Verified`] need not ask again who the device is: only this room can make one, and only from evidence.
 
+use std::sync::Arc;
+
+use super::x509::{CertificateInfo, describe};
 use crate::domain::{Credential, EnrollmentId, RegistrationId, Thumbprint, Timestamp, Version};
 
 /// Which of an enrollment's two certificates. Two, so that one can be rolled while the other stays in use.
@@ -38,6 +41,7 @@ pub struct Verified {
     credential: Credential,
     matched: Matched,
     leaf_not_after: Timestamp,
+    leaf_der: Arc<[u8]>,
 }
 
 impl Verified {
@@ -46,9 +50,9 @@ impl Verified {
         (enrollment_id, enrollment_version): (EnrollmentId, Version),
         credential: Credential,
         matched: Matched,
-        leaf_not_after: Timestamp,
+        (leaf_not_after, leaf_der): (Timestamp, Arc<[u8]>),
     ) -> Self {
-        Self { registration_id, enrollment_id, enrollment_version, credential, matched, leaf_not_after }
+        Self { registration_id, enrollment_id, enrollment_version, credential, matched, leaf_not_after, leaf_der }
     }
 
     /// In the casing the device asked with.
@@ -72,6 +76,11 @@ impl Verified {
 
     pub fn matched(&self) -> Matched {
         self.matched
+    }
+
+    /// What the presented leaf certificate says, for whoever is asked to allocate. `None` cannot be: it was read before.
+    pub fn leaf(&self) -> Option<CertificateInfo> {
+        describe(&self.leaf_der).ok()
     }
 
     /// When the presented leaf certificate ends.

@@ -34,9 +34,7 @@ impl From<&ClientFault> for Advised {
     fn from(fault: &ClientFault) -> Self {
         let hint = match fault {
             ClientFault::Refused(remote) => return Self::from(&**remote),
-            ClientFault::Connect { .. } => {
-                "is the service running? start it with `rehome serve`, or name another one with --server URL"
-            }
+            ClientFault::Connect { .. } => "start it with `rehome serve`, or name another one with --server URL",
             ClientFault::Tls { .. } => {
                 "check that --ca (or server-ca.pem in --certs) is that server's authority, and that your certificate is in date"
             }
@@ -102,7 +100,9 @@ pub fn hint(reason: Reason) -> &'static str {
             "a device appears with its first registration; see which there are with `rehome device list`"
         }
         Reason::OperationNotFound => "ask for the device's last operation: `rehome device show` names it",
-        Reason::TwinNotFound => "see where the device lives with `rehome device show`",
+        Reason::TwinNotFound => {
+            "see where the device lives with `rehome device show`, and which moves kept a twin with `rehome device history`"
+        }
         Reason::AuditEntryNotFound => "see what there is with `rehome audit list`",
         Reason::AlreadyExists => "choose another id, or change the one there is with `update`",
         Reason::EtagMismatch => {

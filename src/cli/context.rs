@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::ambient::{SystemClock, SystemEntropy};
 use crate::client::{ClientFault, Device, Identity, Operator, Page, PageChoice, Target};
-use crate::config::{self, Config, Flags};
+use crate::config::{Config, Flags};
 use crate::domain::{RegistrationId, limits};
 
 use super::advice::Advised;
@@ -71,9 +71,7 @@ pub struct Context {
     pub globals: Globals,
     pub output: Output,
     pub clock: SystemClock,
-    client: config::Client,
-    /// The folder of the development PKI.
-    pub certs: PathBuf,
+    pub config: Config,
 }
 
 impl Context {
@@ -85,21 +83,21 @@ impl Context {
 
     fn of(globals: Globals, config: Config) -> Self {
         let output = Output { json: globals.json };
-        Self { globals, output, clock: SystemClock, client: config.client, certs: config.certs_dir }
+        Self { globals, output, clock: SystemClock, config }
     }
 
     fn ca(&self) -> PathBuf {
-        self.client.ca.clone().unwrap_or_else(|| self.certs.join("server-ca.pem"))
+        self.config.client.ca.clone().unwrap_or_else(|| self.config.certs_dir.join("server-ca.pem"))
     }
 
     /// An operator's credentials: the folder's, or the ones named in their place.
     fn operator_credentials(&self) -> Credentials {
-        match &self.client.identity {
+        match &self.config.client.identity {
             Some(identity) => Credentials { ca: self.ca(), cert: identity.cert.clone(), key: identity.key.clone() },
             None => Credentials {
                 ca: self.ca(),
-                cert: self.certs.join("operator.pem"),
-                key: self.certs.join("operator.key"),
+                cert: self.config.certs_dir.join("operator.pem"),
+                key: self.config.certs_dir.join("operator.key"),
             },
         }
     }
@@ -134,7 +132,7 @@ impl Context {
             )
         };
         Ok(Target {
-            address: self.client.server.clone(),
+            address: self.config.client.server.clone(),
             server_name: None,
             roots_pem: read(&credentials.ca)?,
             identity: Some(Identity::from_pem(read(&credentials.cert)?, read(&credentials.key)?)),
@@ -179,6 +177,7 @@ pub async fn pages<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
 
     #[test]
     fn credentials_come_from_the_folder_unless_named() {
@@ -194,7 +193,7 @@ mod tests {
         let identity = Some(config::ClientIdentity { cert: "me.pem".into(), key: "me.key".into() });
         let named = Config { client: config::Client { identity, ..defaults.client.clone() }, ..folder };
         assert_eq!(context(named).operator_credentials(), credentials("pki/server-ca.pem", "me.pem", "me.key"));
-        assert_eq!(context(defaults.clone()).client.server, "https://127.0.0.1:7443");
+        assert_eq!(context(defaults.clone()).config.client.server, "https://127.0.0.1:7443");
 
         assert!(context(defaults.clone()).device_credentials().is_err(), "a device does not call as the operator");
         let globals = Globals { cert: Some("d.pem".into()), key: Some("d.key".into()), ..Globals::default() };

@@ -5,6 +5,7 @@
 mod advice;
 mod audit;
 mod context;
+mod demo;
 mod device;
 mod enroll;
 mod enrollment;
@@ -52,6 +53,8 @@ pub struct Cli {
 enum Command {
     /// Run the service
     Serve(serve::Serve),
+    /// Play the whole story against the real service, and check every claim
+    Demo(demo::Demo),
     /// Link hubs, see how they are used, and take them through their lifecycle
     #[command(subcommand)]
     Hub(hub::HubCommand),
@@ -72,7 +75,7 @@ enum Command {
     /// What was changed and what was refused
     #[command(subcommand)]
     Audit(audit::AuditCommand),
-    /// Back the service's storage up
+    /// Back the service's storage up, check it, compact it
     #[command(subcommand)]
     Store(store::StoreCommand),
     /// Make authorities and certificates
@@ -97,6 +100,7 @@ impl Cli {
         let context = Context::load(self.globals)?;
         match self.command {
             Command::Serve(command) => command.run(&context),
+            Command::Demo(command) => command.run(&context),
             Command::Pki(command) => command.run(&context),
             Command::Hub(command) => wait_for(command.run(&context)),
             Command::Enroll(command) => wait_for(command.run(&context)),

@@ -132,7 +132,7 @@ impl Making {
 
     /// Where the files go; the folder is made if it is not there.
     fn pair(&self, name: &str, context: &Context) -> anyhow::Result<Pair> {
-        let folder = self.out.clone().unwrap_or_else(|| context.certs.clone());
+        let folder = self.out.clone().unwrap_or_else(|| context.config.certs_dir.clone());
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
         Ok(Pair::named(&folder, &file_name(name)))
     }
@@ -161,7 +161,7 @@ fn file_name(name: &str) -> String {
 
 /// `PATH.pem` and `PATH.key`; a path that ends in `.pem` is taken as the certificate's.
 fn authority_pair(named: Option<&Path>, default: &str, context: &Context) -> Pair {
-    let path = named.map_or_else(|| context.certs.join(default), Path::to_owned);
+    let path = named.map_or_else(|| context.config.certs_dir.join(default), Path::to_owned);
     let stem = match path.extension() {
         Some(extension) if extension == "pem" => path.with_extension(""),
         Some(_) | None => path,

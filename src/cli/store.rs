@@ -1,17 +1,19 @@
-//! `rehome store`: a backup of the running service.
+//! `rehome store`: back the running service up; check and compact a store that nobody has open.
 
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use clap::Subcommand;
 use serde::Serialize;
 
 use crate::client::BackupPart;
+use crate::compose;
 
 use super::context::Context;
-use super::output::Listed;
+use super::output::{Listed, Output, Shown};
 
 #[derive(Debug, PartialEq, Subcommand)]
 pub enum StoreCommand {
@@ -22,23 +24,95 @@ pub enum StoreCommand {
         /// The folder to write to: new or empty
         out: PathBuf,
     },
+    /// Look a store over that no service has open
+    #[command(
+        after_help = "Examples:\n  rehome store check rehome-data\n  rehome store check backup-2030-01-31/service.redb"
+    )]
+    Check {
+        /// The store's file, or the data folder
+        path: PathBuf,
+    },
+    /// Give free space of a store that no service has open back to the file system
+    Compact {
+        /// The store's file, or the data folder
+        path: PathBuf,
+    },
 }
 
 impl StoreCommand {
     pub async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let StoreCommand::Backup { out } = self;
-        let incomplete = || format!("the backup in {} is not complete", out.display());
-        let operator = context.operator().await?;
-        let mut receiver = Receiver::new(&out)?;
-        let mut backup = operator.backup().await?;
-        let mut progress = context.output.progress();
-        // The client holds the parts against sizes and digests as they pass.
-        while let Some(part) = backup.next().await.with_context(incomplete)? {
-            receiver.take(part).with_context(incomplete)?;
-            progress.update(&receiver.status());
+        match self {
+            StoreCommand::Backup { out } => backup(&out, context).await,
+            StoreCommand::Check { path } => check(&path, context),
+            StoreCommand::Compact { path } => compact(&path, context),
         }
-        drop(progress);
-        Ok(context.output.list(&receiver.finish().with_context(incomplete)?, false)?)
+    }
+}
+
+async fn backup(out: &Path, context: &Context) -> anyhow::Result<()> {
+    let incomplete = || format!("the backup in {} is not complete", out.display());
+    let operator = context.operator().await?;
+    let mut receiver = Receiver::new(out)?;
+    let mut backup = operator.backup().await?;
+    let mut progress = context.output.progress();
+    // The client holds the parts against sizes and digests as they pass.
+    while let Some(part) = backup.next().await.with_context(incomplete)? {
+        receiver.take(part).with_context(incomplete)?;
+        progress.update(&receiver.status());
+    }
+    drop(progress);
+    Ok(context.output.list(&receiver.finish().with_context(incomplete)?, false)?)
+}
+
+/// Tells how far a repair is, which a store needs that was not closed.
+fn repair_told(output: Output) -> impl Fn(f64) + 'static {
+    let progress = RefCell::new(output.progress());
+    move |part| progress.borrow_mut().update(&format!("repairing: {:.0} %", part * 100.0))
+}
+
+fn check(path: &Path, context: &Context) -> anyhow::Result<()> {
+    let findings = compose::check_store(path, &context.config, repair_told(context.output))
+        .with_context(|| format!("cannot check {}", path.display()))?;
+    let rows: Vec<FindingView> = findings.into_iter().map(|finding| FindingView { finding }).collect();
+    if rows.is_empty() {
+        context.output.done(&format!("{} is well", path.display()))?;
+        return if context.output.json { Ok(context.output.list(&rows, false)?) } else { Ok(()) };
+    }
+    context.output.list(&rows, false)?;
+    bail!("{} has {} faults: go back to a backup", path.display(), rows.len())
+}
+
+fn compact(path: &Path, context: &Context) -> anyhow::Result<()> {
+    let compacted = compose::compact_store(path, &context.config, repair_told(context.output))
+        .with_context(|| format!("cannot compact {}", path.display()))?;
+    Ok(context.output.item(&CompactedView { path: path.display().to_string(), compacted })?)
+}
+
+/// Something that is wrong with a store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct FindingView {
+    finding: String,
+}
+
+impl Listed for FindingView {
+    const HEADINGS: &'static [&'static str] = &["finding"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.finding.clone()]
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct CompactedView {
+    path: String,
+    /// Whether there was space to give back.
+    compacted: bool,
+}
+
+impl Shown for CompactedView {
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        let done = if self.compacted { "yes" } else { "there was nothing to give back" };
+        vec![("store", self.path.clone()), ("compacted", done.to_owned())]
     }
 }
 
@@ -142,13 +216,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("out");
         let mut receiver = Receiver::new(&out).unwrap();
-        receiver.take(file("store.redb", 4)).unwrap();
+        receiver.take(file("service.redb", 4)).unwrap();
         receiver.take(BackupPart::Bytes(b"ab".to_vec())).unwrap();
         receiver.take(BackupPart::Bytes(b"cd".to_vec())).unwrap();
-        assert_eq!(receiver.status(), "store.redb: 4 of 4 bytes");
-        assert!(!out.join("store.redb").exists());
+        assert_eq!(receiver.status(), "service.redb: 4 of 4 bytes");
+        assert!(!out.join("service.redb").exists());
         receiver.take(BackupPart::FileDone).unwrap();
-        assert_eq!(fs::read(out.join("store.redb")).unwrap(), b"abcd");
+        assert_eq!(fs::read(out.join("service.redb")).unwrap(), b"abcd");
         let files = receiver.finish().unwrap();
         assert_eq!(files.iter().map(|file| file.bytes).collect::<Vec<_>>(), [4]);
     }

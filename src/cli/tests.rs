@@ -17,6 +17,8 @@ fn the_definition_is_consistent() {
 fn command_lines_are_understood() {
     for line in [
         "serve",
+        "demo",
+        "demo --dir d --keep --json",
         "serve --listen 127.0.0.1:9443 --data-dir d --metrics-listen off --set log.format=json --certs pki",
         "hub list",
         "hub list --json",
@@ -57,6 +59,8 @@ fn command_lines_are_understood() {
         "audit list --action hub_linked --registration dev-1",
         "audit show 0123456789abcdef0123456789abcdef",
         "store backup out",
+        "store check rehome-data",
+        "store compact rehome-data/service.redb",
         "pki ca plant-ca --days 30 --key-type ed25519",
         "pki ca below --below certs/plant-ca",
         "pki device dev-1 --authority certs/plant-ca --out .",
@@ -109,6 +113,7 @@ fn command_lines_that_mean_nothing_are_refused() {
         "pki device dev-1 --days 0",
         "pki server",
         "store backup",
+        "store check",
         "teleport",
     ] {
         assert!(parsed(line).is_err(), "{line}");

@@ -12,6 +12,9 @@ use crate::domain::{
 pub enum Plan {
     /// The device's first home.
     Assign { to: HubId },
+    /// The device's first home, at a hub that has a device of that name which nobody here knows of. What is found goes to
+    /// the history and is replaced, or is taken over as it is (`adopt`).
+    TakeOver { to: HubId, adopt: bool },
     /// Old home to new home, sealing the old one.
     Relocate { from: HubId, to: HubId, carry: Carry },
     /// New home for a device whose state is in the journal (of the move `source`) and whose home `from` never opened.
@@ -56,6 +59,8 @@ pub struct Intent {
     pub planted: Option<Box<DeviceState>>,
     pub unreachable: UnreachableRule,
     pub allow_late_writes: bool,
+    /// What an unknown device found at a first home becomes: see [`Plan::TakeOver`].
+    pub adopt_existing: bool,
     /// JSON text handed to the device with the assignment.
     pub payload: Option<String>,
     /// The pin to be in force once the move is done.

@@ -28,7 +28,7 @@ use std::time::Duration;
 use crate::domain::{
     Assignment, AuditAction, AuditEntry, CallFault, CallOutcome, DataSource, DeviceState, EnrollmentId, HubAnswer,
     HubCall, HubEffect, HubId, HubRefusal, NewDevice, Operation, OperationStatus, Order, Reason, Registration,
-    RegistrationId, Timestamp, UnreachableRule, Version, limits,
+    RegistrationId, SubStatus, Timestamp, UnreachableRule, Version, limits,
 };
 
 use super::journal::{Carry, Effect, Intent, JournalLine, JournalRecord, MoveLog, Plan};
@@ -453,6 +453,11 @@ impl Machine {
     }
 
     fn refused(&self, this: &Move, key: &CallKey, refusal: HubRefusal, now: Timestamp) -> Commit {
+        if let (Plan::Assign { to }, Phase::Before { .. }, HubRefusal::Occupied) =
+            (&this.intent.plan, &this.phase, &refusal)
+        {
+            return self.take_over(this, to.clone(), now);
+        }
         if matches!(this.phase, Phase::Before { .. }) {
             let message = format!("hub {} refused to {}: {refusal}", key.hub, key.effect.as_str());
             return self.abort(this, Reason::HubRefused, message, spares(&refusal), now);
@@ -472,6 +477,23 @@ impl Machine {
         commit
     }
 
+    /// The first home has a device of that name which nobody here knows of: the same operation goes on by another plan.
+    fn take_over(&self, this: &Move, to: HubId, now: Timestamp) -> Commit {
+        let mut commit = self.blank_commit(now);
+        self.close(this, &mut commit);
+        let adopt = this.intent.adopt_existing;
+        let becomes = if adopt { "is taken over as it is" } else { "goes to the history and is replaced" };
+        let intent = Intent {
+            why: format!("{}; {to} has a device of that name already, which {becomes}", this.intent.why),
+            sub_status: if adopt { SubStatus::ReprovisionedToInitialAssignment } else { this.intent.sub_status },
+            plan: Plan::TakeOver { to, adopt },
+            ..(*this.intent).clone()
+        };
+        commit.audit.push(self.audit(&intent, AuditAction::RegistrationStarted, intent.why.clone(), now));
+        commit.lines.push((None, JournalRecord::Intent(Box::new(intent))));
+        commit
+    }
+
     fn abort(&self, this: &Move, reason: Reason, message: String, spare_current: bool, now: Timestamp) -> Commit {
         let mut commit = self.blank_commit(now);
         commit.audit.push(self.audit(&this.intent, AuditAction::MoveAborted, message.clone(), now));
@@ -481,6 +503,11 @@ impl Machine {
             && let Some(assignment) = record.assignment.as_mut()
         {
             assignment.credential = None;
+        }
+        // What was found may have been deleted at the hub by now: the journal has the only copy.
+        if matches!(this.intent.plan, Plan::TakeOver { .. }) && this.sealed.is_some() {
+            record.past.push(this.generation);
+            self.keep_bounded(&mut record.past, &mut commit);
         }
         commit.record = RecordChange::Put(Box::new(record));
         let nothing_to_undo = match this.phase {
@@ -697,9 +724,12 @@ fn call_of(this: &Move, key: &CallKey) -> Option<HubCall> {
 
 fn data_source_of(plan: &Plan) -> Option<DataSource> {
     match plan {
-        Plan::Relocate { carry: Carry::State, .. } | Plan::Replant { .. } => Some(DataSource::Sealed),
+        Plan::Relocate { carry: Carry::State, .. } | Plan::Replant { .. } | Plan::TakeOver { adopt: true, .. } => {
+            Some(DataSource::Sealed)
+        }
         Plan::Relocate { carry: Carry::Initial, .. }
         | Plan::Assign { .. }
+        | Plan::TakeOver { adopt: false, .. }
         | Plan::Rehouse { .. }
         | Plan::ResetInPlace { .. } => Some(DataSource::Initial),
         Plan::Refresh { .. } | Plan::Release { .. } => None,

@@ -60,6 +60,21 @@ const CREDENTIAL: Step = Step {
         "the device proved the new credential; which one the hub holds is recorded as unknown and written again by the next registration",
     ),
 };
+// What is found has no home here that it could be given back to. Left sealed, it loses nothing: the device's next
+// registration finds it and takes it over.
+const SEAL_FOUND: Step = Step {
+    effect: Effect::Seal,
+    side: Side::To,
+    undo: Undo::Nothing("the next registration takes over what was found"),
+};
+const DELETE_FOUND: Step =
+    Step { effect: Effect::Delete, side: Side::To, undo: Undo::Nothing("what was found is in the history") };
+const CREDENTIAL_FOUND: Step = Step {
+    effect: Effect::UpdateCredential,
+    side: Side::To,
+    undo: Undo::Nothing("what was found stays sealed: nobody signs in there"),
+};
+const OPEN_FOUND: Duty = Duty { effect: Effect::Unseal, side: Side::To, awaited: true };
 const ACTIVATE: Duty = Duty { effect: Effect::Activate, side: Side::To, awaited: true };
 // A plain delete: the sealed state was committed before the pivot, and nothing can have been written since.
 const DELETE_OLD: Duty = Duty { effect: Effect::Delete, side: Side::From, awaited: false };
@@ -71,6 +86,12 @@ impl Plan {
     pub fn steps(&self) -> Steps {
         match self {
             Plan::Assign { .. } => Steps { before: &[CREATE], after: &[ACTIVATE] },
+            Plan::TakeOver { adopt: false, .. } => {
+                Steps { before: &[SEAL_FOUND, DELETE_FOUND, CREATE], after: &[ACTIVATE] }
+            }
+            Plan::TakeOver { adopt: true, .. } => {
+                Steps { before: &[SEAL_FOUND, CREDENTIAL_FOUND], after: &[OPEN_FOUND] }
+            }
             Plan::Relocate { .. } => Steps { before: &[SEAL, CREATE], after: &[ACTIVATE, DELETE_OLD] },
             Plan::Replant { .. } => Steps { before: &[WITHHOLD, CREATE], after: &[ACTIVATE, DELETE_OLD] },
             // The old hub is unlinked: nobody can be asked to clean up there.
@@ -86,8 +107,8 @@ impl Plan {
     /// The hub on one side, where the plan has one.
     pub fn hub(&self, side: Side) -> Option<&HubId> {
         match (self, side) {
-            (Plan::Assign { .. }, Side::From) | (Plan::Release { .. }, Side::To) => None,
-            (Plan::Assign { to }, Side::To) => Some(to),
+            (Plan::Assign { .. } | Plan::TakeOver { .. }, Side::From) | (Plan::Release { .. }, Side::To) => None,
+            (Plan::Assign { to } | Plan::TakeOver { to, .. }, Side::To) => Some(to),
             (Plan::Relocate { from, .. } | Plan::Replant { from, .. } | Plan::Rehouse { from, .. }, Side::From) => {
                 Some(from)
             }
@@ -100,9 +121,11 @@ impl Plan {
     /// The hub that a place is taken at: where the device does not live yet.
     pub fn arrives_at(&self) -> Option<&HubId> {
         match self {
-            Plan::Assign { to } | Plan::Relocate { to, .. } | Plan::Replant { to, .. } | Plan::Rehouse { to, .. } => {
-                Some(to)
-            }
+            Plan::Assign { to }
+            | Plan::TakeOver { to, .. }
+            | Plan::Relocate { to, .. }
+            | Plan::Replant { to, .. }
+            | Plan::Rehouse { to, .. } => Some(to),
             Plan::ResetInPlace { .. } | Plan::Refresh { .. } | Plan::Release { .. } => None,
         }
     }
@@ -111,6 +134,7 @@ impl Plan {
     pub fn is_remembered(&self) -> bool {
         match self {
             Plan::Assign { .. }
+            | Plan::TakeOver { .. }
             | Plan::Relocate { .. }
             | Plan::Replant { .. }
             | Plan::Rehouse { .. }
@@ -124,6 +148,7 @@ impl Plan {
     pub fn as_str(&self) -> &'static str {
         match self {
             Plan::Assign { .. } => "assign",
+            Plan::TakeOver { .. } => "take_over",
             Plan::Relocate { .. } => "relocate",
             Plan::Replant { .. } => "replant",
             Plan::Rehouse { .. } => "rehouse",

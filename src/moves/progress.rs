@@ -214,7 +214,7 @@ impl Move {
             status: HubStatus::Enabled,
         };
         match &self.intent.plan {
-            Plan::Assign { .. } | Plan::Rehouse { .. } => Some(fresh()),
+            Plan::Assign { .. } | Plan::TakeOver { .. } | Plan::Rehouse { .. } => Some(fresh()),
             Plan::Relocate { carry: Carry::State, .. } => self.sealed.as_deref().cloned(),
             Plan::Replant { .. } => self.intent.planted.as_deref().cloned(),
             Plan::Relocate { carry: Carry::Initial, .. } => self.sealed.as_deref().map(|sealed| DeviceState {

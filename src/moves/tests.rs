@@ -27,6 +27,8 @@ fn plans() -> Vec<Plan> {
     let (from, to) = (hub("a"), hub("b"));
     vec![
         Plan::Assign { to: to.clone() },
+        Plan::TakeOver { to: to.clone(), adopt: false },
+        Plan::TakeOver { to: to.clone(), adopt: true },
         Plan::Relocate { from: from.clone(), to: to.clone(), carry: Carry::State },
         Plan::Relocate { from: from.clone(), to: to.clone(), carry: Carry::Initial },
         Plan::Replant { from: from.clone(), to: to.clone(), source: Order(1) },
@@ -71,6 +73,7 @@ fn intent(plan: Plan, operation: u128) -> Box<Intent> {
         planted,
         unreachable: UnreachableRule::Wait { deadline: WAIT },
         allow_late_writes: false,
+        adopt_existing: false,
         payload: None,
         pin: None,
         why: "a test".to_owned(),
@@ -300,6 +303,10 @@ impl World {
         let mut machine = self.load();
         let begin = machine.begin(intent(plan, 7), Preconditions::default(), self.now);
         self.commit(&mut machine, begin, fault);
+        self.drive(machine, fault)
+    }
+
+    fn drive(&mut self, mut machine: Machine, fault: Fault) -> Machine {
         for _ in 0..500 {
             let due = machine.due(self.now);
             if let Some(commit) = due.commit {
@@ -339,6 +346,12 @@ fn still_due(machine: &mut Machine, key: &CallKey) -> bool {
 fn world_of(plan: &Plan) -> World {
     match plan {
         Plan::Assign { .. } => World::new(None, None),
+        Plan::TakeOver { .. } => {
+            let mut world = World::new(None, None);
+            let found = world.hubs.get_mut(&hub("b")).unwrap();
+            *found = Hub { highest: Order(5), tenant: Some((Phase::Open, old_state())), ..Hub::default() };
+            world
+        }
         Plan::Replant { .. } => World::new(Some(Phase::Staged), Some(record(Some("a")))),
         // The old hub is not linked: whatever it holds, nobody asks it.
         Plan::Rehouse { .. } => World::new(None, Some(record(Some("a")))),
@@ -370,6 +383,13 @@ fn check_end(plan: &Plan, world: &World, machine: &Machine, fault: Fault) {
         (Plan::Assign { .. } | Plan::Rehouse { .. }, home) if open.is_empty() => {
             assert_eq!(present, 0, "{what}");
             assert_ne!(home, Some(&hub("b")), "{what}");
+        }
+        // What was found is still there, or in the history.
+        (Plan::TakeOver { .. }, None) => {
+            let kept = world.registration.as_ref().is_some_and(|record| {
+                record.past.iter().any(|it| Episode::read(world.logs[it].clone()).unwrap().has_state)
+            });
+            assert!(kept || world.hubs[&hub("b")].tenant.is_some(), "{what}");
         }
         (_, home) => assert_eq!((open, present), (home.into_iter().collect(), 1), "{what}"),
     }
@@ -408,6 +428,8 @@ fn the_steps_of_every_plan() {
         printed,
         [
             "assign: create(b) | activate(b)",
+            "take_over: seal(b) delete(b) create(b) | activate(b)",
+            "take_over: seal(b) update_credential(b) | unseal(b)",
             "relocate: seal(a) create(b) | activate(b) delete(a)",
             "relocate: seal(a) create(b) | activate(b) delete(a)",
             "replant: withhold(a) create(b) | activate(b) delete(a)",
@@ -449,6 +471,25 @@ fn what_a_release_takes_back_goes_to_the_history() {
     let log = world.logs.values().next().unwrap().clone();
     assert_eq!(machine.earlier(), [log.generation]);
     assert!(Episode::read(log).unwrap().has_state);
+}
+
+#[test]
+fn a_first_home_that_has_an_unknown_device_takes_it_over_and_loses_nothing() {
+    for adopt in [false, true] {
+        let mut world = world_of(&Plan::TakeOver { to: hub("b"), adopt });
+        let mut machine = world.load();
+        let first = Intent { adopt_existing: adopt, ..*intent(Plan::Assign { to: hub("b") }, 7) };
+        let begin = machine.begin(Box::new(first), Preconditions::default(), world.now);
+        world.commit(&mut machine, begin, Fault::None);
+        let machine = world.drive(machine, Fault::None);
+        let record = machine.registration().unwrap();
+        assert_eq!(record.operation.id, OperationId(7), "the same operation goes on");
+        assert_eq!(record.assignment.as_ref().unwrap().hub, hub("b"));
+        let (phase, state) = world.hubs[&hub("b")].tenant.clone().unwrap();
+        assert_eq!((phase, state == old_state()), (Phase::Open, adopt));
+        let log = world.logs[record.past.last().unwrap()].clone();
+        assert!(Episode::read(log).unwrap().has_state, "what was found is in the history");
+    }
 }
 
 #[test]

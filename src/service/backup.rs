@@ -41,9 +41,9 @@ impl Service {
         tokio::fs::create_dir_all(&folder).await.map_err(|error| failed(&error))?;
         let copies = Copies { folder: folder.clone(), _turn: turn };
         let mut files = VecDeque::new();
-        let store = folder.join("store.redb");
+        let store = folder.join("service.redb");
         self.inner.store.back_up(&store, &|_, _| {}).await.map_err(fault::of_store)?;
-        files.push_back(("store.redb".to_owned(), store));
+        files.push_back(("service.redb".to_owned(), store));
         for berth in self.inner.directory.fleet().berths() {
             let name = format!("hub-{}.redb", berth.hub.id);
             let path = folder.join(&name);

@@ -127,6 +127,11 @@ impl fmt::Debug for Service {
 }
 
 impl Service {
+    /// Time since some fixed moment: for measuring how long a call took.
+    pub fn monotonic(&self) -> Duration {
+        self.inner.clock.monotonic()
+    }
+
     /// Puts the parts together. Nothing is opened or resumed: see [`Service::start`].
     pub fn new(parts: Parts) -> Self {
         let Parts { store, directory, clock, entropy, hubs, operator_authorities, config } = parts;

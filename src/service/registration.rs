@@ -17,7 +17,7 @@ use crate::domain::{
 };
 use crate::moves::Standing;
 use crate::store::Commit;
-use crate::telemetry;
+use crate::telemetry::{self, RegistrationOutcome};
 
 use super::proof::{Proven, Unproven};
 use super::{Service, fault};
@@ -69,9 +69,12 @@ impl Service {
     /// Registers a device that proves itself. Answers once what follows is decided and committed, not once it is done:
     /// see [`Service::follow`]. While an operation runs a second call joins it.
     pub async fn register(&self, peer: &Peer, ask: &RegisterAsk) -> Result<Registering, Fault> {
-        let id = &ask.registration_id;
-        let span = telemetry::registration_span(id, None);
-        self.register_inside(peer, ask).instrument(span).await
+        let span = telemetry::registration_span(&ask.registration_id, None);
+        let registering = self.register_inside(peer, ask).instrument(span.clone()).await?;
+        let operation = &registering.view.standing.operation;
+        telemetry::operation_started(&span, &operation.id);
+        span.in_scope(|| tracing::info!("{}: {}", operation.status.as_str(), registering.why));
+        Ok(registering)
     }
 
     async fn register_inside(&self, peer: &Peer, ask: &RegisterAsk) -> Result<Registering, Fault> {
@@ -97,7 +100,7 @@ impl Service {
     /// How the device's operation goes: the view it starts with, then every change, up to the first final one. Ends with
     /// a fault when the registration goes away.
     pub fn follow(&self, registering: Registering) -> impl Stream<Item = Result<DeviceView, Fault>> + Send + use<> {
-        let Registering { view, updates, .. } = registering;
+        let Registering { view, updates, why: _ } = registering;
         let following = Following { service: self.clone(), last: None, updates };
         stream::unfold(Some((following, Some(view))), |state| async move {
             let (mut following, first) = state?;
@@ -157,6 +160,7 @@ impl Service {
         let started = self.inner.clock.now();
         let wait = self.inner.throttle.wait(peer.address.ip(), id, started);
         if !wait.is_zero() && !self.is_known(&peer.evidence) {
+            telemetry::rate_limited("peer_refusals_per_minute");
             let message = "too many refused registrations came from this address";
             return Err(Fault::new(Reason::RateLimited, message).retry_after(wait));
         }
@@ -191,6 +195,8 @@ impl Service {
         if let Err(fault) = self.inner.store.commit(commit).await {
             tracing::error!(tracking_id = %tracking, "the refusal is not in the audit log: {fault}");
         }
+        let took = self.inner.clock.now().since(started);
+        telemetry::registration_finished(RegistrationOutcome::Refused, Some(Reason::RegistrationRefused), took);
         self.inner.clock.sleep_until(started.plus(self.inner.config.refuse_after)).await;
         let message = "the registration was refused; an operator finds the reason under the tracking id";
         Fault::new(Reason::RegistrationRefused, message).with("tracking_id", tracking.to_string())

@@ -19,7 +19,7 @@ use crate::domain::*;
 use crate::hubs::scripted::ScriptedHub;
 use crate::hubs::{HubConnector, HubFactory};
 use crate::pki::{Authority, Issued, Purpose, Terms};
-use crate::store::MemoryStore;
+use crate::store::{MemoryStore, Store};
 
 pub const NOW: Timestamp = Timestamp(1_800_000_000_000);
 pub const BY: &str = "ann";
@@ -76,7 +76,7 @@ pub struct World {
     pub clock: Arc<ManualClock>,
     pub hubs: Arc<ScriptedHubs>,
     pub entropy: Arc<SeededEntropy>,
-    _scratch: tempfile::TempDir,
+    scratch: tempfile::TempDir,
     /// The devices' authority, enrolled by [`World::enroll_group`].
     pub devices: Authority,
     pub operators: Authority,
@@ -109,10 +109,13 @@ impl World {
     }
 
     pub fn with(config: Config) -> Self {
+        Self::on(Arc::new(MemoryStore::new()), config)
+    }
+
+    pub fn on(store: Arc<dyn Store>, config: Config) -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let config = Config { scratch_folder: scratch.path().join("copies"), ..config };
         let (clock, entropy) = (Arc::new(ManualClock::at(NOW)), Arc::new(SeededEntropy::new(7)));
-        let store = Arc::new(MemoryStore::new());
         let hubs = Arc::new(ScriptedHubs { clock: clock.clone(), made: Mutex::default() });
         let surroundings = Surroundings {
             store: store.clone(),
@@ -133,7 +136,7 @@ impl World {
             operator_authorities: vec![certificate_ref(operators.certificate()).unwrap()],
             config,
         });
-        Self { service, clock, hubs, entropy, _scratch: scratch, devices, operators }
+        Self { service, clock, hubs, entropy, scratch, devices, operators }
     }
 
     /// Hubs `a` and `b`, and a group of the devices' authority at hub `a`.
@@ -143,6 +146,11 @@ impl World {
         this.link("b").await;
         this.enroll_group(&["a"]).await;
         this
+    }
+
+    /// The folder of copies.
+    pub fn scratch(&self) -> std::path::PathBuf {
+        self.scratch.path().join("copies")
     }
 
     pub async fn link(&self, id: &str) {

@@ -9,6 +9,7 @@ use super::*;
 use crate::domain::hub::HubEvent;
 use crate::domain::*;
 use crate::hubs::entry::EffectKind;
+use crate::store::redb::{self, Hooks, RedbStore};
 
 fn reason<T: fmt::Debug>(outcome: Result<T, Fault>) -> Reason {
     outcome.unwrap_err().reason
@@ -346,4 +347,31 @@ async fn operators_are_known_by_their_authority() {
     }
     world.clock.advance(Duration::from_secs(2 * 86_400));
     assert_eq!(reason(world.service.operator(&evidence(Some(&operator)))), Reason::CallerUnauthenticated);
+}
+
+#[tokio::test]
+async fn a_backup_is_read_in_parts_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = RedbStore::open(redb::Config::at(folder.path().join("store")), Hooks::default()).unwrap();
+    let world = World::on(Arc::new(store), Config::default());
+    world.link("a").await;
+    let mut parts = Box::pin(world.service.back_up(BY).await.unwrap());
+    assert_eq!(reason(world.service.back_up(BY).await.map(drop)), Reason::Overloaded);
+    let (mut names, mut read, mut announced) = (Vec::new(), 0, 0);
+    while let Some(part) = parts.next().await {
+        match part.unwrap() {
+            BackupPart::File { name, bytes, files_left } => {
+                announced += bytes;
+                names.push((name, files_left));
+            }
+            BackupPart::Chunk(bytes) => read += bytes.len() as u64,
+            BackupPart::End { sha256 } => assert_eq!(sha256.len(), 32),
+        }
+    }
+    assert_eq!(names, [("service.redb".to_owned(), 1), ("hub-a.redb".to_owned(), 0)]);
+    assert_eq!(read, announced);
+    drop(parts);
+    assert_eq!(std::fs::read_dir(world.scratch()).unwrap().count(), 0);
+    drop(world.service.back_up(BY).await.unwrap());
+    assert_eq!(std::fs::read_dir(world.scratch()).unwrap().count(), 0);
 }

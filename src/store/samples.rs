@@ -141,6 +141,7 @@ pub fn intent(id: &RegistrationId, plan: Plan) -> Intent {
         planted: None,
         unreachable: UnreachableRule::LastKnown,
         allow_late_writes: true,
+        adopt_existing: true,
         payload: None,
         pin: None,
         why: "test".to_owned(),

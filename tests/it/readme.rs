@@ -1,4 +1,4 @@
-//! The README keeps its word: its tables are those of the code, and the runner of its commands catches what it must.
+//! The README keeps its word: its tables and its device are those of the code, and the runner of its commands catches what it must.
 //!
 //! `cargo test --test it write_readme_tables -- --ignored` writes the tables anew.
 
@@ -93,6 +93,15 @@ fn write_readme_tables() {
         text = format!("{before}\n{table}\n{after}");
     }
     std::fs::write(readme(), text).expect("README.md can be written");
+}
+
+#[test]
+fn the_device_in_the_readme_is_the_example() {
+    let text = std::fs::read_to_string(readme()).expect("README.md");
+    let (_, from) = text.split_once("\n```rust\n").expect("a block of Rust");
+    let (shown, _) = from.split_once("```\n").expect("the block ends");
+    let example = std::fs::read_to_string(readme().with_file_name("examples").join("device.rs")).expect("the example");
+    assert_eq!(shown, example, "README.md does not show examples/device.rs as it is");
 }
 
 /// Settings that `config` itself answers: it refuses to start without them.

@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::allocators::{AllocationAnswer, AllocationQuestion, AllocatorFault, ChosenHub};
+use crate::allocators::{AllocationAnswer, AllocationQuestion, AllocatorFault, CertificateFacts, ChosenHub};
 use crate::attestation::Verified;
 use crate::domain::{
-    ApiVersion, AuditAction, AuditEntry, CallOutcome, ClientFacts, Credential, DeviceId, Enrollment, Fault, HubCall,
-    HubId, InitialState, OperationId, OperationStatus, Order, Pin, Reason, Registration, RegistrationId, RequestId,
-    SubStatus, Timestamp, UnreachableRule,
+    AllocationPolicy, ApiVersion, AuditAction, AuditEntry, CallOutcome, ClientFacts, Credential, DeviceId, Enrollment,
+    Fault, HubCall, HubId, InitialState, OperationId, OperationStatus, Order, Pin, Reason, Registration,
+    RegistrationId, RequestId, SubStatus, Timestamp, UnreachableRule,
 };
 use crate::moves::{self, CallKey, Intent, Machine, Plan, Preconditions, Standing, Tries};
 use crate::policy::WebhookOutcome;
 use crate::store::{CommitFault, Unexpected};
-use crate::telemetry::{self, CommitOutcome, HubCallOutcome, MoveOutcome};
+use crate::telemetry::{self, CommitOutcome, HubCallOutcome, MoveOutcome, RegistrationOutcome};
 
 use super::super::messages::{Accepted, Answer, PinTo, Refused, Reply, Updates};
 use super::Surroundings;
@@ -95,7 +95,17 @@ impl Request {
         request_id: Option<RequestId>,
     ) -> Self {
         let named = enrollment.device_id.clone();
+        let asks = matches!(enrollment.allocation, Some(AllocationPolicy::Custom(_)));
+        let certificate = asks.then(|| verified.leaf()).flatten().map(|leaf| CertificateFacts {
+            thumbprint: leaf.thumbprint,
+            subject_name: leaf.subject,
+            issuer_name: leaf.issuer,
+            not_before: leaf.not_before,
+            not_after: leaf.not_after,
+            serial_number: leaf.serial_hex,
+        });
         Self {
+            certificate,
             by: "device".to_owned(),
             is_device: true,
             facts,
@@ -165,6 +175,7 @@ impl Core {
         if let Some(running) = self.machine.running()
             && self.machine.replantable().is_none()
         {
+            telemetry::registration_finished(RegistrationOutcome::Joined, None, Duration::ZERO);
             let why = format!("joined the {} that is under way", running.intent.plan.as_str());
             if request.credential.as_ref().is_some_and(|credential| *credential != running.intent.credential) {
                 self.joined = Some(request);
@@ -214,6 +225,7 @@ impl Core {
             is_device: false,
             facts,
             request_id,
+            certificate: None,
             credential: None,
             device: record.device_id.clone(),
             enrollment,
@@ -275,6 +287,7 @@ impl Core {
             planted: None,
             unreachable: UnreachableRule::LastKnown,
             allow_late_writes: false,
+            adopt_existing: false,
             payload: None,
             pin: None,
             why,
@@ -357,8 +370,25 @@ impl Core {
         self.go_on().await
     }
 
+    /// Counts a registration that was answered for good; one that moves is counted when its move ends.
+    fn note_answer(&self, standing: Option<&Standing>, assigned: RegistrationOutcome, began: Duration) {
+        let took = self.surroundings.clock.monotonic().saturating_sub(began);
+        match standing.map(|standing| &standing.operation.status) {
+            None | Some(OperationStatus::Assigning) => {}
+            Some(OperationStatus::Assigned { .. }) => telemetry::registration_finished(assigned, None, took),
+            Some(OperationStatus::Failed { reason, .. }) => {
+                telemetry::registration_finished(RegistrationOutcome::Failed, Some(*reason), took);
+            }
+            Some(OperationStatus::Disabled) => {
+                telemetry::registration_finished(RegistrationOutcome::Disabled, None, took);
+            }
+        }
+    }
+
     /// The running operation is over: says how it ended.
     fn note_end(&self, took: Duration) {
+        let began = self.surroundings.clock.monotonic().saturating_sub(took);
+        self.note_answer(self.standing().as_ref(), RegistrationOutcome::Assigned, began);
         let ended = match self.standing().map(|standing| standing.operation.status) {
             Some(OperationStatus::Failed { message, .. }) => {
                 tracing::info!("the move ended without a new home: {message}");
@@ -394,6 +424,7 @@ impl Core {
     }
 
     async fn decide(mut self, request: Request, askers: Vec<Asker>, said: Said) -> (Self, After) {
+        let began = self.surroundings.clock.monotonic();
         for _ in 0..CHOICES_MAX {
             let now = self.surroundings.clock.now();
             self.count_hubs(now).await;
@@ -406,6 +437,7 @@ impl Core {
                 }
                 Judgement::Answer { standing, why } => {
                     let standing = standing.map(|standing| *standing);
+                    self.note_answer(standing.as_ref(), RegistrationOutcome::Unchanged, began);
                     self.accept(askers, standing, &why);
                     return (self, After::default());
                 }
@@ -419,7 +451,9 @@ impl Core {
                         tracing::info!("{why}");
                         let after = self.drive().await;
                         if !after.stop {
-                            self.accept(askers, self.standing(), &why);
+                            let standing = self.standing();
+                            self.note_answer(standing.as_ref(), RegistrationOutcome::Assigned, began);
+                            self.accept(askers, standing, &why);
                         }
                         return (self, after);
                     }

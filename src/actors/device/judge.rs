@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::allocators::{AllocationQuestion, AnsweredTwin, CurrentHome, HubHost};
+use crate::allocators::{AllocationQuestion, AnsweredTwin, CertificateFacts, CurrentHome, HubHost};
 use crate::domain::{
     AuditAction, AuditEntry, ClientFacts, Credential, DeviceId, Enrollment, Fault, HubId, InitialState, Operation,
     OperationId, OperationStatus, Pin, Reason, Registration, ReprovisionPolicy, RequestId, SubStatus, Timestamp,
@@ -20,6 +20,8 @@ pub(super) struct Request {
     pub enrollment: Arc<Enrollment>,
     pub facts: ClientFacts,
     pub request_id: Option<RequestId>,
+    /// What the device's certificate says, where a webhook will be asked.
+    pub certificate: Option<CertificateFacts>,
     /// What the device signs in with; an operator's wish takes what is on record.
     pub credential: Option<Credential>,
     /// The device id of a first registration.
@@ -202,6 +204,7 @@ impl Case<'_> {
         let planted = match &plan {
             Plan::Replant { .. } => self.machine.replantable().and_then(|source| source.arriving_state()).map(Box::new),
             Plan::Assign { .. }
+            | Plan::TakeOver { .. }
             | Plan::Relocate { .. }
             | Plan::Rehouse { .. }
             | Plan::ResetInPlace { .. }
@@ -225,6 +228,7 @@ impl Case<'_> {
             planted,
             unreachable: enrollment.unreachable,
             allow_late_writes: enrollment.allow_late_writes,
+            adopt_existing: enrollment.adopt_existing,
             payload: self.said.payload.clone(),
             pin,
             why: decision.why.clone(),
@@ -372,7 +376,7 @@ impl Case<'_> {
             current: assignment.and_then(|assignment| {
                 Some(CurrentHome { host_name: host(&assignment.hub)?, device_id: self.device() })
             }),
-            certificate: None,
+            certificate: self.request.certificate.clone(),
             payload: self.request.facts.payload.clone(),
             offered: offered.collect(),
         }

@@ -25,7 +25,7 @@ use crate::ambient::{Clock, Entropy};
 use crate::domain::{RegistrationId, Timestamp};
 use crate::moves::Standing;
 use crate::store::Store;
-use crate::telemetry;
+use crate::telemetry::{self, ActorKind};
 
 use self::core::{After, Core};
 use super::directory::Devices;
@@ -128,9 +128,19 @@ impl DeviceActor {
         }
         let rests_at = self.used_at.plus(self.passivate_after);
         if self.surroundings.clock.now() >= rests_at {
+            telemetry::actors_passivated(ActorKind::Device, 1);
             self.devices.forget(&self.id, &ctx.address());
         } else {
             self.wake_at(rests_at, ctx);
+        }
+    }
+}
+
+impl Drop for DeviceActor {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!(registration_id = %self.id, "the device's actor ended by a panic: a defect");
+            telemetry::actor_panicked(ActorKind::Device);
         }
     }
 }

@@ -4,9 +4,10 @@ use actix::{AsyncContext, Context};
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
+use crate::allocators::{AllocationAnswer, AllocatorFault};
 use crate::domain::{CallFault, CallOutcome, HubCall, OperationId, Timestamp};
 use crate::moves::CallKey;
-use crate::telemetry;
+use crate::telemetry::{self, Queue, WebhookOutcome};
 
 use super::super::messages::{Allocated, Perform, StepFinished, Wake};
 use super::DeviceActor;
@@ -19,8 +20,11 @@ impl DeviceActor {
         }
         if let Some(question) = after.question {
             let (allocator, this) = (self.surroundings.allocator.clone(), ctx.address());
+            let clock = self.surroundings.clock.clone();
             actix_rt::spawn(async move {
+                let began = clock.monotonic();
                 let outcome = allocator.ask(*question).await;
+                telemetry::webhook_call_finished(word_of(&outcome), clock.monotonic().saturating_sub(began));
                 // An actor that stopped meanwhile has dropped its askers, who ask again.
                 let _ = this.send(Allocated { outcome }).await;
             });
@@ -31,7 +35,8 @@ impl DeviceActor {
     }
 
     fn call(&self, key: CallKey, call: HubCall, operation: OperationId, ctx: &mut Context<Self>) {
-        let (hub, this) = (self.surroundings.fleet.actor(&key.hub), ctx.address());
+        let hub = self.surroundings.fleet.living_actor(&key.hub, &self.surroundings.clock);
+        let this = ctx.address();
         let span = telemetry::registration_span(&self.id, Some(&operation));
         let hub_span = span.clone();
         let made = async move {
@@ -40,7 +45,10 @@ impl DeviceActor {
                     let (reply, answer) = oneshot::channel();
                     match hub.try_send(Perform { call, span: hub_span, reply }) {
                         Ok(()) => answer.await.unwrap_or_else(|_| unknown("the hub's actor ended")),
-                        Err(_) => unavailable("too many calls wait for it"),
+                        Err(_) => {
+                            telemetry::overloaded(Queue::HubMailbox);
+                            unavailable("too many calls wait for it")
+                        }
                     }
                 }
                 None => unavailable("it is not linked"),
@@ -74,4 +82,25 @@ fn unavailable(why: &str) -> CallOutcome {
 
 fn unknown(why: &str) -> CallOutcome {
     Err(CallFault::Unknown(why.to_owned()))
+}
+
+fn word_of(outcome: &Result<AllocationAnswer, AllocatorFault>) -> WebhookOutcome {
+    match outcome {
+        Ok(_) => WebhookOutcome::Answered,
+        Err(AllocatorFault::Timeout { .. }) => WebhookOutcome::TimedOut,
+        Err(AllocatorFault::Status { .. } | AllocatorFault::Redirect { .. }) => WebhookOutcome::Refused,
+        Err(
+            AllocatorFault::Url(_)
+            | AllocatorFault::Unresolved(_)
+            | AllocatorFault::NotLoopback { .. }
+            | AllocatorFault::Unreachable(_)
+            | AllocatorFault::Tls(_)
+            | AllocatorFault::Connection(_)
+            | AllocatorFault::TooLarge { .. }
+            | AllocatorFault::Malformed { .. }
+            | AllocatorFault::HostNameTooLong { .. }
+            | AllocatorFault::InitialTwin(_)
+            | AllocatorFault::Question(_),
+        ) => WebhookOutcome::Failed,
+    }
 }

@@ -19,7 +19,7 @@ use actix::{Actor, AsyncContext, Context};
 use crate::ambient::Clock;
 use crate::domain::{CallFault, Hub, Timestamp};
 use crate::hubs::HubConnector;
-use crate::telemetry;
+use crate::telemetry::{self, ActorKind};
 
 use super::fleet::Fleet;
 
@@ -151,6 +151,14 @@ impl HubActor {
                 let _ = this.send(super::messages::Probed { answered }).await;
             }
         });
+    }
+}
+
+impl Drop for HubActor {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            telemetry::actor_panicked(ActorKind::Hub);
+        }
     }
 }
 

@@ -1,12 +1,17 @@
 //! A hub's rate and circuit.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use futures_util::future::BoxFuture;
 
 use super::world::{World, hub_id};
 use crate::actors::Config;
-use crate::domain::OperationStatus;
+use crate::domain::{CallFault, CallOutcome, DeviceId, DeviceState, HubCall, Incarnation, OperationStatus};
 use crate::hubs::entry::EffectKind;
-use crate::hubs::scripted::ScriptedFault;
+use crate::hubs::scripted::{ScriptedFault, ScriptedHub};
+use crate::hubs::{Abilities, HubConnector, HubReport, TwinHost};
 
 #[tokio::test]
 async fn calls_keep_to_the_hubs_rate() {
@@ -92,5 +97,47 @@ async fn a_call_without_an_answer_counts_as_unknown_and_is_repeated_with_its_ord
         world.hub("a").received().into_iter().filter(|call| call.effect.as_str() == "create").collect();
     assert_eq!(creates.len(), 2);
     assert_eq!(creates[0], creates[1], "the same call, the same order");
+    world.assert_home(&device, "a");
+}
+
+/// A hub whose code panics once.
+#[derive(Debug)]
+struct Defective {
+    hub: ScriptedHub,
+    sound: AtomicBool,
+}
+
+impl HubConnector for Defective {
+    fn abilities(&self) -> Abilities {
+        self.hub.abilities()
+    }
+
+    fn describe(&self) -> BoxFuture<'_, Result<HubReport, CallFault>> {
+        self.hub.describe()
+    }
+
+    fn obey<'a>(&'a self, incarnation: Option<Incarnation>, call: &'a HubCall) -> BoxFuture<'a, CallOutcome> {
+        assert!(self.sound.swap(true, Ordering::SeqCst), "a defect, on purpose");
+        self.hub.obey(incarnation, call)
+    }
+
+    fn read<'a>(&'a self, device: &'a DeviceId) -> BoxFuture<'a, Result<Option<DeviceState>, CallFault>> {
+        HubConnector::read(&self.hub, device)
+    }
+
+    fn twins(&self) -> Option<Arc<dyn TwinHost>> {
+        self.hub.twins()
+    }
+}
+
+#[tokio::test]
+async fn after_a_panic_of_a_hubs_actor_the_next_call_works() {
+    let world = World::new().await;
+    let device = world.enroll("dev-1", |_| {}).await;
+    let berth = world.directory.fleet().berth(&hub_id("a")).unwrap();
+    let defective = Defective { hub: world.hub("a").clone(), sound: AtomicBool::new(false) };
+    world.directory.attach_hub(berth.hub, Arc::new(defective));
+    world.register(&device).await;
+    world.quiet(&device).await;
     world.assert_home(&device, "a");
 }

@@ -261,14 +261,14 @@ async fn trace_10_a_new_home_that_dies_before_it_opens_is_replaced_from_the_jour
         })
         .await;
     let device = world.edit(&device, |enrollment| enrollment.hubs = vec![hub_id("c")]).await;
+    let mut still = 0;
     let moved = async {
         loop {
             world.register(&device).await;
             if at(&world, &device, "c") == Some(Phase::Open) {
                 return;
             }
-            world.clock.advance(std::time::Duration::from_secs(1));
-            tokio::task::yield_now().await;
+            world.tick(&device, &mut still).await;
         }
     };
     tokio::time::timeout(super::world::PATIENCE, moved).await.expect("it moves on from the journal");

@@ -50,6 +50,8 @@ impl Routes {
             Builder::configure()
                 .register_encoded_file_descriptor_set(wire::FILE_DESCRIPTOR_SET)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                // So that a caller with reflection can read the details of errors.
+                .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
         };
         // Whoever can connect finds the service ready: hubs and devices were taken up before the listener was opened.
         let (_, health) = tonic_health::server::health_reporter();

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
+use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tonic::body::Body;
@@ -24,6 +25,7 @@ use crate::api::authorization::{self, Access};
 use crate::api::peer;
 use crate::domain::{Fault, Reason, limits};
 use crate::service::{Peer, Service};
+use crate::telemetry::{self, HandshakeOutcome};
 
 use super::routes::Routes;
 
@@ -64,7 +66,8 @@ impl Default for Limits {
     }
 }
 
-/// Serves until `shutdown` resolves, then lets calls that are under way finish for a while.
+/// Serves until `shutdown` resolves, then lets calls that are under way finish for a while. When it returns, nothing of
+/// it runs any more and no call holds the service.
 pub async fn serve(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
@@ -74,7 +77,10 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let (stop, stopping) = watch::channel(false);
     let routes = Routes::new(&service).map_err(std::io::Error::other)?;
-    let edge = Edge { routes, service, limits: Arc::new(limits), stopping };
+    let (cut, cut_off) = watch::channel(false);
+    let (alive, mut none_alive) = mpsc::channel(1);
+    let (drain_for, tasks) = (limits.drain_for, Tasks { cut_off, _alive: alive });
+    let edge = Edge { routes, service, limits: Arc::new(limits), stopping, tasks };
     let (acceptor, places) = (TlsAcceptor::from(tls), Arc::new(Semaphore::new(edge.limits.connections_max)));
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
@@ -103,10 +109,14 @@ pub async fn serve(
     drop(listener);
     stop.send_replace(true);
     let drained = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(edge.limits.drain_for, drained).await.is_err() {
+    if tokio::time::timeout(drain_for, drained).await.is_err() {
         tracing::info!("{} connections were cut off", connections.len());
         connections.shutdown().await;
     }
+    cut.send_replace(true);
+    drop(edge);
+    // Nothing is ever sent: this resolves when the last task is gone.
+    none_alive.recv().await;
     Ok(())
 }
 
@@ -126,6 +136,30 @@ struct Edge {
     service: Service,
     limits: Arc<Limits>,
     stopping: watch::Receiver<bool>,
+    tasks: Tasks,
+}
+
+/// Runs the calls of connections, which would otherwise outlive them.
+#[derive(Debug, Clone)]
+struct Tasks {
+    cut_off: watch::Receiver<bool>,
+    _alive: mpsc::Sender<Infallible>,
+}
+
+impl<F> Executor<F> for Tasks
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, call: F) {
+        let mut this = self.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = call => {}
+                _ = this.cut_off.wait_for(|cut| *cut) => {}
+            }
+        });
+    }
 }
 
 /// Why a connection ended before its time.
@@ -141,6 +175,22 @@ enum Ended {
     Http(hyper::Error),
 }
 
+/// A connection in the count of those that are open.
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        telemetry::connection_opened();
+        Self
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        telemetry::connection_closed();
+    }
+}
+
 impl Edge {
     async fn connection(mut self, stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor) -> Result<(), Ended> {
         // Small answers must not wait for more; a socket that cannot do it works all the same.
@@ -151,11 +201,18 @@ impl Edge {
             tls.read_exact(&mut preface).await.map_err(Ended::Tls)?;
             if preface == PREFACE { Ok(tls) } else { Err(Ended::NotHttp2) }
         };
-        let tls = tokio::time::timeout(self.limits.handshake_timeout, opened).await.map_err(|_| Ended::Slow)??;
+        let opened = tokio::time::timeout(self.limits.handshake_timeout, opened).await.unwrap_or(Err(Ended::Slow));
+        telemetry::handshake_finished(match &opened {
+            Ok(_) => HandshakeOutcome::Done,
+            Err(Ended::Slow) => HandshakeOutcome::TimedOut,
+            Err(Ended::Tls(_) | Ended::NotHttp2 | Ended::Http(_)) => HandshakeOutcome::Failed,
+        });
+        let tls = opened?;
         let peer = Arc::new(peer::of_connection(address, tls.get_ref().1.peer_certificates()));
         let (read, write) = tokio::io::split(tls);
         // HTTP/2 wants to see its preface, too.
         let io = TokioIo::new(tokio::io::join(Cursor::new(PREFACE).chain(read), write));
+        let _counted = Counted::new();
         self.http2(io, peer).await
     }
 
@@ -167,7 +224,7 @@ impl Edge {
         let answer = service_fn(move |request: http::Request<Incoming>| {
             answer(routes.clone(), service.clone(), peer.clone(), request)
         });
-        let mut http = http2::Builder::new(TokioExecutor::new());
+        let mut http = http2::Builder::new(self.tasks.clone());
         http.timer(TokioTimer::new())
             .keep_alive_interval(self.limits.keepalive_every)
             .keep_alive_timeout(self.limits.keepalive_timeout)
@@ -194,18 +251,52 @@ async fn answer(
     peer: Arc<Peer>,
     mut request: http::Request<Incoming>,
 ) -> Result<http::Response<Body>, Infallible> {
-    if let Err(refusal) = authorize(&service, &peer, &mut request) {
-        return Ok(refusal.into_http());
-    }
-    request.extensions_mut().insert(peer);
-    let response = routes.answer(request).await?;
-    Ok(with_reason(response))
+    let Some((method, access)) = authorization::row(request.uri().path()) else {
+        return Ok(Status::unimplemented("there is no such method").into_http());
+    };
+    let began = service.monotonic();
+    let response = match authorize(&service, &peer, access, &mut request) {
+        Ok(()) => {
+            request.extensions_mut().insert(peer);
+            with_reason(routes.answer(request).await?)
+        }
+        Err(refusal) => refusal.into_http(),
+    };
+    // How a stream ends stands in its trailers: it is counted by how it began.
+    let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
+    telemetry::api_call_finished(method, word(code), service.monotonic().saturating_sub(began));
+    Ok(response)
 }
 
-fn authorize(service: &Service, peer: &Peer, request: &mut http::Request<Incoming>) -> Result<(), Status> {
-    let Some(access) = authorization::access(request.uri().path()) else {
-        return Err(Status::unimplemented("there is no such method"));
-    };
+/// A label for each code.
+fn word(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "ok",
+        Code::Cancelled => "cancelled",
+        Code::Unknown => "unknown",
+        Code::InvalidArgument => "invalid_argument",
+        Code::DeadlineExceeded => "deadline_exceeded",
+        Code::NotFound => "not_found",
+        Code::AlreadyExists => "already_exists",
+        Code::PermissionDenied => "permission_denied",
+        Code::ResourceExhausted => "resource_exhausted",
+        Code::FailedPrecondition => "failed_precondition",
+        Code::Aborted => "aborted",
+        Code::OutOfRange => "out_of_range",
+        Code::Unimplemented => "unimplemented",
+        Code::Internal => "internal",
+        Code::Unavailable => "unavailable",
+        Code::DataLoss => "data_loss",
+        Code::Unauthenticated => "unauthenticated",
+    }
+}
+
+fn authorize(
+    service: &Service,
+    peer: &Peer,
+    access: Access,
+    request: &mut http::Request<Incoming>,
+) -> Result<(), Status> {
     match access {
         Access::Open | Access::Proof => Ok(()),
         Access::Roles(_) | Access::AtHub(_) => {

@@ -27,8 +27,9 @@ use tower::ServiceExt as _;
 use super::{Limits, serve, tls_config};
 use crate::api::authorization::{Access, TABLE};
 use crate::domain::Role;
+use crate::hubs::entry::EffectKind;
 use crate::pki::{Authority, Issued, Purpose};
-use crate::service::samples::{World, terms};
+use crate::service::samples::{World, hub_id, terms};
 use crate::wire::RemoteFault;
 use crate::wire::admin::v1 as admin;
 use crate::wire::admin::v1::hub_service_client::HubServiceClient;
@@ -349,7 +350,16 @@ async fn a_server_that_is_told_to_stop_stops() {
     let mut served = Served::with(Limits { drain_for: Duration::from_millis(50), ..Limits::default() }).await;
     let channel = served.channel(Some(&served.world.device("dev-1"))).await;
     assert!(RegistrationServiceClient::new(channel).register(ask("dev-1")).await.is_ok());
+    let hold = served.world.hubs.hub(&hub_id("a")).hold(EffectKind::Create);
+    let waiting = served.channel(Some(&served.world.device("dev-2"))).await;
+    let mut updates = RegistrationServiceClient::new(waiting).register(ask("dev-2")).await.unwrap().into_inner();
+    assert!(updates.next().await.unwrap().is_ok());
+    hold.reached().await;
     drop(served.stop.take());
     tokio::time::timeout(Duration::from_secs(10), served.task).await.unwrap().unwrap().unwrap();
+    assert!(updates.next().await.is_none_or(|update| update.is_err()));
+    let World { service, hubs, .. } = served.world;
+    drop(service);
+    assert_eq!(Arc::strong_count(&hubs), 1, "a call still holds the service");
     assert!(TcpStream::connect(served.address).await.is_err());
 }

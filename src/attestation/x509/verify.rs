@@ -85,7 +85,7 @@ pub fn judge(
         proof.enrollment.clone(),
         proof.credential.clone(),
         proof.matched,
-        presented.leaf().facts.window.not_after,
+        (presented.leaf().facts.window.not_after, presented.leaf().der.as_slice().into()),
     ))
 }
 

@@ -242,7 +242,7 @@ mod tests {
     fn none_stored_is_shown_as_none() {
         let view = EnrollmentView::from(record());
         assert_eq!(
-            table(&[view.clone()]),
+            table(std::slice::from_ref(&view)),
             "ENROLLMENT  ENABLED  REPROVISION  ALLOCATION  HUBS          UPDATED\n\
              plant       yes      none         default     hub-a, hub-b  1970-01-01T00:00:00.000Z\n"
         );

@@ -146,7 +146,7 @@ mod tests {
         };
         let view = HubView::from(record.clone());
         assert_eq!(
-            table(&[view.clone()]),
+            table(std::slice::from_ref(&view)),
             "HUB    STATE     ANSWERS  DEVICES  ARRIVING  MOVES  WEIGHT  CAPACITY  ENDPOINT\n\
              hub-a  draining  yes      3        0         0      1       -         127.0.0.1:7443\n"
         );

@@ -185,7 +185,7 @@ mod tests {
     fn a_device_of_a_hub_is_a_row_and_facts() {
         let view = DeviceView::from(record());
         assert_eq!(
-            table(&[view.clone()]),
+            table(std::slice::from_ref(&view)),
             "DEVICE  STATUS   WRITES  DESIRED  REPORTED  VERSION\ndev-1   enabled  yes     v1       v1        1\n"
         );
         assert_eq!(

@@ -53,7 +53,7 @@ impl HubFactory for EmbeddedHubs {
             }
             // The service's capacity is a bound on choosing; what a hub holds meanwhile (staged, not yet collected) may
             // exceed it for a moment.
-            let path = self.folder.join(format!("{}.redb", hub.id));
+            let path = self.folder.join(format!("hub-{}.redb", hub.id));
             let config = Config { path, cache_bytes: self.cache_bytes, devices_max: None };
             let (clock, entropy) = (self.clock.clone(), self.entropy.clone());
             let opened = tokio::task::spawn_blocking(move || EmbeddedHub::open(config, clock, entropy.as_ref())).await;

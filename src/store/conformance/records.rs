@@ -71,6 +71,7 @@ pub async fn records_come_back(store: Arc<dyn Store>) {
         assign_to("a"),
         Plan::Relocate { from: a.clone(), to: b.clone(), carry: Carry::Initial },
         Plan::Replant { from: a.clone(), to: b.clone(), source: Order(3) },
+        Plan::TakeOver { to: a.clone(), adopt: true },
         Plan::Rehouse { from: a.clone(), to: b.clone() },
         Plan::ResetInPlace { at: a.clone(), credential: true },
         Plan::Refresh { at: a.clone() },

@@ -239,6 +239,7 @@ pub struct DeviceState {
 #[derive(Serialize, Deserialize)]
 pub enum Plan {
     Assign { to: String },
+    TakeOver { to: String, adopt: bool },
     Relocate { from: String, to: String, carry: Carry },
     Replant { from: String, to: String, source: u64 },
     Rehouse { from: String, to: String },
@@ -270,6 +271,7 @@ pub struct Intent {
     pub planted: Option<Box<DeviceState>>,
     pub unreachable: UnreachableRule,
     pub allow_late_writes: bool,
+    pub adopt_existing: bool,
     pub payload: Option<String>,
     pub pin: Option<Pin>,
     pub why: String,

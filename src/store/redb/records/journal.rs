@@ -8,6 +8,7 @@ impl From<&Plan> for form::Plan {
     fn from(plan: &Plan) -> Self {
         match plan {
             Plan::Assign { to } => form::Plan::Assign { to: text(to) },
+            Plan::TakeOver { to, adopt } => form::Plan::TakeOver { to: text(to), adopt: *adopt },
             Plan::Relocate { from, to, carry } => {
                 form::Plan::Relocate { from: text(from), to: text(to), carry: carry.into() }
             }
@@ -28,6 +29,7 @@ impl TryFrom<form::Plan> for Plan {
     fn try_from(plan: form::Plan) -> Decoded<Self> {
         Ok(match plan {
             form::Plan::Assign { to } => Plan::Assign { to: hub_id(&to)? },
+            form::Plan::TakeOver { to, adopt } => Plan::TakeOver { to: hub_id(&to)?, adopt },
             form::Plan::Relocate { from, to, carry } => {
                 Plan::Relocate { from: hub_id(&from)?, to: hub_id(&to)?, carry: carry.into() }
             }
@@ -60,6 +62,7 @@ impl From<&Intent> for form::Intent {
             planted: state_form(&intent.planted),
             unreachable: (&intent.unreachable).into(),
             allow_late_writes: intent.allow_late_writes,
+            adopt_existing: intent.adopt_existing,
             payload: intent.payload.clone(),
             pin: intent.pin.as_ref().map(Into::into),
             why: intent.why.clone(),
@@ -87,6 +90,7 @@ impl TryFrom<form::Intent> for Intent {
             planted: state_back(record.planted)?,
             unreachable: record.unreachable.into(),
             allow_late_writes: record.allow_late_writes,
+            adopt_existing: record.adopt_existing,
             payload: record.payload,
             pin: record.pin.map(TryInto::try_into).transpose()?,
             why: record.why,
