@@ -95,10 +95,6 @@ impl Site {
         Identity::from_pem(std::fs::read(&pair.certificate).unwrap(), std::fs::read(&pair.key).unwrap())
     }
 
-    pub async fn caller(&self, pair: &Pair) -> Operator {
-        Operator::connect(&self.target(Some(Self::identity_in(pair)))).await.unwrap()
-    }
-
     pub async fn operator(&self) -> Operator {
         self.connect_operator().await.unwrap()
     }
