@@ -3,4 +3,13 @@
 mod certificates;
 mod fences;
 mod following;
+mod grpc_surface;
+mod killed;
+mod logs;
+mod moves;
 mod readme;
+mod refusals;
+mod restart;
+mod serving;
+mod starting;
+mod world;
