@@ -300,6 +300,12 @@ fn lowest_latency(
     not_taken: Vec<(HubId, NotTaken)>,
 ) -> Allocation {
     let Some(Nearest { taken, nearness, others }) = latency::nearest(fitting, request.facts) else {
+        // A device that says nothing this time (or an operator, who cannot say it for the device) is no reason to move it.
+        if let Some(home) = fitting.iter().find(|view| request.current == Some(&view.hub.id)) {
+            let why = format!("neither latencies nor distances are known, so {} is kept", home.hub.id);
+            let others = fitting.iter().filter(|view| view.hub.id != home.hub.id);
+            return chosen(home, others.map(|view| (view.hub.id.clone(), NotTaken::NotChosen)), not_taken, why);
+        }
         let fallback = hashed(request, AllocationPolicy::Hashed.as_str(), fitting, not_taken);
         let why = format!("neither latencies nor distances are known, so {} instead", fallback.why);
         return Allocation { why, ..fallback };
@@ -571,6 +577,10 @@ mod tests {
         let unknown = three().choose("dev-1");
         assert_eq!(unknown.allocated, case(None, &["a", "b", "c"]).choose("dev-1").allocated);
         assert!(unknown.why.starts_with("neither latencies nor distances are known, so hashed"), "{}", unknown.why);
+        for home in ["a", "b", "c"] {
+            let kept = three().with(|case| case.current = Some(hub_id(home))).choose("dev-1");
+            assert_eq!(kept.allocated, Allocated::Hub(hub_id(home)), "a device that says nothing stays");
+        }
     }
 
     #[test]

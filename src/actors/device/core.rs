@@ -199,6 +199,13 @@ impl Core {
             asker.refuse(not_registered(self.machine.id()).into());
             return (self, After::default());
         };
+        if let Some(running) = self.machine.running()
+            && (to.is_none() || (request_id.is_some() && running.intent.request_id == request_id))
+        {
+            let why = format!("joined the {} that is under way", running.intent.plan.as_str());
+            self.accept([asker], self.standing(), &why);
+            return (self, After::default());
+        }
         if self.asking.is_some() || self.machine.running().is_some() {
             let fault =
                 Fault::new(Reason::DeviceMoving, "an operation of this device is under way: try again when it is over");

@@ -282,7 +282,8 @@ impl Case<'_> {
         if !self.request.is_device {
             return Judgement::Refuse(Fault::new(Reason::EnrollmentDisabled, message));
         }
-        let policy = self.machine.registration().and_then(|record| record.policy);
+        let stored = self.request.enrollment.reprovision;
+        let policy = self.machine.registration().map_or(stored, |record| record.policy);
         self.end_without_move(OperationStatus::Disabled, AuditAction::RegistrationDisabled, policy, message)
     }
 
