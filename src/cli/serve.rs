@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::compose::{self, Running};
 use crate::config::{Config, Flags, Tls};
@@ -78,10 +79,12 @@ impl Serve {
 }
 
 async fn serve(config: &Config, context: &Context) -> anyhow::Result<()> {
+    // Before anybody is told that it runs: who reads so may ask it to stop at once.
+    let mut signals = Signals::listen().context("cannot listen to signals")?;
     let mut running = Running::start(config).await?;
     context.output.note(&welcome(&running, config))?;
     tokio::select! {
-        told = told_to_stop() => told.context("cannot listen to signals")?,
+        () = signals.told_to_stop() => {}
         failed = running.failed() => return failed.context("the service stopped by itself"),
     }
     context.output.note("stopping: calls under way may finish, moves under way are journaled")?;
@@ -131,13 +134,22 @@ fn options(config: &Config, address: SocketAddr) -> String {
     options
 }
 
-/// Resolves at SIGTERM or SIGINT.
-async fn told_to_stop() -> io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminated = signal(SignalKind::terminate())?;
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted,
-        _ = terminated.recv() => Ok(()),
+/// SIGTERM and SIGINT, caught from the moment this exists.
+struct Signals {
+    terminated: Signal,
+    interrupted: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self { terminated: signal(SignalKind::terminate())?, interrupted: signal(SignalKind::interrupt())? })
+    }
+
+    async fn told_to_stop(&mut self) {
+        tokio::select! {
+            _ = self.terminated.recv() => {}
+            _ = self.interrupted.recv() => {}
+        }
     }
 }
 

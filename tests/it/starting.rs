@@ -82,9 +82,8 @@ fn a_truncated_store_is_refused_and_left_alone() {
 #[test]
 fn a_truncated_hub_is_refused() {
     let folder = used();
-    let hubs: Vec<_> =
-        fs::read_dir(folder.path().join("data/hubs")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    let hub = hubs.iter().find(|path| path.to_string_lossy().contains("hub-a")).expect("hub-a has a file");
+    let files: Vec<_> = fs::read_dir(folder.path().join("data")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let hub = files.iter().find(|path| path.to_string_lossy().contains("hub-a")).expect("hub-a has a file");
     let whole = fs::read(hub).unwrap();
     fs::write(hub, &whole[..whole.len() / 2]).unwrap();
     check(quiet(folder.path()), &["hub-a"]);

@@ -4,7 +4,7 @@ use actix::{AtomicResponse, Context, Handler};
 
 use super::super::messages::{Allocated, Describe, Register, Release, Report, Reprovision, StepFinished, Unpin, Wake};
 use super::DeviceActor;
-use super::core::{Asker, Request};
+use super::core::{Asker, Core, Request};
 
 impl Handler<Register> for DeviceActor {
     type Result = AtomicResponse<Self, ()>;
@@ -71,7 +71,10 @@ impl Handler<StepFinished> for DeviceActor {
     type Result = AtomicResponse<Self, ()>;
 
     fn handle(&mut self, StepFinished { key, outcome }: StepFinished, _: &mut Context<Self>) -> Self::Result {
-        self.atomically(|core| core.finished(key, outcome))
+        // What is owed to a hub is done after its operation has ended.
+        let generation = key.generation;
+        let about = move |core: &Core| core.machine.open_move(generation).map(|open| open.intent.operation);
+        self.atomically_about(about, |core| core.finished(key, outcome))
     }
 }
 

@@ -22,7 +22,7 @@ use tracing::Instrument;
 
 use crate::allocators::Allocator;
 use crate::ambient::{Clock, Entropy};
-use crate::domain::{RegistrationId, Timestamp};
+use crate::domain::{OperationId, RegistrationId, Timestamp};
 use crate::moves::Standing;
 use crate::store::Store;
 use crate::telemetry::{self, ActorKind};
@@ -89,10 +89,22 @@ impl DeviceActor {
     where
         F: Future<Output = (Core, After)> + 'static,
     {
+        self.atomically_about(|core| core.machine.running().map(|running| running.intent.operation), work)
+    }
+
+    /// As above; what is written to the log names the operation that the work is about.
+    fn atomically_about<F>(
+        &mut self,
+        about: impl FnOnce(&Core) -> Option<OperationId>,
+        work: impl FnOnce(Core) -> F,
+    ) -> AtomicResponse<Self, ()>
+    where
+        F: Future<Output = (Core, After)> + 'static,
+    {
         self.used_at = self.surroundings.clock.now();
         match self.core.take() {
             Some(core) => {
-                let operation = core.machine.running().map(|running| running.intent.operation);
+                let operation = about(&core);
                 let span = telemetry::registration_span(&self.id, operation.as_ref());
                 let work = work(core).instrument(span);
                 AtomicResponse::new(Box::pin(async move { Some(work.await) }.into_actor(self).map(
