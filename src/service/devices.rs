@@ -8,7 +8,6 @@ use crate::domain::{
     HubId, Order, Pin, Reason, Registration, RegistrationId, RequestId, Thumbprint, Timestamp, UnreachableRule,
     Version, X509Leaves, limits,
 };
-use crate::moves::plan::Side;
 use crate::moves::{CallKey, Effect, Episode, Illegal, JournalRecord, MoveLog, Standing, Tries};
 use crate::policy::{self, Explanation, Snapshot, WebhookOutcome};
 use crate::store::{DeviceFile, Page, PageRequest, RegistrationFilter};
@@ -301,7 +300,8 @@ fn unreadable(illegal: Illegal) -> Fault {
 fn kept_states(log: MoveLog) -> Option<(DeviceId, Vec<KeptState>)> {
     let mut lines = log.lines.into_iter();
     let JournalRecord::Intent(intent) = lines.next()?.record else { return None };
-    let sealed_at = intent.plan.hub(Side::From);
+    let sealing = intent.plan.steps().before.iter().find(|step| step.effect == Effect::Seal);
+    let sealed_at = sealing.and_then(|step| intent.plan.hub(step.side));
     let kept = lines.filter_map(|line| {
         let (hub, late, state) = match line.record {
             JournalRecord::StepDone { effect: Effect::Seal, state } => (sealed_at.cloned()?, false, state),

@@ -375,3 +375,24 @@ async fn a_backup_is_read_in_parts_and_leaves_nothing_behind() {
     drop(world.service.back_up(BY).await.unwrap());
     assert_eq!(std::fs::read_dir(world.scratch()).unwrap().count(), 0);
 }
+
+#[tokio::test]
+async fn a_twin_that_was_found_and_taken_over_is_read_from_the_history() {
+    let world = World::new().await;
+    world.register(&world.device("dev-1"), "dev-1").await.unwrap();
+    let hub = world.hubs.hub(&hub_id("a"));
+    let found = hub.entry(&DeviceId::parse("dev-1").unwrap()).unwrap();
+    let state = found.tenant.as_ref().unwrap().state.clone();
+    let name = DeviceId::parse("dev-2").unwrap();
+    hub.place(&name, Some(found));
+
+    world.register(&world.device("dev-2"), "dev-2").await.unwrap();
+    let id = reg_id("dev-2");
+    let history = world.service.history(&id).await.unwrap();
+    let taken_over = history.iter().find(|episode| episode.plan == "take_over").unwrap();
+    assert!(taken_over.has_state);
+    let (device_id, states) = world.service.history_states(&id, taken_over.generation).await.unwrap();
+    assert_eq!(device_id, name);
+    let [kept] = &states[..] else { panic!("one state is kept: {states:?}") };
+    assert_eq!((&kept.hub, kept.late, &kept.state.twin.desired), (&hub_id("a"), false, &state.twin.desired));
+}
