@@ -146,7 +146,7 @@ impl Proofs {
         {
             return Ok(verified);
         }
-        // Not checked yet, or the remembered path is out of date and another may not be.
+        // Not checked yet, or the enrollment is another by now, or the remembered path is out of date and another may not be.
         let proof = x509::verify_chain(presented, enrollment, now)?;
         let verified = x509::judge(&proof, presented, enrollment, id, now)?;
         self.keep(presented.digest(), proof);

@@ -396,3 +396,53 @@ async fn a_twin_that_was_found_and_taken_over_is_read_from_the_history() {
     let [kept] = &states[..] else { panic!("one state is kept: {states:?}") };
     assert_eq!((&kept.hub, kept.late, &kept.state.twin.desired), (&hub_id("a"), false, &state.twin.desired));
 }
+
+#[tokio::test]
+async fn a_certificate_of_an_enrollment_that_was_made_again_without_it_is_refused() {
+    let world = World::new().await;
+    let id = individual_id("dev-9");
+    let issue = |authority: &str| {
+        world.authority(authority).issue_device(&reg_id("dev-9"), terms(), world.entropy.as_ref()).unwrap()
+    };
+    let (old, new) = (issue("x"), issue("y"));
+    let enroll = |device: &crate::pki::Issued| draft(id.clone(), device.chain()[0].to_vec(), &["a"]);
+    let before = world.service.create_enrollment(enroll(&old), BY).await.unwrap();
+    world.register(&old, "dev-9").await.unwrap();
+    world.service.delete_enrollment(&id, None, BY).await.unwrap();
+    let after = world.service.create_enrollment(enroll(&new), BY).await.unwrap();
+    assert_eq!(before.version, after.version, "versions are counted anew");
+
+    let fault = world.register(&old, "dev-9").await.unwrap_err();
+    assert_eq!(fault.reason, Reason::RegistrationRefused);
+    assert_eq!(
+        world.reason_of(&fault).await,
+        "the leaf is neither the primary nor the secondary certificate of the enrollment"
+    );
+    world.service.delete_registration(&reg_id("dev-9"), None, BY).await.unwrap();
+    assert_eq!(reason(world.register(&old, "dev-9").await), Reason::RegistrationRefused);
+    assert!(world.register(&new, "dev-9").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_device_of_an_authority_that_a_namesake_replaced_is_refused() {
+    let world = World::empty();
+    world.link("a").await;
+    let (old, new) = (world.authority("fleet"), world.authority("fleet"));
+    let enroll = |authority: &crate::pki::Authority| draft(group_id(), authority.certificate().to_vec(), &["a"]);
+    let issue = |authority: &crate::pki::Authority, id: &str| {
+        authority.issue_device(&reg_id(id), terms(), world.entropy.as_ref()).unwrap()
+    };
+    let before = world.service.create_enrollment(enroll(&old), BY).await.unwrap();
+    let known = issue(&old, "dev-7");
+    world.register(&known, "dev-7").await.unwrap();
+    world.service.delete_enrollment(&group_id(), None, BY).await.unwrap();
+    let after = world.service.create_enrollment(enroll(&new), BY).await.unwrap();
+    assert_eq!(before.version, after.version, "versions are counted anew");
+
+    for (device, id) in [(&known, "dev-7"), (&issue(&old, "dev-8"), "dev-8")] {
+        let fault = world.register(device, id).await.unwrap_err();
+        assert_eq!(fault.reason, Reason::RegistrationRefused, "{id}");
+        assert_eq!(world.reason_of(&fault).await, "a signature was not made by the issuer's key", "{id}");
+    }
+    assert!(world.register(&issue(&new, "dev-7"), "dev-7").await.is_ok());
+}

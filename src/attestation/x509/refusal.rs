@@ -61,7 +61,7 @@ refusals! {
     // What an operator may do.
     RoleInvalid = "role_invalid", "the certificate grants a role that does not exist";
     /// A caller's cache is behind: verify the chain anew.
-    ProofOutdated = "proof_outdated", "the kept proof is of another chain or another version of the enrollment";
+    ProofOutdated = "proof_outdated", "the kept proof is of another chain or of the enrollment as it no longer stands";
 }
 
 #[cfg(test)]

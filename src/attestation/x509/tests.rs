@@ -476,6 +476,64 @@ fn a_kept_proof_is_judged_at_every_call() {
     }
 }
 
+/// Deleted and made again, an enrollment has the id and the version that it had before.
+#[test]
+fn a_kept_proof_is_outdated_once_its_match_is_no_longer_enrolled() {
+    let (ca, namesake, other) = (root("fleet ca", &same), root("fleet ca", &same), root("other ca", &same));
+    let (first, second, third) =
+        (self_signed("dev-1", &same), self_signed("dev-1", &same), self_signed("dev-1", &same));
+    let of_ca = leaf("dev-1", &ca, &same);
+    let both = [thumbprint(&first), thumbprint(&second)];
+    let as_individual = Enrollment { id: group(&[&ca]).id, ..individual("dev-1", &[&of_ca]) };
+    let as_group = Enrollment { id: individual("dev-1", &[&first]).id, ..group(&[&ca]) };
+    let outdated = Err(Refusal::ProofOutdated);
+    for (case, leaf, before, after, expected) in [
+        ("the same anchor", &of_ca, group(&[&ca]), group(&[&ca]), Ok(vec![thumbprint(&of_ca)])),
+        ("another anchor beside", &of_ca, group(&[&ca]), group(&[&ca, &other]), Ok(vec![thumbprint(&of_ca)])),
+        ("a namesake", &of_ca, group(&[&ca]), group(&[&namesake]), outdated.clone()),
+        ("in the other slot", &of_ca, group(&[&ca]), group(&[&namesake, &ca]), outdated.clone()),
+        ("no longer secondary", &of_ca, group(&[&other, &ca]), group(&[&other]), outdated.clone()),
+        ("a leaf, not an anchor", &of_ca, group(&[&ca]), as_individual, outdated.clone()),
+        (
+            "the same leaves",
+            &second,
+            individual("dev-1", &[&first, &second]),
+            individual("dev-1", &[&first, &second]),
+            Ok(both.to_vec()),
+        ),
+        (
+            "another leaf beside",
+            &first,
+            individual("dev-1", &[&first, &third]),
+            individual("dev-1", &[&first, &second]),
+            Ok(both.to_vec()),
+        ),
+        (
+            "none beside",
+            &first,
+            individual("dev-1", &[&first, &second]),
+            individual("dev-1", &[&first]),
+            Ok(vec![both[0]]),
+        ),
+        ("another leaf", &first, individual("dev-1", &[&first]), individual("dev-1", &[&second]), outdated.clone()),
+        (
+            "the leaf in the other slot",
+            &first,
+            individual("dev-1", &[&first]),
+            individual("dev-1", &[&second, &first]),
+            outdated.clone(),
+        ),
+        ("an anchor, not a leaf", &first, individual("dev-1", &[&first]), as_group, outdated),
+    ] {
+        let presented = Presented::parse(std::slice::from_ref(leaf)).unwrap();
+        let proof = verify_chain(&presented, &before, NOW).unwrap();
+        assert_eq!((&before.id, before.version), (&after.id, after.version), "{case}");
+        let verdict = judge(&proof, &presented, &after, &id("dev-1"), NOW);
+        let credential = verdict.map(|verified| verified.credential().clone());
+        assert_eq!(credential, expected.map(Credential::x509), "{case}");
+    }
+}
+
 #[test]
 fn the_witness_says_what_was_proven() {
     let ca = root("fleet ca", &same);

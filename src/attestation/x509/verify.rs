@@ -19,17 +19,34 @@ pub struct ChainProof {
     chain: Thumbprint,
     enrollment: (EnrollmentId, Version),
     matched: Matched,
-    credential: Credential,
     /// When each certificate that the proof rests on is valid.
     windows: Windows,
 }
 
 impl ChainProof {
-    /// Whether the proof is of this chain and of the enrollment as it stands; if not, it is no longer of use.
-    pub fn covers(&self, presented: &Presented, enrollment: &Enrollment) -> bool {
-        self.chain == presented.digest()
+    /// What the device signs in with, if the proof is of this chain and of the enrollment as it stands.
+    ///
+    /// An id and a version do not tell an enrollment from one that was deleted and made again, which counts its versions
+    /// anew: what was matched must still be enrolled.
+    fn credential(&self, presented: &Presented, enrollment: &Enrollment) -> Option<Credential> {
+        let is_of_both = self.chain == presented.digest()
             && self.enrollment.0 == enrollment.id
-            && self.enrollment.1 == enrollment.version
+            && self.enrollment.1 == enrollment.version;
+        if !is_of_both {
+            return None;
+        }
+        let leaf = presented.leaf().facts.reference.thumbprint;
+        match (self.matched, &enrollment.attestation) {
+            (Matched::Leaf(slot), Attestation::X509Leaf(leaves)) => {
+                let mut slots = slots(&leaves.primary, leaves.secondary.as_ref());
+                slots.any(|it| it.0 == slot && it.1.thumbprint == leaf).then(|| of_leaves(leaves))
+            }
+            (Matched::Anchor { slot, anchor }, Attestation::X509Ca(anchors)) => {
+                let mut slots = slots(&anchors.primary, anchors.secondary.as_ref());
+                slots.any(|it| it.0 == slot && it.1.thumbprint == anchor).then(|| Credential::x509([leaf]))
+            }
+            (Matched::Leaf(_), Attestation::X509Ca(_)) | (Matched::Anchor { .. }, Attestation::X509Leaf(_)) => None,
+        }
     }
 }
 
@@ -51,12 +68,12 @@ pub fn verify(
 
 /// The half that costs and may be kept. `now` only steers the search to a path that is in date.
 pub fn verify_chain(presented: &Presented, enrollment: &Enrollment, now: Timestamp) -> Result<ChainProof, Refusal> {
-    let (matched, credential, windows) = match &enrollment.attestation {
+    let (matched, windows) = match &enrollment.attestation {
         Attestation::X509Leaf(leaves) => match_leaf(presented, leaves)?,
         Attestation::X509Ca(anchors) => match_anchor(presented, anchors, now)?,
     };
     let enrollment = (enrollment.id.clone(), enrollment.version);
-    Ok(ChainProof { chain: presented.digest(), enrollment, matched, credential, windows })
+    Ok(ChainProof { chain: presented.digest(), enrollment, matched, windows })
 }
 
 /// The half that runs at every call: the proof still fits, the names agree, and everything is in date.
@@ -69,9 +86,7 @@ pub fn judge(
     registration_id: &RegistrationId,
     now: Timestamp,
 ) -> Result<Verified, Refusal> {
-    if !proof.covers(presented, enrollment) {
-        return Err(Refusal::ProofOutdated);
-    }
+    let credential = proof.credential(presented, enrollment).ok_or(Refusal::ProofOutdated)?;
     match &enrollment.id {
         EnrollmentId::Individual(id) if id != registration_id => return Err(Refusal::EnrollmentMismatch),
         EnrollmentId::Individual(_) | EnrollmentId::Group(_) => {}
@@ -83,13 +98,13 @@ pub fn judge(
     Ok(Verified::new(
         registration_id.clone(),
         proof.enrollment.clone(),
-        proof.credential.clone(),
+        credential,
         proof.matched,
         (presented.leaf().facts.window.not_after, presented.leaf().der.as_slice().into()),
     ))
 }
 
-type Match = (Matched, Credential, Windows);
+type Match = (Matched, Windows);
 
 fn match_leaf(presented: &Presented, leaves: &X509Leaves) -> Result<Match, Refusal> {
     let leaf = &presented.leaf().facts;
@@ -98,15 +113,18 @@ fn match_leaf(presented: &Presented, leaves: &X509Leaves) -> Result<Match, Refus
         .map(|(slot, _)| slot)
         .ok_or(Refusal::LeafNotEnrolled)?;
     presented.certificates().iter().try_for_each(|certificate| certificate.facts.check_key())?;
-    let enrolled = slots(&leaves.primary, leaves.secondary.as_ref()).map(|(_, enrolled)| enrolled.thumbprint);
-    Ok((Matched::Leaf(slot), Credential::x509(enrolled), vec![(Part::Leaf, leaf.window)]))
+    Ok((Matched::Leaf(slot), vec![(Part::Leaf, leaf.window)]))
 }
 
 fn match_anchor(presented: &Presented, anchors: &X509Anchors, now: Timestamp) -> Result<Match, Refusal> {
     let candidates = slots(&anchors.primary, anchors.secondary.as_ref())
         .map(|(slot, anchor)| (Matched::Anchor { slot, anchor: anchor.thumbprint }, &anchor.der));
-    let (matched, windows) = path::find_any(presented.certificates(), candidates, now)?;
-    Ok((matched, Credential::x509([presented.leaf().facts.reference.thumbprint]), windows))
+    path::find_any(presented.certificates(), candidates, now)
+}
+
+/// Both enrolled leaves, whichever was presented: the device may change over without a word.
+fn of_leaves(leaves: &X509Leaves) -> Credential {
+    Credential::x509(slots(&leaves.primary, leaves.secondary.as_ref()).map(|(_, enrolled)| enrolled.thumbprint))
 }
 
 fn slots<'a>(
