@@ -18,17 +18,19 @@
 //! the same order, which a hub answers as before. Only [`Machine::replantable`] needs to know that a call was *never* made,
 //! and it counts every call that was due at the load as one that may have been.
 //!
-//! **Superseding.** A new move whose home is X voids older debts `activate`, `unseal` and `replace_twin` at X in the commit
-//! of its intent: its own calls to X carry higher orders, so the older ones could only be refused as stale. Clean-up
+//! **Superseding.** A new move that *leaves* its home X voids older debts `activate`, `unseal` and `replace_twin` at X in the
+//! commit of its intent: its own calls to X carry higher orders, so the older ones could only be refused as stale, and its
+//! own undo opens X again. A move that *stays* at X (a refresh, a reset in place) opens nothing: it waits until X is open
+//! ([`Machine::is_home_closed`] keeps it from beginning), or the device would have no home that accepts writes. Clean-up
 //! (`delete`, `collect`) owed *at the target* is settled before the first step; clean-up elsewhere goes on beside the move.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::time::Duration;
 
 use crate::domain::{
-    Assignment, AuditAction, AuditEntry, CallFault, CallOutcome, DataSource, DeviceState, EnrollmentId, HubAnswer,
-    HubCall, HubEffect, HubId, HubRefusal, NewDevice, Operation, OperationStatus, Order, Reason, Registration,
-    RegistrationId, SubStatus, Timestamp, UnreachableRule, Version, limits,
+    Assignment, AuditAction, AuditEntry, CallFault, CallOutcome, DataSource, DeviceId, DeviceState, EnrollmentId,
+    HubAnswer, HubCall, HubEffect, HubId, HubRefusal, NewDevice, Operation, OperationStatus, Order, Reason,
+    Registration, RegistrationId, SubStatus, Timestamp, UnreachableRule, Version, limits,
 };
 
 use super::journal::{Carry, Effect, Intent, JournalLine, JournalRecord, MoveLog, Plan};
@@ -42,6 +44,12 @@ pub struct Preconditions {
     pub enrollment: Option<(EnrollmentId, Version)>,
     /// The target and its capacity.
     pub takes: Option<(HubId, Option<u64>)>,
+    /// The hub that the move starts at is still linked.
+    pub from: Option<HubId>,
+    /// The device id is nobody else's, and stays so while the move runs.
+    pub device: Option<DeviceId>,
+    /// A group decided, so no enrollment of the device's own may stand before it (it might be a disabled one).
+    pub no_individual: Option<RegistrationId>,
 }
 
 /// What becomes of the registration's record.
@@ -190,10 +198,28 @@ impl Machine {
         (free && this.arriving_state().is_some()).then_some(this)
     }
 
+    /// The home accepts no writes yet: an undo (or an activation that a hub refused) has still to open it. Nothing that
+    /// leaves the device there may begin meanwhile, and nobody may be told *assigned*.
+    pub fn is_home_closed(&self) -> bool {
+        let Some(home) = self.registration.as_ref().and_then(|record| record.assignment.as_ref()) else { return false };
+        self.moves
+            .values()
+            .flat_map(Move::owed)
+            .any(|owed| owed.hub == home.hub && matches!(owed.effect, Effect::Unseal | Effect::Activate))
+    }
+
     /// The commit that starts a move.
     pub fn begin(&self, intent: Box<Intent>, expect: Preconditions, now: Timestamp) -> Commit {
         let mut commit = self.blank_commit(now);
         commit.expect = expect;
+        commit.expect.device = intent.plan.arrives_at().map(|_| intent.device.clone());
+        commit.expect.from = match &intent.plan {
+            Plan::Relocate { from, .. } | Plan::Replant { from, .. } | Plan::Release { from: Some(from) } => {
+                Some(from.clone())
+            }
+            Plan::ResetInPlace { at, .. } | Plan::Refresh { at } => Some(at.clone()),
+            Plan::Assign { .. } | Plan::TakeOver { .. } | Plan::Rehouse { .. } | Plan::Release { from: None } => None,
+        };
         self.supersede(&intent, &mut commit);
         commit.audit.push(self.audit(&intent, AuditAction::RegistrationStarted, intent.why.clone(), now));
         if intent.plan.steps().before.is_empty() {
@@ -205,7 +231,15 @@ impl Machine {
 
     /// Debts of older moves that this move's own orders void.
     fn supersede(&self, intent: &Intent, commit: &mut Commit) {
-        let Some(home) = intent.plan.hub(Side::From) else { return };
+        let home = match &intent.plan {
+            Plan::Relocate { from, .. } | Plan::Replant { from, .. } | Plan::Release { from: Some(from) } => from,
+            Plan::Assign { .. }
+            | Plan::TakeOver { .. }
+            | Plan::Rehouse { .. }
+            | Plan::ResetInPlace { .. }
+            | Plan::Refresh { .. }
+            | Plan::Release { from: None } => return,
+        };
         for this in self.moves.values() {
             let void = this.owed().iter().find(|owed| {
                 owed.hub == *home && matches!(owed.effect, Effect::Activate | Effect::Unseal | Effect::ReplaceTwin)
@@ -293,7 +327,9 @@ impl Machine {
             if self.in_flight.contains(&key) {
                 continue;
             }
-            let next_at = self.tries.get(&key).map_or(Timestamp(i64::MIN), |tries| tries.next_at);
+            // No pause is longer than the longest, even when the clock has gone back since it was set.
+            let longest = now.plus(limits::RETRY_MAX * 2);
+            let next_at = self.tries.get(&key).map_or(Timestamp(i64::MIN), |tries| tries.next_at.min(longest));
             if next_at > now {
                 wake(next_at);
                 continue;
@@ -480,6 +516,8 @@ impl Machine {
     /// The first home has a device of that name which nobody here knows of: the same operation goes on by another plan.
     fn take_over(&self, this: &Move, to: HubId, now: Timestamp) -> Commit {
         let mut commit = self.blank_commit(now);
+        // What is found is nobody's: a device of that name that somebody has would never be touched.
+        commit.expect.device = Some(this.intent.device.clone());
         self.close(this, &mut commit);
         let adopt = this.intent.adopt_existing;
         let becomes = if adopt { "is taken over as it is" } else { "goes to the history and is replaced" };

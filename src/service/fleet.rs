@@ -89,6 +89,14 @@ impl Service {
             .describe()
             .await
             .map_err(|fault| Fault::new(Reason::HubUnavailable, format!("hub {} does not answer: {fault}", hub.id)))?;
+        if report.devices > 0 {
+            // They may have other homes by now: opening these would give them two.
+            let message = format!(
+                "the data of hub {} holds {} devices of an earlier link: choose another id, or move its file away",
+                hub.id, report.devices
+            );
+            return Err(Fault::new(Reason::HubStateConflict, message).with("devices", report.devices.to_string()));
+        }
         let hub = Hub { incarnation: Some(report.incarnation), ..hub };
         let detail = format!("hub {} was linked", hub.id);
         self.put_hub(hub, AuditAction::HubLinked, by, detail).await
@@ -157,7 +165,10 @@ impl Service {
         if !force && (homes > 0 || moves > 0) {
             return Err(fault::hub_in_use(id, homes, moves));
         }
-        let expect = if force { Vec::new() } else { vec![Expect::HubUnused { hub: id.clone() }] };
+        let expect = match force {
+            true => vec![Expect::HubUnnamed { hub: id.clone() }],
+            false => vec![Expect::HubUnused { hub: id.clone() }],
+        };
         let detail = match force {
             true => format!("hub {id} was unlinked by force; {homes} devices lived there"),
             false => format!("hub {id} was unlinked"),

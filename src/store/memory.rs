@@ -189,6 +189,23 @@ impl State {
                 HubUse { homes: 0, moves: 0, arriving: _ } => Ok(()),
                 HubUse { homes, moves, arriving: _ } => Err(Unexpected::HubInUse { hub: hub.clone(), homes, moves }),
             },
+            Expect::HubLinked { hub } => match self.hubs.rows.contains_key(hub) {
+                true => Ok(()),
+                false => Err(Unexpected::HubNotLinked { hub: hub.clone() }),
+            },
+            Expect::HubUnnamed { hub } => match self.hub_use(hub) {
+                HubUse { moves: 0, .. } => Ok(()),
+                HubUse { homes, moves, .. } => Err(Unexpected::HubInUse { hub: hub.clone(), homes, moves }),
+            },
+            Expect::DeviceId { device, registration } => {
+                let named = self.open_logs().filter_map(OpenMove::of).filter(|open| open.device == *device);
+                let owners =
+                    self.devices.rows.get(device).cloned().into_iter().chain(named.map(|open| open.registration));
+                match owners.into_iter().find(|owner| owner != registration) {
+                    Some(owner) => Err(Unexpected::DeviceIdTaken { device: device.clone(), owner }),
+                    None => Ok(()),
+                }
+            }
             Expect::Journal { registration, seen } => {
                 let open =
                     self.open.rows.range((registration.clone(), Order(0))..=(registration.clone(), Order(u64::MAX)));

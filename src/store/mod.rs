@@ -94,6 +94,12 @@ pub enum Expect {
     HubTakes { hub: HubId, capacity: Option<u64> },
     /// No registration lives there and no open move names it.
     HubUnused { hub: HubId },
+    /// The hub is linked.
+    HubLinked { hub: HubId },
+    /// No open move names it; devices may live there.
+    HubUnnamed { hub: HubId },
+    /// No other registration has this device id, and no open move of another one names it, clean-up included.
+    DeviceId { device: DeviceId, registration: RegistrationId },
     /// The device has exactly these open moves, and the last line of each has this order.
     Journal { registration: RegistrationId, seen: Vec<(Order, Order)> },
 }
@@ -300,6 +306,12 @@ impl From<moves::Commit> for Commit {
         let journal = Expect::Journal { registration: registration.clone(), seen };
         let enrollment = expect.enrollment.map(|(id, version)| Expect::Enrollment { id, version });
         let takes = expect.takes.map(|(hub, capacity)| Expect::HubTakes { hub, capacity });
+        let individual = expect
+            .no_individual
+            .map(|id| Expect::Enrollment { id: EnrollmentId::Individual(id), version: Version::ABSENT });
+        let from = expect.from.map(|hub| Expect::HubLinked { hub });
+        let id = registration.clone();
+        let device = expect.device.map(|device| Expect::DeviceId { device, registration: id });
         let record = match record {
             RecordChange::Keep => None,
             RecordChange::Put(record) => Some(Change::PutRegistration(record)),
@@ -317,7 +329,13 @@ impl From<moves::Commit> for Commit {
         let close = close.into_iter().map(|generation| Change::CloseMove { generation });
         let forget = forget.into_iter().map(|generation| Change::ForgetMove { generation });
         Self {
-            expect: std::iter::once(journal).chain(enrollment).chain(takes).collect(),
+            expect: std::iter::once(journal)
+                .chain(enrollment)
+                .chain(individual)
+                .chain(takes)
+                .chain(from)
+                .chain(device)
+                .collect(),
             changes: lines.chain(record).chain(close).chain(forget).collect(),
             audit,
         }

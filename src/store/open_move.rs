@@ -3,7 +3,7 @@
 //!
 //! It says what [`crate::moves::Move`] says, without the twins and intents that one holds: it is kept for every open move.
 
-use crate::domain::{HubId, Order, RegistrationId};
+use crate::domain::{DeviceId, HubId, Order, RegistrationId};
 use crate::moves::plan::Side;
 use crate::moves::{Effect, Intent, JournalLine, JournalRecord, MoveLog};
 
@@ -28,6 +28,7 @@ struct Awaited {
 pub(super) struct OpenMove {
     pub generation: Order,
     pub registration: RegistrationId,
+    pub device: DeviceId,
     /// The order of its last line.
     pub last: Order,
     hubs: Vec<HubId>,
@@ -52,6 +53,7 @@ impl OpenMove {
         Self {
             generation,
             registration: intent.registration.clone(),
+            device: intent.device.clone(),
             last: generation,
             hubs,
             arrives_at: plan.arrives_at().cloned(),

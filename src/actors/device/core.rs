@@ -169,6 +169,9 @@ impl Core {
     /// A device registers. Joins what is under way, else decides.
     pub async fn register(mut self, request: Request, asker: Asker) -> (Self, After) {
         if let Some(asking) = &mut self.asking {
+            if request.credential != asking.request.credential {
+                self.joined = Some(request);
+            }
             asking.askers.push(asker);
             return (self, After::default());
         }
@@ -350,7 +353,8 @@ impl Core {
                 Said { outcome: WebhookOutcome::Failed(fault.to_string()), ..Said::nothing() }
             }
         };
-        self.decide(request, askers, said).await
+        let (this, after) = self.decide(request, askers, said).await;
+        this.follow_up(after).await
     }
 
     /// A call to a hub has ended.
@@ -367,7 +371,9 @@ impl Core {
         if let Some(commit) = self.machine.finished(&key, outcome, now)
             && let Err(trouble) = self.commit(commit).await
         {
-            return self.give_back(Vec::new(), trouble);
+            // A step that the store refuses is due again: by a new actor, which reads what stands in its way.
+            let (this, _) = self.give_back(Vec::new(), trouble);
+            return (this, After::stop());
         }
         if let Some((generation, started_at)) = was_running
             && self.machine.running().is_none_or(|running| running.generation != generation)
@@ -416,7 +422,12 @@ impl Core {
 
     async fn go_on(mut self) -> (Self, After) {
         let after = self.drive().await;
-        if after.stop || self.machine.running().is_some() {
+        self.follow_up(after).await
+    }
+
+    /// Once nothing runs any more, a register that joined with another credential has its turn.
+    async fn follow_up(mut self, after: After) -> (Self, After) {
+        if after.stop || self.asking.is_some() || self.machine.running().is_some() {
             return (self, after);
         }
         match self.joined.take() {

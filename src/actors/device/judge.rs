@@ -1,12 +1,13 @@
 //! From a request to what is to be written: puts the decision of `policy` into the words of `moves`. Pure.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::allocators::{AllocationQuestion, AnsweredTwin, CertificateFacts, CurrentHome, HubHost};
 use crate::domain::{
-    AuditAction, AuditEntry, ClientFacts, Credential, DeviceId, Enrollment, Fault, HubId, InitialState, Operation,
-    OperationId, OperationStatus, Pin, Reason, Registration, ReprovisionPolicy, RequestId, SubStatus, Timestamp,
-    Version,
+    AuditAction, AuditEntry, ClientFacts, Credential, DeviceId, Enrollment, EnrollmentId, Fault, HubId, InitialState,
+    Operation, OperationId, OperationStatus, Pin, Reason, Registration, ReprovisionPolicy, RequestId, SubStatus,
+    Timestamp, Version,
 };
 use crate::moves::{Carry, Commit, Intent, Machine, Plan, Preconditions, Standing};
 use crate::policy::{self, Admission, Decision, HubView, Outcome, Snapshot, WebhookOutcome};
@@ -91,11 +92,11 @@ struct Case<'a> {
 impl Case<'_> {
     fn judge(self) -> Judgement {
         let record = self.machine.registration();
-        if self.is_repeat() {
-            return self.answer("the request was answered before".to_owned());
-        }
         if let Admission::Disabled { .. } = policy::admit(&self.request.enrollment) {
             return self.disabled();
+        }
+        if self.is_repeat() {
+            return self.answer("the request was answered before".to_owned());
         }
         let pin = self.pin();
         let snapshot = Snapshot {
@@ -133,6 +134,16 @@ impl Case<'_> {
                 | Outcome::Fail { .. } => self.answer("the move that is under way goes on".to_owned()),
             };
         }
+        if self.machine.is_home_closed() {
+            match &decision.outcome {
+                Outcome::Relocate { .. } => {}
+                Outcome::Assign { .. }
+                | Outcome::AssignAnew { .. }
+                | Outcome::ResetInPlace { .. }
+                | Outcome::Stay { .. }
+                | Outcome::Fail { .. } => return Judgement::Refuse(home_closed()),
+            }
+        }
         match &decision.outcome {
             Outcome::Assign { to } => self.begin(Plan::Assign { to: to.clone() }, policy, &decision, pin),
             Outcome::Relocate { from, to, carry } => {
@@ -167,9 +178,12 @@ impl Case<'_> {
     /// The same client request as the last operation, which is over.
     fn is_repeat(self) -> bool {
         let last = self.machine.registration().map(|record| &record.operation);
-        last.is_some_and(|last| {
+        let same = last.is_some_and(|last| {
             last.request_id.is_some() && last.request_id == self.request.request_id && last.status.is_final()
-        })
+        });
+        // A device that signs in with something new must have it written, whatever it calls its request; and a home that
+        // is not open yet is not to be told of.
+        same && !self.credential_is_new() && !self.machine.is_home_closed()
     }
 
     /// The pin that is to be in force after this request.
@@ -233,7 +247,7 @@ impl Case<'_> {
             pin,
             why: decision.why.clone(),
         };
-        let expect = Preconditions { enrollment: Some((enrollment.id.clone(), enrollment.version)), takes };
+        let expect = Preconditions { takes, ..self.expect_enrollment() };
         let commit = self.machine.begin(Box::new(intent), expect, self.now);
         Judgement::Write { commit: Box::new(commit), why: decision.why.clone() }
     }
@@ -358,9 +372,20 @@ impl Case<'_> {
             operation: Some(record.operation.id),
             ..AuditEntry::new(self.now, self.request.by.clone(), action, why.clone())
         };
-        let expect = Preconditions { enrollment: Some((enrollment.id.clone(), enrollment.version)), takes: None };
+        let expect = self.expect_enrollment();
         let commit = self.machine.record_only(record, expect, audit, self.now);
         Judgement::Write { commit: Box::new(commit), why }
+    }
+
+    /// What was judged still decides: this enrollment at this version, and for a group that the device has none of its own.
+    fn expect_enrollment(self) -> Preconditions {
+        let enrollment = &self.request.enrollment;
+        let no_individual = match &enrollment.id {
+            EnrollmentId::Group(_) => Some(self.machine.id().clone()),
+            EnrollmentId::Individual(_) => None,
+        };
+        let enrollment = Some((enrollment.id.clone(), enrollment.version));
+        Preconditions { enrollment, no_individual, ..Preconditions::default() }
     }
 
     fn question(self, call: &policy::WebhookCall<'_>) -> AllocationQuestion {
@@ -382,4 +407,13 @@ impl Case<'_> {
             offered: offered.collect(),
         }
     }
+}
+
+/// How soon a device may ask again whose home is being opened.
+const OPENING_RETRY_AFTER: Duration = Duration::from_secs(2);
+
+fn home_closed() -> Fault {
+    let message =
+        "the device's hub is still being told to open it again after a move that was given up: register again";
+    Fault::new(Reason::DeviceMoving, message).retry_after(OPENING_RETRY_AFTER)
 }

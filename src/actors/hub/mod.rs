@@ -66,6 +66,10 @@ impl Rate {
     /// The time of the next slot under `per_second`, or `None` when it is too far away.
     fn slot(&mut self, per_second: Option<u32>, now: Timestamp) -> Option<Timestamp> {
         let Some(per_second) = per_second.filter(|rate| *rate > 0) else { return Some(now) };
+        // Slots so far ahead were handed out by a clock that has gone back since.
+        if self.taken.back().is_some_and(|last| *last > now.plus(SLOT_WAIT_MAX)) {
+            self.taken.clear();
+        }
         let places = usize::try_from(per_second).unwrap_or(usize::MAX);
         let free_at = match self.taken.len().checked_sub(places) {
             Some(oldest) => self.taken[oldest].plus(Duration::from_secs(1)).max(now),

@@ -573,3 +573,82 @@ async fn what_was_under_way_is_taken_up_after_a_restart() {
         assert_eq!(world.tags(&device, "b").as_deref(), Some(r#"{"kept":true}"#), "{kind:?}");
     }
 }
+
+/// A move was given up after its seal; the old home does not answer, so it is still sealed.
+async fn sealed_and_given_up(policy: ReprovisionPolicy) -> (World, super::world::Device) {
+    let world = World::new().await;
+    let device = world.enroll("dev-1", |enrollment| enrollment.reprovision = Some(policy)).await;
+    world.settle(&device).await;
+    world.quiet(&device).await;
+    let device = world.edit(&device, |enrollment| enrollment.hubs = vec![hub_id("b")]).await;
+    world.hub("b").set_reachable(false);
+    world.register(&device).await;
+    let name = DeviceId::from(&device.id);
+    world.until(&device, |_| world.hub("a").phase(&name) == Some(Phase::Sealed)).await;
+    world.hub("a").set_reachable(false);
+    world.until(&device, |it| it.is_some_and(|it| it.operation.status.is_final())).await;
+    let device = world.edit(&device, |enrollment| enrollment.hubs = vec![hub_id("a")]).await;
+    (world, device)
+}
+
+#[tokio::test]
+async fn a_device_is_not_told_assigned_while_its_home_is_still_sealed() {
+    for policy in [ReprovisionPolicy::Migrate, ReprovisionPolicy::Reset] {
+        let (world, device) = sealed_and_given_up(policy).await;
+        assert_eq!(reason(world.ask(&device, None).await), Some(Reason::DeviceMoving), "{policy:?}");
+        let rolled = leaf(&device.id);
+        let renewed = world
+            .edit(&device, |enrollment| {
+                let Attestation::X509Leaf(leaves) = &mut enrollment.attestation else { panic!() };
+                leaves.secondary = Some(crate::attestation::x509::certificate_ref(&rolled).unwrap());
+            })
+            .await;
+        // A new credential or a reset must not push the owed unseal aside.
+        assert_eq!(reason(world.ask(&renewed, None).await), Some(Reason::DeviceMoving), "{policy:?}");
+        world.hub("a").set_reachable(true);
+        world.hub("b").set_reachable(true);
+        world.quiet(&renewed).await;
+        world.assert_home(&renewed, "a");
+        world.settle(&renewed).await;
+        world.quiet(&renewed).await;
+        world.assert_home(&renewed, "a");
+    }
+}
+
+#[tokio::test]
+async fn a_device_id_that_another_registration_has_is_refused_before_any_hub_is_called() {
+    let world = World::new().await;
+    let name = DeviceId::parse("foo").unwrap();
+    let first = world.enroll("x", |enrollment| enrollment.device_id = Some(name.clone())).await;
+    world.settle(&first).await;
+    world.quiet(&first).await;
+    let before = world.hub("a").entry(&name);
+    let second = world.enroll("foo", |_| {}).await;
+    assert_eq!(reason(world.ask(&second, None).await), Some(Reason::DeviceIdInUse));
+    assert_eq!(world.hub("a").entry(&name), before);
+    let file = world.store.load_device(&second.id).await.unwrap();
+    assert_eq!((file.registration, file.open), (None, vec![]));
+}
+
+#[tokio::test]
+async fn the_same_request_with_another_certificate_or_a_disabled_enrollment_is_judged() {
+    let world = World::new().await;
+    let device = world.enroll("dev-1", |_| {}).await;
+    let accepted = world.ask(&device, Some("boot")).await.unwrap().unwrap();
+    world.over(accepted).await;
+    world.quiet(&device).await;
+    let rolled = leaf(&device.id);
+    let renewed = world
+        .edit(&device, |enrollment| {
+            let Attestation::X509Leaf(leaves) = &mut enrollment.attestation else { panic!() };
+            leaves.secondary = Some(crate::attestation::x509::certificate_ref(&rolled).unwrap());
+        })
+        .await;
+    let accepted = world.ask(&renewed, Some("boot")).await.unwrap().unwrap();
+    world.over(accepted).await;
+    let tenant = world.hub("a").entry(&DeviceId::from(&device.id)).unwrap().tenant.unwrap();
+    assert_eq!(tenant.credential, *renewed.verified.credential());
+    let disabled = world.edit(&renewed, |enrollment| enrollment.enabled = false).await;
+    let accepted = world.ask(&disabled, Some("boot")).await.unwrap().unwrap();
+    assert_eq!(world.over(accepted).await.operation.status, OperationStatus::Disabled);
+}

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 
-use crate::domain::{HubId, Order, RegistrationId};
+use crate::domain::{DeviceId, HubId, Order, RegistrationId};
 use crate::store::HubUse;
 use crate::store::open_move::OpenMove;
 
@@ -26,6 +26,8 @@ pub(super) enum IndexChange {
 pub(super) struct Index {
     moves: BTreeMap<Order, OpenMove>,
     by_device: BTreeMap<String, BTreeSet<Order>>,
+    /// By the name a device has in its hubs.
+    by_name: HashMap<DeviceId, BTreeSet<Order>>,
     /// Hubs that are not used have no entry.
     uses: HashMap<HubId, HubUse>,
 }
@@ -41,6 +43,7 @@ impl Index {
                 self.take_out(open.generation);
                 open.arriving_at().into_iter().for_each(|hub| self.count(hub, |used| used.arriving += 1));
                 open.hubs().for_each(|hub| self.count(hub, |used| used.moves += 1));
+                self.by_name.entry(open.device.clone()).or_default().insert(open.generation);
                 self.by_device.entry(open.registration.folded()).or_default().insert(open.generation);
                 self.moves.insert(open.generation, open);
             }
@@ -54,6 +57,12 @@ impl Index {
             .into_iter()
             .for_each(|hub| self.count(hub, |used| used.arriving = used.arriving.saturating_sub(1)));
         open.hubs().for_each(|hub| self.count(hub, |used| used.moves = used.moves.saturating_sub(1)));
+        if let Some(generations) = self.by_name.get_mut(&open.device) {
+            generations.remove(&generation);
+            if generations.is_empty() {
+                self.by_name.remove(&open.device);
+            }
+        }
         let folded = open.registration.folded();
         if let Some(generations) = self.by_device.get_mut(&folded) {
             generations.remove(&generation);
@@ -77,6 +86,12 @@ impl Index {
 
     pub fn open_move(&self, generation: Order) -> Option<&OpenMove> {
         self.moves.get(&generation)
+    }
+
+    /// Another registration than `but` that has an open move of a device of this name.
+    pub fn names(&self, device: &DeviceId, but: &RegistrationId) -> Option<RegistrationId> {
+        let moves = self.by_name.get(device).into_iter().flatten().filter_map(|generation| self.moves.get(generation));
+        moves.map(|open| &open.registration).find(|owner| *owner != but).cloned()
     }
 
     /// The open moves of a device, oldest first.

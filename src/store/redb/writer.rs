@@ -19,7 +19,9 @@ use super::tables::{
     hub_key, journal_key, prefix_bounds, registration_rows, storage_fault, table_fault, tracking_key,
 };
 use super::{GroupEvent, GroupObserver};
-use crate::domain::{AuditEntry, Enrollment, EnrollmentId, Hub, HubId, Order, Registration, RegistrationId, Version};
+use crate::domain::{
+    AuditEntry, DeviceId, Enrollment, EnrollmentId, Hub, HubId, Order, Registration, RegistrationId, Version,
+};
 use crate::moves::{JournalLine, JournalRecord};
 use crate::store::listing::audit_position_bytes;
 use crate::store::open_move::OpenMove;
@@ -255,6 +257,21 @@ impl Draft<'_, '_> {
                     Err(Unexpected::HubInUse { hub: hub.clone(), homes, moves }.into())
                 }
             },
+            Expect::HubLinked { hub } => match self.get(Table::Hubs, &hub_key(hub))? {
+                Some(_) => Ok(()),
+                None => Err(Unexpected::HubNotLinked { hub: hub.clone() }.into()),
+            },
+            Expect::HubUnnamed { hub } => match self.index.use_of(hub) {
+                HubUse { moves: 0, .. } => Ok(()),
+                HubUse { homes, moves, .. } => Err(Unexpected::HubInUse { hub: hub.clone(), homes, moves }.into()),
+            },
+            Expect::DeviceId { device, registration } => {
+                self.expect_device_id(device, registration)?;
+                match self.index.names(device, registration) {
+                    Some(owner) => Err(Unexpected::DeviceIdTaken { device: device.clone(), owner }.into()),
+                    None => Ok(()),
+                }
+            }
             Expect::Journal { registration, seen } => {
                 let fault = || Unexpected::Journal { id: registration.clone() };
                 if self.index.seen(&registration.folded()) == *seen { Ok(()) } else { Err(fault().into()) }
@@ -335,17 +352,22 @@ impl Draft<'_, '_> {
     fn put_registration(&mut self, put: &Registration) -> Result<(), CommitFault> {
         let before = self.registration_at(&put.id, put.version)?;
         let key = put.id.folded().into_bytes();
-        let device = super::tables::device_key(&put.device_id);
-        if let Some(owner) = self.get(Table::DeviceIds, &device)?.filter(|owner| *owner != key) {
-            let found: Option<Registration> = self.load(Table::Registrations, &owner)?;
-            let owner = found.ok_or_else(|| not_written("a device id leads to no registration"))?.id;
-            return Err(Unexpected::DeviceIdTaken { device: put.device_id.clone(), owner }.into());
-        }
+        self.expect_device_id(&put.device_id, &put.id)?;
         let past = named(&put.past, self.order);
         let registration = Registration { version: put.version.next(), past, ..put.clone() };
         self.reindex(&before.as_ref().map(registration_rows).unwrap_or_default(), &registration_rows(&registration));
         self.rehome(before.as_ref(), Some(&registration));
         self.store(Table::Registrations, key, &registration)
+    }
+
+    /// No other registration has the device id.
+    fn expect_device_id(&self, device: &DeviceId, registration: &RegistrationId) -> Result<(), CommitFault> {
+        let key = registration.folded().into_bytes();
+        let owner = self.get(Table::DeviceIds, &super::tables::device_key(device))?.filter(|owner| *owner != key);
+        let Some(owner) = owner else { return Ok(()) };
+        let found: Option<Registration> = self.load(Table::Registrations, &owner)?;
+        let owner = found.ok_or_else(|| not_written("a device id leads to no registration"))?.id;
+        Err(Unexpected::DeviceIdTaken { device: device.clone(), owner }.into())
     }
 
     /// The move after a new line; without a generation, a new one.
