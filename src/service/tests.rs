@@ -234,6 +234,23 @@ async fn hubs_follow_their_lifecycle() {
 }
 
 #[tokio::test]
+async fn a_hub_that_was_forced_out_is_not_linked_again_over_the_devices_it_still_holds() {
+    let world = World::new().await;
+    let (service, a) = (&world.service, hub_id("a"));
+    let device = world.device("dev-1");
+    world.register(&device, "dev-1").await.unwrap();
+    // Clean-up is over when nothing names the hub any more.
+    while service.hub(&a).await.unwrap().used.moves > 0 {
+        tokio::task::yield_now().await;
+    }
+    service.unlink_hub(&a, None, true, BY).await.unwrap();
+    let refused = service.link_hub(hub_draft("a"), BY).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::HubStateConflict);
+    assert!(refused.metadata.contains(&("devices", "1".to_owned())), "{refused:?}");
+    assert_eq!(reason(service.hub(&a).await), Reason::HubNotFound);
+}
+
+#[tokio::test]
 async fn a_hub_that_is_taken_down_is_away_until_it_is_brought_up() {
     let world = World::new().await;
     let device = world.device("dev-1");

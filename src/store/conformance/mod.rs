@@ -43,6 +43,7 @@ pub const CASES: &[(&str, Case)] = &[
     ("the use of a hub is counted", |s| Box::pin(moves::hub_use_is_counted(s))),
     ("a hub is never filled beyond its capacity", |s| Box::pin(moves::capacity_is_kept(s))),
     ("a used hub is not unlinked", |s| Box::pin(moves::used_hubs_stay(s))),
+    ("what a move names is held for it", |s| Box::pin(moves::what_a_move_names_is_held(s))),
     ("unfinished devices are those with an open move", |s| Box::pin(moves::unfinished_devices(s))),
     ("deleted registrations leave their past", |s| Box::pin(moves::the_past_outlives_a_registration(s))),
     ("a journal that has gone on is noticed", |s| Box::pin(moves::a_journal_that_has_gone_on_is_noticed(s))),

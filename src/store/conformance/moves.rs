@@ -178,3 +178,37 @@ pub async fn a_record_can_name_the_order_of_its_own_commit(store: Arc<dyn Store>
     let gone = commit(&store, [delete]).await.unwrap();
     assert_eq!(device(&store, "d").await.earlier, [Order(7), gone]);
 }
+
+pub async fn what_a_move_names_is_held(store: Arc<dyn Store>) {
+    let holds = |expect: Expect| {
+        let store = store.clone();
+        async move { store.commit(expecting([expect], Commit::default())).await.map(drop) }
+    };
+    let refused = |unexpected| Err(CommitFault::Unexpected(unexpected));
+    let linked = || Expect::HubLinked { hub: hub_id("a") };
+    let unnamed = || Expect::HubUnnamed { hub: hub_id("a") };
+    assert_eq!(holds(linked()).await, refused(Unexpected::HubNotLinked { hub: hub_id("a") }));
+    commit(&store, [put_hub(hub("a")), put_registration(registration("lives", Some("a")))]).await.unwrap();
+    assert_eq!(holds(linked()).await, Ok(()));
+    assert_eq!(holds(unnamed()).await, Ok(()), "a home is not a move");
+
+    // A device id is its registration's, whatever else stands there.
+    let lives = registration("lives", None).device_id;
+    let name = |device: &DeviceId, id: &str| Expect::DeviceId { device: device.clone(), registration: reg_id(id) };
+    let taken =
+        |device: &DeviceId, id: &str| refused(Unexpected::DeviceIdTaken { device: device.clone(), owner: reg_id(id) });
+    assert_eq!(holds(name(&lives, "lives")).await, Ok(()));
+    assert_eq!(holds(name(&lives, "other")).await, taken(&lives, "lives"));
+
+    // A move without a record holds its device id until it is closed, clean-up included.
+    let new = intent(&reg_id("new"), assign_to("a")).device;
+    let g = commit(&store, [open("new", assign_to("a"))]).await.unwrap();
+    assert_eq!(holds(name(&new, "new")).await, Ok(()));
+    assert_eq!(holds(name(&new, "other")).await, taken(&new, "new"));
+    assert_eq!(holds(unnamed()).await, refused(Unexpected::HubInUse { hub: hub_id("a"), homes: 1, moves: 1 }));
+    commit(&store, [line("new", g, aborted())]).await.unwrap();
+    assert_eq!(holds(name(&new, "other")).await, taken(&new, "new"));
+    commit(&store, [Change::CloseMove { generation: g }, Change::ForgetMove { generation: g }]).await.unwrap();
+    assert_eq!(holds(name(&new, "other")).await, Ok(()));
+    assert_eq!(holds(unnamed()).await, Ok(()));
+}
