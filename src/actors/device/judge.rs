@@ -225,7 +225,12 @@ impl Case<'_> {
             | Plan::Refresh { .. }
             | Plan::Release { .. } => None,
         };
-        let takes = plan.arrives_at().map(|hub| (hub.clone(), self.capacity(hub)));
+        // A pin outranks the capacity of its hub, as it does when the hub is chosen.
+        let is_pinned_to = |hub: &HubId| pin.as_ref().is_some_and(|pin| pin.hub == *hub);
+        let takes = plan.arrives_at().map(|hub| {
+            let capacity = if is_pinned_to(hub) { None } else { self.capacity(hub) };
+            (hub.clone(), capacity)
+        });
         let intent = Intent {
             operation: self.operation,
             request_id: self.request.request_id.clone(),

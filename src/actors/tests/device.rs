@@ -652,3 +652,20 @@ async fn the_same_request_with_another_certificate_or_a_disabled_enrollment_is_j
     let accepted = world.ask(&disabled, Some("boot")).await.unwrap().unwrap();
     assert_eq!(world.over(accepted).await.operation.status, OperationStatus::Disabled);
 }
+
+#[tokio::test]
+async fn a_pin_outranks_the_capacity_of_its_hub() {
+    let mut world = World::new().await;
+    world.link("small", |hub| hub.capacity = Some(0)).await;
+    let device = world.enroll("dev-1", |_| {}).await;
+    world.settle(&device).await;
+    world.quiet(&device).await;
+    let accepted = world.move_to(&device, "small").await.unwrap().unwrap();
+    assert_eq!(sub_status(&world.over(accepted).await), SubStatus::DeviceDataMigrated);
+    world.quiet(&device).await;
+    world.assert_home(&device, "small");
+    // Without a pin the hub is full for everybody else.
+    let other = world.enroll("dev-2", |enrollment| enrollment.hubs = vec![hub_id("small")]).await;
+    let failed = world.settle(&other).await;
+    assert!(matches!(failed.operation.status, OperationStatus::Failed { reason: Reason::NoHubAvailable, .. }));
+}
