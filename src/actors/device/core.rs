@@ -9,12 +9,12 @@ use tokio::sync::watch;
 use crate::allocators::{AllocationAnswer, AllocationQuestion, AllocatorFault, CertificateFacts, ChosenHub};
 use crate::attestation::Verified;
 use crate::domain::{
-    AllocationPolicy, ApiVersion, AuditAction, AuditEntry, CallOutcome, ClientFacts, Credential, DeviceId, Enrollment,
-    Fault, HubCall, HubId, InitialState, OperationId, OperationStatus, Order, Pin, Reason, Registration,
-    RegistrationId, RequestId, SubStatus, Timestamp, UnreachableRule,
+    AllocationPolicy, AuditAction, AuditEntry, CallOutcome, ClientFacts, Credential, DeviceId, Enrollment, Fault,
+    HubCall, HubId, InitialState, OperationId, OperationStatus, Order, Pin, Reason, Registration, RegistrationId,
+    RequestId, SubStatus, Timestamp, UnreachableRule,
 };
 use crate::moves::{self, CallKey, Intent, Machine, Plan, Preconditions, Standing, Tries};
-use crate::policy::WebhookOutcome;
+use crate::policy::{self, WebhookOutcome};
 use crate::store::{CommitFault, Unexpected};
 use crate::telemetry::{self, CommitOutcome, HubCallOutcome, MoveOutcome, RegistrationOutcome};
 
@@ -220,9 +220,7 @@ impl Core {
             return (self, After::default());
         }
         let now = self.surroundings.clock.now();
-        // A device that is kept sticky by its old protocol stays so: its version is not on record, its policy is.
-        let sticky = record.policy.is_none() && enrollment.reprovision.is_none();
-        let facts = ClientFacts { api_version: sticky.then_some(LAST_STICKY), ..ClientFacts::default() };
+        let facts = policy::remembered_facts(record.policy, enrollment.reprovision);
         let request = Request {
             pin: to.map(|to| Pin {
                 hub: to.hub,
@@ -556,9 +554,6 @@ impl Core {
         OperationId(self.surroundings.entropy.draw_u128())
     }
 }
-
-/// The newest protocol version without native reprovisioning (reference/dps.md §4.5).
-const LAST_STICKY: ApiVersion = ApiVersion { date: 20_180_401, preview: false };
 
 fn word_of(written: &Result<Order, CommitFault>) -> CommitOutcome {
     match written {
