@@ -1,0 +1,3 @@
+//! The small model.
+
+mod model;
