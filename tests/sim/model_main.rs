@@ -1,3 +1,0 @@
-//! The small model.
-
-mod model;
