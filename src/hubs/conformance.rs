@@ -2,22 +2,22 @@
 //!
 //! The traces are those of `reference/move-traces.md` as far as one hub can show them.
 
+use std::any::Any;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-use super::embedded::{Config, EmbeddedHub};
 use super::entry::Phase;
 use super::scripted::ScriptedHub;
 use super::{
     Abilities, ChangePage, DesiredEvent, HubConnector, LeaseRenewal, LeaseTicket, Reinstated, Reinstatement, Resident,
     TwinCaller, TwinHost, TwinRefusal, TwinWrite,
 };
-use crate::ambient::{Clock, ManualClock, SeededEntropy};
+use crate::ambient::{Clock, ManualClock};
 use crate::domain::{
     CallFault, CallOutcome, Capabilities, Credential, DeviceId, DeviceState, Document, FeedToken, HubAnswer, HubCall,
     HubEffect, HubId, HubRefusal, HubStatus, Incarnation, InitialState, MustSeal, NewDevice, Order, Thumbprint,
@@ -25,17 +25,28 @@ use crate::domain::{
 };
 
 /// A hub that goes on from a copy.
-pub(crate) type Restore = Box<dyn FnOnce() -> Arc<dyn HubConnector> + Send>;
+pub type Restore = Box<dyn FnOnce() -> Arc<dyn HubConnector> + Send>;
 
-/// A hub under test that holds nothing yet.
-pub(crate) struct Subject {
+/// What is tested: a hub that holds nothing yet and serves its twins itself.
+pub struct Fresh {
     pub hub: Arc<dyn HubConnector>,
-    pub twins: Arc<dyn TwinHost>,
-    pub clock: Arc<ManualClock>,
-    /// Copies what it holds now; the hub itself is not used any more once a copy goes on.
+    /// Copies what the hub holds now; the hub itself is not used any more once a copy goes on.
     pub copy: Box<dyn Fn() -> Restore + Send + Sync>,
-    /// Where the hub has its file, if it has one: goes with it.
-    pub folder: Option<Arc<TempDir>>,
+    /// Kept until the case has ended.
+    pub keep: Box<dyn Any + Send + Sync>,
+}
+
+impl fmt::Debug for Fresh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Fresh").field(&self.hub).finish()
+    }
+}
+
+struct Subject {
+    hub: Arc<dyn HubConnector>,
+    twins: Arc<dyn TwinHost>,
+    clock: Arc<ManualClock>,
+    fresh: Fresh,
 }
 
 type Case = (&'static str, fn(Subject) -> BoxFuture<'static, ()>);
@@ -88,65 +99,20 @@ const CASES: &[Case] = &[
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
 
-/// Runs every case against a hub of its own, and names those that fail.
-pub(crate) async fn run(make: impl Fn() -> Subject) {
+/// Runs every case against a hub of its own that `fresh` makes on a clock, and names those that fail.
+pub async fn check(fresh: impl Fn(Arc<ManualClock>) -> Fresh) {
     let mut failed = Vec::new();
     for (name, case) in CASES {
-        let subject = make();
+        let clock = Arc::new(ManualClock::at(NOW));
+        let fresh = fresh(clock.clone());
+        let hub = fresh.hub.clone();
+        let subject = Subject { twins: hub.twins().unwrap(), hub, clock, fresh };
         subject.renew(Vec::new()).await;
         if let Err(fault) = tokio::spawn(case(subject)).await {
             failed.push(format!("{name}: {fault}"));
         }
     }
     assert!(failed.is_empty(), "{failed:#?}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_embedded_hub_conforms() {
-    run(|| {
-        let folder = Arc::new(tempfile::tempdir().unwrap());
-        let clock = Arc::new(ManualClock::at(NOW));
-        let (place, kept) = (folder.clone(), clock.clone());
-        let open = move |name: &str, seed| {
-            let config = Config { path: place.path().join(name), cache_bytes: 1 << 20, devices_max: None };
-            EmbeddedHub::open(config, kept.clone(), Arc::new(SeededEntropy::new(seed))).unwrap()
-        };
-        let hub = open("hub.redb", 1);
-        let (place, source) = (folder.clone(), hub.clone());
-        let copy = move || {
-            source.back_up(&place.path().join("copy.redb")).unwrap();
-            let open = open.clone();
-            Box::new(move || Arc::new(open("copy.redb", 2)) as Arc<dyn HubConnector>) as Restore
-        };
-        let twins = hub.twins().unwrap();
-        Subject { twins, hub: Arc::new(hub), clock, copy: Box::new(copy), folder: Some(folder) }
-    })
-    .await;
-}
-
-fn scripted(leases: bool) -> Subject {
-    let clock = Arc::new(ManualClock::at(NOW));
-    let hub = ScriptedHub::new(Incarnation(7), clock.clone());
-    hub.set_abilities(Abilities { leases, ..hub.abilities() });
-    let source = hub.clone();
-    let copy = move || {
-        let (entries, hub) = (source.snapshot(), source.clone());
-        Box::new(move || {
-            hub.restore(Incarnation(8), entries);
-            Arc::new(hub) as Arc<dyn HubConnector>
-        }) as Restore
-    };
-    Subject { twins: hub.twins().unwrap(), hub: Arc::new(hub), clock, copy: Box::new(copy), folder: None }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_scripted_hub_conforms() {
-    run(|| scripted(false)).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_scripted_hub_with_a_lease_conforms() {
-    run(|| scripted(true)).await;
 }
 
 impl Subject {
@@ -758,7 +724,7 @@ async fn the_highest_order_is_told(hub: Subject) {
 async fn a_restored_hub_accepts_nothing_until_it_is_readmitted(hub: Subject) {
     hub.open_device().await;
     let old = hub.hub.describe().await.unwrap().incarnation;
-    let restore = (hub.copy)();
+    let restore = (hub.fresh.copy)();
     hub.report(r#"{"lost":1}"#).await.unwrap();
     let hub = hub.restored(restore);
     let report = hub.hub.describe().await.unwrap();
@@ -787,7 +753,7 @@ async fn what_a_restored_hub_is_set_to(hub: Subject) {
     hub.open_device().await;
     hub.call_for("left", 3, create(state())).await.unwrap();
     hub.call_for("left", 4, HubEffect::Activate).await.unwrap();
-    let restore = (hub.copy)();
+    let restore = (hub.fresh.copy)();
     let newer = hub.report(r#"{"b":1}"#).await.unwrap().state;
     let hub = hub.restored(restore);
     let becomes = |phase, fence| Reinstated::As {
@@ -916,4 +882,57 @@ async fn trace_4c(hub: Subject) {
     hub.renew(vec![must(1, 10)]).await;
     assert_eq!(hub.told(4, HubEffect::Unseal).await, "stale");
     assert!(!hub.is_open().await);
+}
+
+/// A scripted hub, as both this suite and the tests of others take it.
+pub fn scripted(clock: Arc<ManualClock>, leases: bool) -> Fresh {
+    let hub = ScriptedHub::new(Incarnation(7), clock);
+    hub.set_abilities(Abilities { leases, ..hub.abilities() });
+    let source = hub.clone();
+    let copy = move || {
+        let (entries, hub) = (source.snapshot(), source.clone());
+        Box::new(move || {
+            hub.restore(Incarnation(8), entries);
+            Arc::new(hub) as Arc<dyn HubConnector>
+        }) as Restore
+    };
+    Fresh { hub: Arc::new(hub), copy: Box::new(copy), keep: Box::new(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ambient::SeededEntropy;
+    use crate::hubs::embedded::{Config, EmbeddedHub};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn the_embedded_hub_conforms() {
+        check(|clock| {
+            let folder = Arc::new(tempfile::tempdir().unwrap());
+            let place = folder.clone();
+            let open = move |name: &str, seed| {
+                let config = Config { path: place.path().join(name), cache_bytes: 1 << 20, devices_max: None };
+                EmbeddedHub::open(config, clock.clone(), Arc::new(SeededEntropy::new(seed))).unwrap()
+            };
+            let hub = open("hub.redb", 1);
+            let (place, source) = (folder.clone(), hub.clone());
+            let copy = move || {
+                source.back_up(&place.path().join("copy.redb")).unwrap();
+                let open = open.clone();
+                Box::new(move || Arc::new(open("copy.redb", 2)) as Arc<dyn HubConnector>) as Restore
+            };
+            Fresh { hub: Arc::new(hub), copy: Box::new(copy), keep: Box::new(folder) }
+        })
+        .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn the_scripted_hub_conforms() {
+        check(|clock| scripted(clock, false)).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn the_scripted_hub_with_a_lease_conforms() {
+        check(|clock| scripted(clock, true)).await;
+    }
 }
