@@ -12,6 +12,6 @@ pub mod standing;
 mod tests;
 
 pub use journal::{Carry, Effect, Intent, JournalLine, JournalRecord, MoveLog, Plan};
-pub use machine::{CallKey, Commit, Due, Machine, Preconditions, RecordChange, Tries};
+pub use machine::{CallKey, Commit, Due, Machine, Place, Preconditions, RecordChange, Tries};
 pub use progress::{Illegal, Move, Owed, OwedState, Phase};
 pub use standing::{Ending, Episode, Obligation, Running, Standing};

@@ -575,7 +575,7 @@ fn not_registered(id: &RegistrationId) -> Fault {
 fn trouble_of(unexpected: Unexpected) -> Trouble {
     match unexpected {
         Unexpected::Enrollment { .. } => Trouble::Rejudge,
-        Unexpected::HubFull { .. } | Unexpected::HubNotLinked { .. } => Trouble::Again,
+        Unexpected::HubFull { .. } | Unexpected::HubClosed { .. } | Unexpected::HubNotLinked { .. } => Trouble::Again,
         Unexpected::DeviceIdTaken { device, owner } => {
             let message = format!("the device id {device} belongs to registration {owner}");
             Trouble::Fault(Fault::new(Reason::DeviceIdInUse, message))

@@ -9,7 +9,7 @@ use crate::domain::{
     Operation, OperationId, OperationStatus, Pin, Reason, Registration, ReprovisionPolicy, RequestId, SubStatus,
     Timestamp, Version,
 };
-use crate::moves::{Carry, Commit, Intent, Machine, Plan, Preconditions, Standing};
+use crate::moves::{Carry, Commit, Intent, Machine, Place, Plan, Preconditions, Standing};
 use crate::policy::{self, Admission, Decision, HubView, Outcome, Snapshot, WebhookOutcome};
 
 /// A wish to have the device's hub decided, whoever has it.
@@ -225,12 +225,9 @@ impl Case<'_> {
             | Plan::Refresh { .. }
             | Plan::Release { .. } => None,
         };
-        // A pin outranks the capacity of its hub, as it does when the hub is chosen.
+        // A pin outranks the capacity and the state of its hub, as it does when the hub is chosen.
         let is_pinned_to = |hub: &HubId| pin.as_ref().is_some_and(|pin| pin.hub == *hub);
-        let takes = plan.arrives_at().map(|hub| {
-            let capacity = if is_pinned_to(hub) { None } else { self.capacity(hub) };
-            (hub.clone(), capacity)
-        });
+        let takes = plan.arrives_at().map(|hub| Place { hub: hub.clone(), pinned: is_pinned_to(hub) });
         let intent = Intent {
             operation: self.operation,
             request_id: self.request.request_id.clone(),
@@ -255,10 +252,6 @@ impl Case<'_> {
         let expect = Preconditions { takes, ..self.expect_enrollment() };
         let commit = self.machine.begin(Box::new(intent), expect, self.now);
         Judgement::Write { commit: Box::new(commit), why: decision.why.clone() }
-    }
-
-    fn capacity(self, hub: &HubId) -> Option<u64> {
-        self.views.iter().find(|view| view.hub.id == *hub).and_then(|view| view.hub.capacity)
     }
 
     /// A device keeps the name it was first given, whatever its enrollment says later.
