@@ -24,7 +24,6 @@ use tokio::sync::oneshot;
 use crate::attestation::Verified;
 use crate::domain::{ClientFacts, Enrollment, Fault, Hub, HubId, Reason, RegistrationId, RequestId};
 use crate::hubs::HubConnector;
-use crate::store::HubUse;
 use crate::telemetry::{self, Queue};
 
 use super::arbiters::Arbiters;
@@ -32,7 +31,7 @@ use super::device::{DeviceActor, Surroundings};
 use super::fleet::{Berth, Fleet};
 use super::hub::HubActor;
 use super::messages::{
-    Answer, Describe, HubChanged, PinTo, Register, Release, Reply, Report, Reprovision, Unpin, Wake,
+    Answer, Describe, FeedRead, HubChanged, PinTo, ReadFeed, Register, Release, Reply, Report, Reprovision, Unpin, Wake,
 };
 
 /// How actors are run.
@@ -135,13 +134,25 @@ impl Directory {
     /// Puts a linked hub to work.
     pub fn attach_hub(&self, hub: Hub, connector: Arc<dyn HubConnector>) {
         let fleet = self.fleet().clone();
-        let clock = self.inner.surroundings.clock.clone();
         let arbiter = self.inner.arbiters.of(fleet.berths().len() as u64);
-        let (record, kept, board) = (hub.clone(), connector.clone(), fleet.clone());
+        let (record, kept, surroundings) = (hub.clone(), connector.clone(), self.inner.surroundings.clone());
         let actor = HubActor::start_in_arbiter(arbiter, move |_: &mut Context<HubActor>| {
-            HubActor::new(record, kept, clock, board)
+            HubActor::new(record, kept, surroundings)
         });
-        fleet.put(Berth { hub, actor: Some(actor), connector, reachable: true, used: HubUse::default() });
+        fleet.put(Berth::new(hub, Some(actor), connector));
+    }
+
+    /// Reads what is new in a hub's change feed.
+    pub async fn read_feed(&self, hub: &HubId) -> Result<FeedRead, Fault> {
+        let away = |why: String| Fault::new(Reason::HubUnavailable, format!("the feed of hub {hub} cannot be read: {why}"));
+        let actor = self.fleet().living_actor(hub, self.surroundings());
+        let actor = actor.ok_or_else(|| Fault::new(Reason::HubNotFound, format!("hub {hub} is not linked")))?;
+        let (reply, answer) = oneshot::channel();
+        actor.try_send(ReadFeed { reply: Some(reply) }).map_err(|full| away(full.to_string()))?;
+        match answer.await {
+            Ok(read) => read.map_err(|fault| away(fault.to_string())),
+            Err(_) => Err(away("its actor ended".to_owned())),
+        }
     }
 
     /// Tells a hub's actor of its new record.

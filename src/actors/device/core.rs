@@ -29,6 +29,11 @@ use super::judge::{self, Judgement, Said};
 /// How often a choice is made again because the chosen hub filled up meanwhile.
 const CHOICES_MAX: u32 = 4;
 
+/// How often a device looks whether moves go on.
+const HALTED_PAUSE: Duration = Duration::from_secs(5);
+/// When a caller may ask again: an operator has to act first.
+const HALTED_RETRY: Duration = Duration::from_secs(60);
+
 /// Somebody who waits for an answer.
 #[derive(Debug)]
 pub struct Asker {
@@ -506,6 +511,11 @@ impl Core {
 
     /// Commits what the machine wants committed, until only calls and waiting are left.
     async fn drive(&mut self) -> After {
+        // What the store says of moves may be untrue: nothing is decided by it until somebody has gone through the hubs.
+        if self.surroundings.fleet.halted().is_some() && !self.machine.is_idle() {
+            let wake_at = Some(self.surroundings.clock.now().plus(HALTED_PAUSE));
+            return After { wake_at, ..After::default() };
+        }
         loop {
             let due = self.machine.due(self.surroundings.clock.now());
             let Some(commit) = due.commit else {
@@ -526,6 +536,11 @@ impl Core {
 
     async fn commit(&mut self, commit: moves::Commit) -> Result<(), Trouble> {
         let is_step = commit.lines.iter().any(|(generation, _)| generation.is_some());
+        let begins = commit.lines.iter().any(|(generation, _)| generation.is_none());
+        if let Some(why) = self.surroundings.fleet.halted().filter(|_| begins) {
+            let fault = Fault::new(Reason::ServiceUnavailable, format!("no device is moved now: {why}"));
+            return Err(Trouble::Fault(fault.retry_after(HALTED_RETRY)));
+        }
         let clock = &self.surroundings.clock;
         let began = clock.monotonic();
         let written = self.surroundings.store.commit(commit.clone().into()).await;

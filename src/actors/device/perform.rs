@@ -34,7 +34,7 @@ impl DeviceActor {
     }
 
     fn call(&self, key: CallKey, call: HubCall, operation: OperationId, ctx: &mut Context<Self>) {
-        let hub = self.surroundings.fleet.living_actor(&key.hub, &self.surroundings.clock);
+        let hub = self.surroundings.fleet.living_actor(&key.hub, &self.surroundings);
         let this = ctx.address();
         let span = telemetry::registration_span(&self.id, Some(&operation));
         let hub_span = span.clone();
