@@ -144,7 +144,8 @@ impl Directory {
 
     /// Reads what is new in a hub's change feed.
     pub async fn read_feed(&self, hub: &HubId) -> Result<FeedRead, Fault> {
-        let away = |why: String| Fault::new(Reason::HubUnavailable, format!("the feed of hub {hub} cannot be read: {why}"));
+        let away =
+            |why: String| Fault::new(Reason::HubUnavailable, format!("the feed of hub {hub} cannot be read: {why}"));
         let actor = self.fleet().living_actor(hub, self.surroundings());
         let actor = actor.ok_or_else(|| Fault::new(Reason::HubNotFound, format!("hub {hub} is not linked")))?;
         let (reply, answer) = oneshot::channel();

@@ -167,7 +167,7 @@ pub struct Perform {
 
 /// The home of a device at this hub was bypassed, and that is committed: answered once the hub surely accepts no more
 /// writes of it. A hub that holds no lease is never bypassed safely: answered at once.
-#[derive(Message)]
+#[derive(Message, Debug)]
 #[rtype(result = "()")]
 pub struct EndLease {
     pub must_seal: MustSeal,
@@ -175,14 +175,14 @@ pub struct EndLease {
 }
 
 /// Read what is new in the hub's change feed now.
-#[derive(Message)]
+#[derive(Message, Debug)]
 #[rtype(result = "()")]
 pub struct ReadFeed {
     pub reply: Option<Reply<Result<FeedRead, FeedFault>>>,
 }
 
 /// A round of reading the feed has ended.
-#[derive(Message)]
+#[derive(Message, Debug)]
 #[rtype(result = "()")]
 pub struct FeedEnded {
     pub outcome: Result<FeedRead, FeedFault>,

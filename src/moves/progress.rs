@@ -5,7 +5,7 @@
 //!      └──────────────┴─ Aborted ─► Undoing{owed} ─ Settled … ─► closed
 //! ```
 
-use crate::domain::{DataSource, DeviceState, HubId, HubRefusal, HubStatus, Order, Reason, Timestamp, Twin};
+use crate::domain::{DataSource, DeviceState, HubId, HubRefusal, HubStatus, MustSeal, Order, Reason, Timestamp, Twin};
 
 use super::journal::{Carry, Effect, Intent, JournalLine, JournalRecord, MoveLog, Plan};
 use super::plan::Undo;
@@ -175,6 +175,11 @@ impl Move {
             Phase::Before { .. } => &[],
             Phase::After { owed, .. } | Phase::Undoing { owed, .. } => owed,
         }
+    }
+
+    /// The home that this move bypasses and that must still be sealed.
+    pub fn bypass(&self) -> Option<(HubId, MustSeal)> {
+        None
     }
 
     /// Nothing is owed any more.

@@ -24,8 +24,8 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use crate::domain::{
-    AnchorRef, AuditAction, AuditEntry, Claim, DeviceId, DeviceState, Enrollment, EnrollmentId, FeedToken, GroupId, Hub,
-    HubId, HubState, Order, Registration, RegistrationId, ReprovisionPolicy, StoredAudit, Timestamp, TrackingId,
+    AnchorRef, AuditAction, AuditEntry, Claim, DeviceId, DeviceState, Enrollment, EnrollmentId, FeedToken, GroupId,
+    Hub, HubId, HubState, Order, Registration, RegistrationId, ReprovisionPolicy, StoredAudit, Timestamp, TrackingId,
     Version,
 };
 use crate::moves::{self, JournalRecord, MoveLog, RecordChange};

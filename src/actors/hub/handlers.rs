@@ -80,7 +80,7 @@ impl Handler<ReadFeed> for HubActor {
             Some(waiting) => waiting.extend(reply),
             None if restored => {
                 // Whoever asked may have given up, here and below.
-                reply.map(|reply| reply.send(Err(FeedFault::Restored)));
+                let _ = reply.map(|reply| reply.send(Err(FeedFault::Restored)));
                 self.read_feed_later(ctx);
             }
             None => {

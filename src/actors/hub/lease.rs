@@ -88,21 +88,22 @@ impl Lease {
 
     /// The hub has taken these: their homes are closed.
     pub fn take(&mut self, taken: &[MustSeal]) {
-        let (done, left) = std::mem::take(&mut self.list).into_iter().partition(|it: &Bypass| taken.contains(&it.must));
+        let list = std::mem::take(&mut self.list);
+        let (done, left): (Vec<_>, Vec<_>) = list.into_iter().partition(|bypass| taken.contains(&bypass.must));
         self.list = left;
-        tell(done);
+        tell(done.into_iter().flat_map(|bypass| bypass.waiting));
     }
 
     /// Time has passed: tells those for whom the lease is over. The hub takes them all the same before it writes on.
     pub fn look(&mut self, now: Duration) {
         for bypass in self.list.iter_mut().filter(|bypass| bypass.over_at <= now) {
-            bypass.waiting.drain(..).for_each(|reply| drop(reply.send(())));
+            tell(bypass.waiting.drain(..));
         }
     }
 }
 
-fn tell(done: Vec<Bypass>) {
-    for reply in done.into_iter().flat_map(|bypass| bypass.waiting) {
+fn tell(waiting: impl IntoIterator<Item = Reply<()>>) {
+    for reply in waiting {
         // Whoever asked may have stopped: it asks again.
         let _ = reply.send(());
     }

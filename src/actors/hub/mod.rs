@@ -183,9 +183,9 @@ impl HubActor {
         M: actix::Message<Result = ()> + Send + 'static,
         Self: actix::Handler<M>,
     {
-        let (clock, this) = (self.surroundings.clock.clone(), ctx.address().downgrade());
+        let (timer, this) = (self.surroundings.clock.sleep(pause), ctx.address().downgrade());
         actix_rt::spawn(async move {
-            clock.sleep(pause).await;
+            timer.await;
             if let Some(this) = this.upgrade() {
                 // The actor may have stopped meanwhile: then nobody needs to know.
                 let _ = this.send(nudge).await;

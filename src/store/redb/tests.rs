@@ -183,11 +183,8 @@ async fn another_format_is_refused_with_its_number() {
     let (store, _folder, path) = filled().await;
     drop(store);
     set_format(&path, FORMAT + 1);
-        fault(&path).ends_with(&format!("has format {}, this version knows up to {FORMAT}: use a newer version", FORMAT + 1)),
-        fault(&path).ends_with("has format 2, this version knows up to 1: use a newer version"),
-        "{}",
-        fault(&path)
-    );
+    let newer = format!("has format {}, this version knows up to {FORMAT}: use a newer version", FORMAT + 1);
+    assert!(fault(&path).ends_with(&newer), "{}", fault(&path));
     set_format(&path, 0);
     assert!(fault(&path).ends_with("has format 0, from which no upgrade is known"), "{}", fault(&path));
 }
