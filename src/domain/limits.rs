@@ -23,6 +23,19 @@ pub const CHAIN_INTERMEDIATES_MAX: usize = 4;
 /// One certificate's DER. Real device certificates are 0.5–2 KiB; RSA-8192 with many names stays below.
 pub const CERTIFICATE_BYTES_MAX: usize = 16 * 1024;
 
+/// One `TPM2B_PUBLIC`. An RSA-4096 endorsement key has 572 bytes; the round number above it.
+pub const TPM_PUBLIC_BYTES_MAX: usize = 1024;
+/// The model in an EK certificate; the longest known has some twenty characters.
+pub const TPM_MODEL_BYTES_MAX: usize = 64;
+/// Makes of TPMs that a group accepts: the TCG's registry has some forty manufacturers, few of whom sell TPMs.
+pub const TPM_MAKES_MAX: usize = 32;
+/// A PC's TPM has 24 registers.
+pub const PCR_INDEX_MAX: u8 = 23;
+/// Values that a register may hold: a fleet in the middle of a firmware roll-out has a handful.
+pub const PCR_VALUES_MAX: usize = 32;
+/// How long a TPM challenge can be answered (DESIGN 8): a slow TPM with a slow link needs seconds.
+pub const CHALLENGE_TTL: Duration = Duration::from_secs(120);
+
 /// Twin sections, counted as reference/dps.md §8.4 does.
 pub const TAGS_BYTES_MAX: usize = 8 * 1024;
 pub const DESIRED_BYTES_MAX: usize = 32 * 1024;

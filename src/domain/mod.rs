@@ -15,6 +15,7 @@ pub mod limits;
 pub mod registration;
 pub mod role;
 pub mod time;
+pub mod tpm;
 pub mod twin;
 
 pub use audit::{AuditAction, AuditEntry, StoredAudit};
@@ -35,4 +36,8 @@ pub use ids::{
 pub use registration::{Assignment, Credential, DataSource, Operation, OperationStatus, Pin, Registration, SubStatus};
 pub use role::{Role, RoleGrant};
 pub use time::Timestamp;
+pub use tpm::{
+    EkHash, PcrIndex, PcrMode, PcrPolicy, PcrValue, SrkRule, TpmDevice, TpmFault, TpmFleet, TpmMake, TpmManufacturer,
+    TpmModel, TpmName, TpmPublic, TpmRules,
+};
 pub use twin::{Capabilities, DeviceState, HubStatus, Section, Twin, TwinFault, TwinPatch};
