@@ -132,7 +132,6 @@ impl Swtpm {
         Tpm::new(settings)
     }
 
-
     /// What somebody else on the device does with the TPM: one command by empty passwords. The answer, or the code of the
     /// refusal.
     pub fn execute<C: TpmFrame, R: TpmUnmarshalBody>(&self, command: &C, passwords: usize) -> Result<R, u32> {

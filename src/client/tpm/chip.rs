@@ -215,7 +215,8 @@ impl Chip {
 
     /// HMAC-SHA256 of a message of any length.
     pub fn hmac(&mut self, key: u32, message: &[u8]) -> Result<Vec<u8>, ChipFault> {
-        let part = usize::try_from(self.property(TpmPt::InputBuffer)?.unwrap_or(INPUT_BUFFER_MIN)).unwrap_or(usize::MAX);
+        let part =
+            usize::try_from(self.property(TpmPt::InputBuffer)?.unwrap_or(INPUT_BUFFER_MIN)).unwrap_or(usize::MAX);
         // Whatever the TPM says, a part must fit a frame.
         let part = part.clamp(1, INPUT_BUFFER_MIN as usize);
         if message.len() <= part {

@@ -6,7 +6,7 @@
 use tpm2_protocol::data::{TpmCc, TpmRh, TpmSt};
 use zeroize::Zeroizing;
 
-use super::fault::{ResponseCode, ChipFault};
+use super::fault::{ChipFault, ResponseCode};
 
 /// What every TPM 2.0 accepts and answers at most (reference/tpm-attestation.md §2).
 pub const FRAME_BYTES_MAX: usize = 4096;

@@ -95,7 +95,8 @@ pub fn endorsement_template(chip: &mut Chip, kind: EkKind) -> Result<Bytes, Chip
 
 /// A manufacturer's template, its nonce at the front of `unique`.
 fn with_nonce(template: &[u8], nonce: &[u8]) -> Result<Bytes, ChipFault> {
-    const BROKEN: ChipFault = ChipFault::Answer { why: "the manufacturer's template of the endorsement key is malformed" };
+    const BROKEN: ChipFault =
+        ChipFault::Answer { why: "the manufacturer's template of the endorsement key is malformed" };
     let (mut public, _) = TpmtPublic::unmarshal(template).map_err(|_| BROKEN)?;
     if !nonce.is_empty() {
         let filled = |length: usize| {

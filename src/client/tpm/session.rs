@@ -145,9 +145,7 @@ impl<'a> Session<'a> {
         let handle = self.settings.storage_root_handle;
         match self.chip.read_public(handle)? {
             Some(key) if key.traits.is_storage_key() => Ok(key),
-            Some(key) => {
-                Err(ChipFault::Occupied { handle, expected: "a storage root key", found: key.traits.words() })
-            }
+            Some(key) => Err(ChipFault::Occupied { handle, expected: "a storage root key", found: key.traits.words() }),
             None => {
                 let template = self.settings.storage_root.template();
                 let template = template.finished("a storage root key's template")?;
