@@ -1,7 +1,11 @@
 //! The device's side of a TPM against a real implementation: keys, certificates, signatures, quotes, and that nothing is
 //! left behind.
 
-use rehome::client::tpm::{AuthValue, ChipFault, EkKind, QuoteOrder, SecurityModule as _, SrkKind};
+use std::process::Command;
+
+use rehome::ambient::{Clock as _, SystemClock};
+use rehome::client::tpm::{AuthValue, ChipFault, EkCertificate, EkKind, QuoteOrder, SecurityModule as _, SrkKind};
+use serde_json::Value;
 use tpm2_protocol::data::{
     Tpm2bAuth, Tpm2bMaxNvBuffer, Tpm2bNvPublic, TpmAlgId, TpmCap, TpmRh, TpmaNv, TpmsNvPublic, TpmuCapabilities,
 };
@@ -88,7 +92,7 @@ async fn keys_of_every_kind_are_made_and_found_again() {
         for (storage_root, handle) in [(SrkKind::Rsa2048, 0x8100_0001), (SrkKind::EccP256, 0x8100_0002)] {
             let tpm = chip.tpm_with(|settings| {
                 settings.endorsement = Some(kind);
-                settings.storage_root = storage_root;
+                settings.storage_root = Some(storage_root);
                 settings.storage_root_handle = handle;
             });
             let keys = tpm.keys().await.unwrap();
@@ -115,6 +119,13 @@ async fn a_manufactured_tpm_has_certificates_for_its_keys() {
         let summary = tpm.summary().await.unwrap();
         assert!(summary.endorsement.is_persistent, "{kind}");
         assert_eq!(summary.certificates.len(), 1, "{kind}");
+        let read = |key: &[u8]| EkCertificate::read(&summary.certificates[0], key).unwrap();
+        let certificate = read(&summary.endorsement.public);
+        assert!(certificate.is_for_key && certificate.not_after > SystemClock.now(), "{certificate:?}");
+        assert_eq!((certificate.subject.as_str(), certificate.model.as_deref()), ("CN=device", Some("swtpm")));
+        assert_eq!(certificate.manufacturer.as_deref(), Some("id:00001014"));
+        let other = chip.tpm().keys().await.unwrap().storage_root_key;
+        assert!(!read(&other).is_for_key && !read(&[]).is_for_key);
         // The key that the manufacturer certified is the one that the templates give.
         let elsewhere = chip.tpm_with(|settings| {
             settings.endorsement = Some(kind);
@@ -136,10 +147,13 @@ async fn a_manufacturers_nonce_and_template_are_obeyed() {
     template.extend_from_slice(&[0; 256]);
     write_nv(&chip, 0x01c0_0004, &template);
     assert_eq!(chip.tpm().summary().await.unwrap().endorsement.public, with_nonce);
-    // What stands there is what counts, also when it is broken: a key without the certificate would help nobody.
-    write_nv(&chip, 0x01c0_000c, &template[..30]);
+    write_nv(&chip, 0x01c0_000b, &[1; 33]);
     let elliptic = chip.tpm_with(|settings| settings.endorsement = Some(EkKind::EccP256));
-    assert!(matches!(elliptic.keys().await, Err(ChipFault::Answer { .. })));
+    assert!(matches!(elliptic.keys().await, Err(ChipFault::Answer { .. })), "a nonce that does not fit");
+    // What stands there is what counts, also when it is broken: a key without the certificate would help nobody.
+    let Some(other) = Swtpm::blank() else { return };
+    write_nv(&other, 0x01c0_0004, &template[..30]);
+    assert!(matches!(other.tpm().keys().await, Err(ChipFault::Answer { .. })), "a template that is broken");
 }
 
 #[tokio::test]
@@ -220,4 +234,53 @@ async fn registers_are_read_in_as_many_parts_as_the_tpm_likes() {
     // After a start the first ones are zero, and those of the dynamic root are not.
     assert_eq!((values[0].1.as_slice(), values[17].1.as_slice()), (&[0; 32][..], &[0xff; 32][..]));
     assert_eq!(chip.tpm().pcrs(vec![24]).await, Err(ChipFault::NoSuchPcr { index: 24 }));
+}
+
+/// `rehome tpm show` of a TPM, in a folder.
+fn show(tpm: &str, folder: &std::path::Path, more: &[&str], password_file: Option<&str>) -> (bool, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rehome"));
+    command.env_clear().current_dir(folder).args(["tpm", "show", "--tpm", tpm]).args(more);
+    if let Some(file) = password_file {
+        command.env("REHOME_TPM_ENDORSEMENT_AUTH_FILE", file);
+    }
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.success(), text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test]
+async fn the_command_line_shows_a_tpm_and_writes_what_an_enrollment_takes() {
+    let Some(chip) = Swtpm::manufactured() else { return };
+    let tpm = chip.address().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let summary = chip.tpm().summary().await.unwrap();
+    let id = summary.endorsement.hash().registration_id().to_string();
+
+    let (shown, text, _) = show(&tpm, folder.path(), &[], None);
+    assert!(shown && text.contains(&id) && text.contains("id:00001014"), "{text}");
+
+    let (shown, text, _) = show(&tpm, folder.path(), &["--json", "--out", "enroll"], None);
+    assert!(shown, "{text}");
+    let view: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&view["registration_id"], &view["endorsement_key_kind"]), (&id.as_str().into(), &"rsa-2048".into()));
+    assert_eq!(view["certificate"]["is_for_key"], true);
+    let written = |name: String| std::fs::read_to_string(folder.path().join("enroll").join(name)).unwrap();
+    let key = written(format!("{id}.ek"));
+    assert_eq!(data_encoding::BASE64.decode(key.trim().as_bytes()).unwrap(), summary.endorsement.public);
+    let certificate = written(format!("{id}.ek.pem"));
+    let (_, pem) = x509_parser::pem::parse_x509_pem(certificate.as_bytes()).unwrap();
+    assert_eq!(pem.contents, summary.certificates[0]);
+
+    let (_, text, _) = show(&tpm, folder.path(), &["--tpm-key", "ecc-p256", "--json"], None);
+    let view: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&view["is_persistent"], &view["certificate"]), (&false.into(), &Value::Null));
+
+    set_password(&chip, TpmRh::Endorsement, b"very secret");
+    std::fs::write(folder.path().join("password"), "very secret\n").unwrap();
+    let (shown, _, error) = show(&tpm, folder.path(), &["--tpm-key", "ecc-p256"], None);
+    assert!(!shown && error.contains("REHOME_TPM_ENDORSEMENT_AUTH_FILE"), "{error}");
+    let (shown, _, error) = show(&tpm, folder.path(), &["--tpm-key", "ecc-p256"], Some("password"));
+    assert!(shown, "{error}");
+    let (shown, _, error) = show("nowhere", folder.path(), &[], None);
+    assert!(!shown && error.contains("unix:PATH"), "{error}");
 }

@@ -117,7 +117,7 @@ impl SecurityModule for Tpm {
     fn keys(&self) -> BoxFuture<'_, Result<TpmKeys, ChipFault>> {
         Box::pin(self.run(|session| {
             let (kind, _, endorsement) = session.endorsement()?;
-            let storage_root = session.storage_root()?;
+            let storage_root = session.storage_root(kind)?;
             let certificates = session.certificates(kind)?;
             Ok(TpmKeys { endorsement_key: endorsement.public, storage_root_key: storage_root.public, certificates })
         }))

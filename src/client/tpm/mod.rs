@@ -5,6 +5,7 @@
 
 mod address;
 mod blob;
+mod certificate;
 mod chip;
 mod fault;
 mod frame;
@@ -16,8 +17,9 @@ mod settings;
 mod template;
 
 pub use address::{TpmAddress, TpmAddressFault};
+pub use certificate::{EkCertificate, base64, pem};
 pub use fault::{ChipFault, ResponseCode};
 pub use front::{SecurityModule, Tpm, TpmKeys, TpmSummary};
-pub use session::{Endorsement, Quote, QuoteOrder};
+pub use session::{Endorsement, Quote, QuoteOrder, endorsement_hash};
 pub use settings::{AuthValue, TpmSettings};
 pub use template::{EkKind, SrkKind};

@@ -17,6 +17,7 @@
 //! needs more than the endorsement key and the storage root key, which are derived again if they are gone: so registering
 //! again always works.
 
+use aws_lc_rs::digest;
 use zeroize::Zeroizing;
 
 use super::blob::{Blob, parse_credential};
@@ -24,7 +25,8 @@ use super::chip::{Chip, Hierarchy, PublicKey};
 use super::fault::ChipFault;
 use super::nv;
 use super::settings::TpmSettings;
-use super::template::{EkKind, attestation_key};
+use super::template::{EkKind, SrkKind, attestation_key};
+use crate::domain::EkHash;
 
 /// The endorsement key of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +38,20 @@ pub struct Endorsement {
     pub is_persistent: bool,
     /// The whole TPM2B_PUBLIC.
     pub public: Vec<u8>,
+}
+
+impl Endorsement {
+    /// What identifies the TPM.
+    pub fn hash(&self) -> EkHash {
+        endorsement_hash(&self.public)
+    }
+}
+
+/// Over a TPM2B_PUBLIC.
+pub fn endorsement_hash(public: &[u8]) -> EkHash {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, public).as_ref());
+    EkHash(hash)
 }
 
 /// A device's quote, and what stands behind it.
@@ -141,13 +157,17 @@ impl<'a> Session<'a> {
     }
 
     /// The storage root key at its handle, made where there is none.
-    pub fn storage_root(&mut self) -> Result<PublicKey, ChipFault> {
+    pub fn storage_root(&mut self, endorsement: EkKind) -> Result<PublicKey, ChipFault> {
         let handle = self.settings.storage_root_handle;
         match self.chip.read_public(handle)? {
             Some(key) if key.traits.is_storage_key() => Ok(key),
             Some(key) => Err(ChipFault::Occupied { handle, expected: "a storage root key", found: key.traits.words() }),
             None => {
-                let template = self.settings.storage_root.template();
+                let fitting = match endorsement {
+                    EkKind::Rsa2048 => SrkKind::Rsa2048,
+                    EkKind::EccP256 | EkKind::EccP384 => SrkKind::EccP256,
+                };
+                let template = self.settings.storage_root.unwrap_or(fitting).template();
                 let template = template.finished("a storage root key's template")?;
                 let (loaded, key) = self.chip.create_primary(Hierarchy::Owner, template)?;
                 self.chip.persist(loaded, handle)?;
@@ -166,8 +186,8 @@ impl<'a> Session<'a> {
     /// The key in a blob, loaded.
     fn open(&mut self, blob: &[u8]) -> Result<u32, ChipFault> {
         let blob = Blob::parse(blob)?;
-        let (_, endorsement, key) = self.endorsement()?;
-        self.storage_root()?;
+        let (kind, endorsement, key) = self.endorsement()?;
+        self.storage_root(kind)?;
         let storage_root = self.settings.storage_root_handle;
         let inner_key =
             self.chip.activate(storage_root, endorsement, key.traits, blob.id_object, blob.credential_seed)?;

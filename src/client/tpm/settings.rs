@@ -47,8 +47,8 @@ pub struct TpmSettings {
     /// Absent: the usual one of its kind.
     pub endorsement_handle: Option<u32>,
     pub storage_root_handle: u32,
-    /// What is made where the handle is free.
-    pub storage_root: SrkKind,
+    /// What is made where the handle is free; absent: RSA for an RSA endorsement key, else P-256.
+    pub storage_root: Option<SrkKind>,
     pub identity_handle: u32,
     /// Free but for moments: a new identity key is whole here before it replaces the old one.
     pub exchange_handle: u32,
@@ -65,7 +65,7 @@ impl TpmSettings {
             endorsement: None,
             endorsement_handle: None,
             storage_root_handle: SRK_HANDLE,
-            storage_root: SrkKind::Rsa2048,
+            storage_root: None,
             identity_handle: IDENTITY_HANDLE,
             exchange_handle: EXCHANGE_HANDLE,
             owner_auth: AuthValue::default(),

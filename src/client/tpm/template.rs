@@ -73,6 +73,15 @@ impl EkKind {
         }
     }
 
+    /// The part of `unique` that a nonce may fill.
+    pub(super) fn nonce_bytes_max(self) -> usize {
+        match self {
+            EkKind::Rsa2048 => 256,
+            EkKind::EccP256 => 32,
+            EkKind::EccP384 => 0,
+        }
+    }
+
     /// The template, with the manufacturer's nonce if it left one.
     pub(super) fn template(self, nonce: &[u8]) -> Bytes {
         let low = TpmaObject::FIXED_TPM
