@@ -15,6 +15,7 @@ pub mod limits;
 pub mod registration;
 pub mod role;
 pub mod time;
+pub mod token;
 pub mod tpm;
 pub mod twin;
 
@@ -36,6 +37,7 @@ pub use ids::{
 pub use registration::{Assignment, Credential, DataSource, Operation, OperationStatus, Pin, Registration, SubStatus};
 pub use role::{Role, RoleGrant};
 pub use time::Timestamp;
+pub use token::{SasToken, TokenFault, TokenKey, UnsignedToken};
 pub use tpm::{
     EkHash, PcrIndex, PcrMode, PcrPolicy, PcrValue, SrkRule, TpmDevice, TpmFault, TpmFleet, TpmMake, TpmManufacturer,
     TpmModel, TpmName, TpmPublic, TpmRules,
