@@ -5,10 +5,12 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 11] = [
     "rehome/device/v1/registration.proto",
+    "rehome/device/v1/tpm.proto",
     "rehome/hub/v1/twin.proto",
     "rehome/admin/v1/settings.proto",
+    "rehome/admin/v1/tpm.proto",
     "rehome/admin/v1/enrollment.proto",
     "rehome/admin/v1/group.proto",
     "rehome/admin/v1/hub.proto",

@@ -292,6 +292,13 @@ mod tests {
             }
         }
 
+        async fn begin_tpm_attestation(
+            &self,
+            _request: Request<v1::BeginTpmAttestationRequest>,
+        ) -> Result<Response<v1::BeginTpmAttestationResponse>, Status> {
+            Err(Status::failed_precondition("the script has no TPM"))
+        }
+
         async fn start_registration(
             &self,
             request: Request<v1::StartRegistrationRequest>,

@@ -57,6 +57,13 @@ impl RegistrationService for Assigning {
         Ok(Response::new(futures_util::stream::iter([Ok(answer)]).boxed()))
     }
 
+    async fn begin_tpm_attestation(
+        &self,
+        _request: Request<device::BeginTpmAttestationRequest>,
+    ) -> Result<Response<device::BeginTpmAttestationResponse>, Status> {
+        Err(Status::failed_precondition("the script has no TPM"))
+    }
+
     async fn start_registration(
         &self,
         _: Request<device::StartRegistrationRequest>,

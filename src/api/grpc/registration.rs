@@ -4,7 +4,7 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
-use crate::domain::{RegistrationId, limits};
+use crate::domain::{Fault, Reason, RegistrationId, limits};
 use crate::service::{DeviceView, RegisterAsk, Service};
 use crate::wire::convert::field;
 use crate::wire::convert::registration::{AssignedHub, RegisterCall, RegistrationUpdate, UpdateStatus, operation_of};
@@ -94,5 +94,13 @@ impl RegistrationService for RegistrationEdge {
         let id = field::id("registration_id", &request.get_ref().registration_id, RegistrationId::parse);
         let view = self.service.look_up(&peer, &id.map_err(failed)?).await?;
         Ok(Response::new(v1::LookUpRegistrationResponse { update: update(&view) }))
+    }
+
+    async fn begin_tpm_attestation(
+        &self,
+        request: Request<v1::BeginTpmAttestationRequest>,
+    ) -> Result<Response<v1::BeginTpmAttestationResponse>, Status> {
+        field::id("registration_id", &request.get_ref().registration_id, RegistrationId::parse).map_err(failed)?;
+        Err(Fault::new(Reason::NotYetSupported, "no enrollment of this build accepts a proof by TPM").into())
     }
 }

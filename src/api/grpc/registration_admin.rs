@@ -2,7 +2,7 @@
 
 use tonic::{Request, Response, Status};
 
-use crate::domain::{DeviceId, Order, RegistrationId, limits};
+use crate::domain::{DeviceId, Fault, Order, Reason, RegistrationId, limits};
 use crate::service::{KeptState, PinRequest, RegistrationFilter, RegistrationView, Service, StatusFilter};
 use crate::wire::admin::v1;
 use crate::wire::admin::v1::registration_service_server::{RegistrationService, RegistrationServiceServer};
@@ -148,5 +148,12 @@ impl RegistrationService for RegistrationAdminEdge {
         let version = field::optional_etag("etag", &request.etag).map_err(failed)?;
         let left = self.service.delete_registration(&id(&request.registration_id)?, version, &by).await?;
         Ok(Response::new(v1::DeleteRegistrationResponse { registration: left.as_ref().map(message) }))
+    }
+
+    async fn reset_storage_root_key(
+        &self,
+        _request: Request<v1::ResetStorageRootKeyRequest>,
+    ) -> Result<Response<v1::ResetStorageRootKeyResponse>, Status> {
+        Err(Fault::new(Reason::NotYetSupported, "no enrollment of this build keeps a storage root key").into())
     }
 }

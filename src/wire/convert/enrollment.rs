@@ -284,6 +284,7 @@ pub fn wire_draft(draft: &EnrollmentDraft) -> EnrollmentMessage {
             created_at: None,
             updated_at: None,
             etag: String::new(),
+            tpm: None,
         }),
         EnrollmentId::Group(id) => EnrollmentMessage::Group(v1::EnrollmentGroup {
             group_id: id.to_string(),
@@ -292,6 +293,7 @@ pub fn wire_draft(draft: &EnrollmentDraft) -> EnrollmentMessage {
             created_at: None,
             updated_at: None,
             etag: String::new(),
+            endorsement: None,
         }),
     }
 }

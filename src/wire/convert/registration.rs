@@ -101,6 +101,7 @@ impl From<v1::StartRegistrationRequest> for v1::RegisterRequest {
             latencies: request.latencies,
             location: request.location,
             request_id: request.request_id,
+            tpm: request.tpm,
         }
     }
 }
@@ -115,6 +116,7 @@ impl From<v1::RegisterRequest> for v1::StartRegistrationRequest {
             latencies: request.latencies,
             location: request.location,
             request_id: request.request_id,
+            tpm: request.tpm,
         }
     }
 }
@@ -172,6 +174,7 @@ impl From<&RegisterCall> for v1::RegisterRequest {
             latencies: facts.latencies.iter().map(latency).collect(),
             location: facts.location.map(field::wire_place),
             request_id: call.request_id.as_ref().map(|id| id.as_str().to_owned()).unwrap_or_default(),
+            tpm: None,
         }
     }
 }
@@ -314,6 +317,7 @@ impl From<&RegistrationUpdate> for v1::RegistrationUpdate {
             retry_after: update.retry_after.map(field::wire_span),
             created_at: Some(field::wire_time(update.created_at)),
             updated_at: Some(field::wire_time(update.updated_at)),
+            tpm: None,
         }
     }
 }

@@ -187,6 +187,7 @@ impl From<&RegistrationRecord> for v1::Registration {
             created_at: Some(field::wire_time(record.created_at)),
             updated_at: Some(field::wire_time(record.updated_at)),
             etag: record.version.etag(),
+            tpm: None,
         }
     }
 }
@@ -239,6 +240,7 @@ impl From<&Assignment> for v1::Assignment {
             generation: assignment.generation.0,
             assigned_at: Some(field::wire_time(assignment.assigned_at)),
             thumbprints,
+            key_fingerprints: Vec::new(),
         }
     }
 }
