@@ -31,7 +31,8 @@ use super::device::{DeviceActor, Surroundings};
 use super::fleet::{Berth, Fleet};
 use super::hub::HubActor;
 use super::messages::{
-    Answer, Describe, FeedRead, HubChanged, PinTo, ReadFeed, Register, Release, Reply, Report, Reprovision, Unpin, Wake,
+    Answer, Describe, FeedRead, HubChanged, PinTo, ReadAgain, ReadFeed, Register, Release, Reply, Report, Reprovision,
+    Unpin, Wake,
 };
 
 /// How actors are run.
@@ -309,6 +310,15 @@ impl Directory {
             inner.config.mailbox_max,
         );
         DeviceActor::start_in_arbiter(inner.arbiters.of(hash_of(id)), move |_: &mut Context<DeviceActor>| device)
+    }
+
+    /// Has a device taken up from the store, since somebody else wrote lines of it. One that is full finds them when its next
+    /// commit is refused.
+    pub fn read_again(&self, id: &RegistrationId) {
+        if let Ok(before) = self.send(id, ReadAgain) {
+            self.inner.devices.forget(id, &before);
+        }
+        self.activate(id);
     }
 
     /// Asks a device that is awake to look after itself: for tests and after a hub has come back.

@@ -10,6 +10,7 @@
 //! | [`Allocated`] | fact | – | the device's own question to the webhook | – |
 //! | [`StepFinished`] | fact | – | the device's own call to a hub | – |
 //! | [`Wake`] | nudge | – | timers, the directory | – |
+//! | [`ReadAgain`] | nudge | – | service, after a reconcile | – |
 //! | [`Perform`] | request | `CallOutcome` | a device | for its slot in the hub's rate, and for the hub |
 //! | [`EndLease`] | request | `()` | a device that bypasses the hub | until the hub surely accepts nothing more |
 //! | [`ReadFeed`] | request | [`FeedRead`] or why not | service, the hub's own timer | for the hub and the store |
@@ -154,6 +155,11 @@ pub struct StepFinished {
 #[derive(Message, Debug, Clone, Copy)]
 #[rtype(result = "()")]
 pub struct Wake;
+
+/// Somebody else wrote lines of this device: read it again from the store.
+#[derive(Message, Debug, Clone, Copy)]
+#[rtype(result = "()")]
+pub struct ReadAgain;
 
 /// Make one call to the hub.
 #[derive(Message)]

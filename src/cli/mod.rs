@@ -14,6 +14,7 @@ mod hub;
 mod input;
 mod output;
 mod pki;
+mod reconcile;
 mod register;
 mod serve;
 mod settings;
@@ -79,6 +80,8 @@ enum Command {
     /// What was changed and what was refused
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Go through what was restored from a backup, and set it right
+    Reconcile(reconcile::Reconcile),
     /// Back the service's storage up, check it, compact it
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -114,6 +117,7 @@ impl Cli {
             Command::Register(command) => wait_for(command.run(&context)),
             Command::Tpm(command) => wait_for(command.run(&context)),
             Command::Audit(command) => wait_for(command.run(&context)),
+            Command::Reconcile(command) => wait_for(command.run(&context)),
             Command::Store(command) => wait_for(command.run(&context)),
         }
     }

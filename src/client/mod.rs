@@ -15,7 +15,8 @@ pub mod tpm;
 
 pub use crate::wire::RemoteFault;
 pub use crate::wire::convert::enrollment::EnrollmentRecord;
-pub use crate::wire::convert::hub::{HubRecord, HubUsage};
+pub use crate::wire::convert::hub::{HubDebts, HubRecord, HubUsage};
+pub use crate::wire::convert::reconcile::{Outcome as ReconcileOutcome, ReconcileNews, ReconciledDevice};
 pub use crate::wire::convert::registration::{AssignedHub, RegistrationUpdate, UpdateStatus};
 pub use crate::wire::convert::registration_admin::{ReprovisionCall, StatusQuery};
 pub use crate::wire::convert::registration_record::{
@@ -28,6 +29,6 @@ pub use device::Device;
 pub use fault::ClientFault;
 pub use follow::{DeviceEvent, Follow};
 pub use home::{Home, OwnTwin, Watch};
-pub use operator::{EnrollmentKind, Operator, Page, PageChoice, RegistrationChoice, Revoked, every_row};
+pub use operator::{EnrollmentKind, Operator, Page, PageChoice, Reconcile, RegistrationChoice, Revoked, every_row};
 pub use retry::Patience;
 pub use target::{Identity, Target};

@@ -5,6 +5,7 @@
 
 pub mod journal;
 pub mod machine;
+pub mod place;
 pub mod plan;
 pub mod progress;
 pub mod standing;
@@ -13,5 +14,6 @@ mod tests;
 
 pub use journal::{Carry, Effect, Intent, JournalLine, JournalRecord, MoveLog, Plan};
 pub use machine::{CallKey, Commit, Due, Machine, Place, Preconditions, RecordChange, Tries};
+pub use place::{Stand, Tenancy, stand_at};
 pub use progress::{Illegal, Move, Owed, OwedState, Phase};
 pub use standing::{Ending, Episode, Obligation, Running, Standing};

@@ -11,6 +11,7 @@ mod fault;
 mod fleet;
 mod operators;
 mod proof;
+mod reconcile;
 mod registration;
 mod throttle;
 mod twin;
@@ -35,7 +36,8 @@ use crate::store::Store;
 
 pub use self::backup::BackupPart;
 pub use self::devices::{Explained, KeptState, PinRequest, RegistrationView, Revoked};
-pub use self::fleet::HubReading;
+pub use self::fleet::{HubDebts, HubReading};
+pub use self::reconcile::{DeviceNews, ReconcileNews, Reinstatement};
 pub use self::registration::{DeviceView, Peer, RegisterAsk, Registering};
 pub use crate::attestation::x509::Operator;
 pub use crate::hubs::{DesiredEvent, Resident, TwinWrite};
@@ -118,6 +120,8 @@ struct Inner {
     fleet_gate: Mutex<()>,
     /// Held while a backup is made and read.
     backup_gate: Arc<Mutex<()>>,
+    /// Held while hubs are gone through.
+    reconcile_gate: Arc<Mutex<()>>,
 }
 
 impl fmt::Debug for Service {
@@ -137,7 +141,7 @@ impl Service {
         let Parts { store, directory, clock, entropy, hubs, operator_authorities, config } = parts;
         let proofs = proof::Proofs::new(config.proofs_max);
         let throttle = throttle::Throttle::new(&config);
-        let (fleet_gate, backup_gate) = (Mutex::new(()), Arc::default());
+        let (fleet_gate, backup_gate, reconcile_gate) = (Mutex::new(()), Arc::default(), Arc::default());
         let inner = Inner {
             store,
             directory,
@@ -150,6 +154,7 @@ impl Service {
             throttle,
             fleet_gate,
             backup_gate,
+            reconcile_gate,
         };
         Self { inner: Arc::new(inner) }
     }

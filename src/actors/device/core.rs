@@ -64,7 +64,7 @@ pub struct After {
 }
 
 impl After {
-    fn stop() -> Self {
+    pub(in crate::actors) fn stop() -> Self {
         Self { stop: true, ..Self::default() }
     }
 }
