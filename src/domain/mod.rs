@@ -19,7 +19,7 @@ pub mod tpm;
 pub mod twin;
 
 pub use audit::{AuditAction, AuditEntry, StoredAudit};
-pub use call::{CallFault, CallOutcome, HubAnswer, HubCall, HubEffect, HubRefusal, NewDevice};
+pub use call::{CallFault, CallOutcome, FeedToken, HubAnswer, HubCall, HubEffect, HubRefusal, MustSeal, NewDevice};
 pub use document::{Document, DocumentFault};
 pub use draft::{AttestationDraft, EnrollmentDraft, HubDraft};
 pub use enrollment::{

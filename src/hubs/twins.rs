@@ -7,7 +7,7 @@ use data_encoding::BASE64URL_NOPAD;
 
 use super::entry::{Change, Entry, Phase, Tenant, matches};
 use super::watch::{Notice, WholeDesired};
-use super::{Resident, ResidentPage, TwinCaller, TwinRefusal, TwinWrite};
+use super::{Resident, ResidentPage, Sighting, TwinCaller, TwinRefusal, TwinWrite};
 use crate::domain::{
     Credential, DeviceId, DeviceState, Document, DocumentFault, HubStatus, Timestamp, TwinFault, TwinPatch, limits,
 };
@@ -131,6 +131,12 @@ pub fn notice_of(change: Change, entry: Option<&Entry>) -> Option<Notice> {
             Some(Notice::Replaced(whole(&tenant.state)))
         }
     }
+}
+
+/// A tenant as the change feed shows it.
+pub fn sighting(device: &DeviceId, tenant: &Tenant) -> Sighting {
+    let Tenant { generation, phase, credential: _, state } = tenant;
+    Sighting { device: device.clone(), generation: *generation, phase: *phase, state: state.clone() }
 }
 
 /// A tenant as callers see it.

@@ -8,6 +8,7 @@ mod hub;
 mod identity;
 mod keys;
 mod ledger;
+mod model;
 mod network;
 mod operator;
 mod rest;
