@@ -4,6 +4,7 @@ mod check;
 mod clock;
 mod conformance;
 mod dice;
+mod disks;
 mod hub;
 mod identity;
 mod keys;

@@ -106,6 +106,18 @@ impl EmbeddedHub {
         Self::over(database, identity, config, clock, entropy)
     }
 
+    /// A hub on a disk that a test has made; it must hold a hub already.
+    #[cfg(feature = "testing")]
+    pub fn on(
+        backend: impl redb::StorageBackend,
+        config: Config,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Self, OpenFault> {
+        let (database, identity) = tables::open_on(backend, &config.path, config.cache_bytes, entropy.as_ref())?;
+        Self::over(database, identity, config, clock, entropy)
+    }
+
     fn over(
         database: Database,
         identity: Identity,

@@ -101,6 +101,20 @@ pub fn open(path: &Path, cache_bytes: usize, entropy: &dyn Entropy) -> Result<(D
     Ok((database, identity))
 }
 
+/// As [`open`], of what a test has made.
+#[cfg(feature = "testing")]
+pub fn open_on(
+    backend: impl redb::StorageBackend,
+    path: &Path,
+    cache_bytes: usize,
+    entropy: &dyn Entropy,
+) -> Result<(Database, Identity), OpenFault> {
+    let opened = Database::builder().set_cache_size(cache_bytes).create_with_backend(backend);
+    let database = opened.map_err(|fault| refused(path, fault))?;
+    let identity = identify(path, &database, entropy)?;
+    Ok((database, identity))
+}
+
 fn check_magic(path: &Path) -> Result<(), OpenFault> {
     let mut start = Vec::new();
     let read = File::open(path).and_then(|file| file.take(64).read_to_end(&mut start));
