@@ -2,6 +2,17 @@
 
 use std::time::Duration;
 
+/// An encrypted key: 16 to 64 bytes, a nonce and a tag, and room for another cipher.
+pub const SEALED_KEY_BYTES_MAX: usize = 256;
+/// Keys delivered through a TPM that a hub lets in at once. Two do as long as answers arrive; the rest is for answers that
+/// were lost one after the other.
+pub const DELIVERED_KEYS_MAX: usize = 8;
+/// What an activation blob can have at most: two secrets for RSA-4096, a wrapped key, its public area and a resource of
+/// some 500 bytes; twice that.
+pub const TPM_BLOB_BYTES_MAX: usize = 4096;
+/// The `authorization` metadata of a call. A token for the longest ids, escaped, has some 1,300.
+pub const TOKEN_CHARS_MAX: usize = 2048;
+
 /// Registration and group ids (reference/dps.md §1.1).
 pub const REGISTRATION_ID_CHARS_MAX: usize = 128;
 /// Device ids in a hub (reference/dps.md §8.1).
