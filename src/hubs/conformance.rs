@@ -15,13 +15,13 @@ use super::entry::Phase;
 use super::scripted::ScriptedHub;
 use super::{
     Abilities, ChangePage, DesiredEvent, HubConnector, LeaseRenewal, LeaseTicket, Reinstated, Reinstatement, Resident,
-    TwinCaller, TwinHost, TwinRefusal, TwinWrite,
+    SignedToken, TwinCaller, TwinHost, TwinRefusal, TwinWrite,
 };
 use crate::ambient::{Clock, ManualClock};
 use crate::domain::{
-    CallFault, CallOutcome, Capabilities, Credential, DeviceId, DeviceState, Document, FeedToken, HubAnswer, HubCall,
-    HubEffect, HubId, HubRefusal, HubStatus, Incarnation, InitialState, MustSeal, NewDevice, Order, Thumbprint,
-    Timestamp, Twin, TwinPatch, limits,
+    CallFault, CallOutcome, Capabilities, Credential, DeliveredKeys, DeviceId, DeviceState, Document, FeedToken,
+    HubAnswer, HubCall, HubEffect, HubId, HubRefusal, HubStatus, Incarnation, InitialState, KeyFingerprint, MustSeal,
+    NewDevice, Order, SealedKey, Thumbprint, Timestamp, Twin, TwinPatch, limits,
 };
 
 /// A hub that goes on from a copy.
@@ -63,6 +63,12 @@ const CASES: &[Case] = &[
     ("a_state_beyond_the_limits_is_refused", |hub| a_state_beyond_the_limits_is_refused(hub).boxed()),
     ("versions_never_go_down", |hub| versions_never_go_down(hub).boxed()),
     ("a_credential_is_replaced_in_order", |hub| a_credential_is_replaced_in_order(hub).boxed()),
+    ("a_delivered_key_is_good_until_a_newer_one_is_used", |hub| {
+        a_delivered_key_is_good_until_a_newer_one_is_used(hub).boxed()
+    }),
+    ("a_key_of_the_old_home_opens_nothing_but_the_way_on", |hub| {
+        a_key_of_the_old_home_opens_nothing_but_the_way_on(hub).boxed()
+    }),
     ("strangers_learn_nothing", |hub| strangers_learn_nothing(hub).boxed()),
     ("a_disabled_device_is_not_let_in", |hub| a_disabled_device_is_not_let_in(hub).boxed()),
     ("a_refused_write_changes_nothing", |hub| a_refused_write_changes_nothing(hub).boxed()),
@@ -395,6 +401,62 @@ async fn a_credential_is_replaced_in_order(hub: Subject) {
     assert_eq!(hub.told(5, HubEffect::Seal).await, "state");
     assert_eq!(hub.told(6, HubEffect::UpdateCredential(credential(1))).await, "done", "in any phase");
     assert!(!hub.is_open().await);
+}
+
+/// A hub is told of a key that was delivered.
+fn deliver(number: u8) -> HubEffect {
+    HubEffect::UpdateCredential(delivered(number))
+}
+
+fn delivered(number: u8) -> Credential {
+    let key = SealedKey::new(KeyFingerprint([number; 32]), vec![number]).unwrap();
+    Credential::Delivered(DeliveredKeys::one(key))
+}
+
+/// The device with a token that this key has signed.
+fn token(number: u8) -> TwinCaller {
+    TwinCaller::Token(SignedToken::new(move |key| key.sealed() == [number]))
+}
+
+async fn a_delivered_key_is_good_until_a_newer_one_is_used(hub: Subject) {
+    hub.open_device().await;
+    assert_eq!(hub.told(3, deliver(1)).await, "done");
+    assert_eq!(hub.report("{}").await, Err(TwinRefusal::NotLetIn), "the certificate is not good any more");
+    let report = |number| {
+        let twins = hub.twins.clone();
+        async move { twins.report(&id("d"), &token(number), document("{}")).await.map(drop) }
+    };
+    let read = |number| {
+        let twins = hub.twins.clone();
+        async move { twins.read(&id("d"), &token(number)).await.map(drop) }
+    };
+    assert_eq!((report(1).await, report(2).await), (Ok(()), Err(TwinRefusal::NotLetIn)));
+    // Answers that were lost: the keys before stay good.
+    assert_eq!((hub.told(4, deliver(2)).await, hub.told(5, deliver(3)).await), ("done", "done"));
+    assert_eq!((read(1).await, report(1).await), (Ok(()), Ok(())));
+    // The one that arrived ends those before it, whichever way it is used first.
+    assert_eq!(read(2).await, Ok(()));
+    assert_eq!((read(1).await, report(1).await), (Err(TwinRefusal::NotLetIn), Err(TwinRefusal::NotLetIn)));
+    assert_eq!(hub.told(6, deliver(4)).await, "done");
+    assert!(hub.twins.watch(&id("d"), &token(3)).await.is_ok());
+    assert_eq!((read(2).await, read(3).await), (Err(TwinRefusal::NotLetIn), Ok(())));
+    assert_eq!(report(4).await, Ok(()));
+    assert_eq!((read(3).await, read(4).await), (Err(TwinRefusal::NotLetIn), Ok(())));
+    // A key that was told before and comes again brings nothing back.
+    assert_eq!((hub.told(6, deliver(4)).await, read(3).await), ("done", Err(TwinRefusal::NotLetIn)));
+}
+
+async fn a_key_of_the_old_home_opens_nothing_but_the_way_on(hub: Subject) {
+    let device = NewDevice { generation: Order(1), credential: delivered(1), state: state() };
+    assert_eq!(hub.told(1, HubEffect::Create(Box::new(device))).await, "done");
+    assert_eq!(hub.twins.read(&id("d"), &token(1)).await, Err(TwinRefusal::Moving), "it is not open yet");
+    assert_eq!(hub.told(2, HubEffect::Activate).await, "done");
+    assert!(hub.twins.read(&id("d"), &token(1)).await.is_ok());
+    assert_eq!(hub.told(3, HubEffect::Seal).await, "state");
+    assert_eq!(hub.twins.report(&id("d"), &token(1), document("{}")).await, Err(TwinRefusal::Moving));
+    assert_eq!(hub.told(4, HubEffect::Delete).await, "done");
+    assert_eq!(hub.twins.read(&id("d"), &token(1)).await, Err(TwinRefusal::Moved));
+    assert_eq!(hub.twins.read(&id("d"), &token(2)).await, Err(TwinRefusal::NotLetIn), "a stranger is told nothing");
 }
 
 async fn strangers_learn_nothing(hub: Subject) {

@@ -45,7 +45,7 @@ impl From<&HubEffect> for EffectKind {
             HubEffect::Activate => EffectKind::Activate,
             HubEffect::Seal => EffectKind::Seal,
             HubEffect::Unseal => EffectKind::Unseal,
-            HubEffect::Delete => EffectKind::Delete,
+            HubEffect::Delete | HubEffect::Discard(_) => EffectKind::Delete,
             HubEffect::ReplaceTwin(_) => EffectKind::ReplaceTwin,
             HubEffect::UpdateCredential(_) => EffectKind::UpdateCredential,
         }
@@ -222,6 +222,17 @@ pub fn matches(kept: &Credential, presented: &Credential) -> bool {
             });
             !presented.is_empty() && bool::from(all)
         }
+        // Nobody presents a key: what a key has signed is asked of `SignedToken`.
+        (Credential::X509 { .. }, Credential::Delivered(_)) | (Credential::Delivered(_), _) => false,
+    }
+}
+
+/// The credential that a device has once its hub is told of a new one: delivered keys come before those that were delivered
+/// earlier, since nobody knows yet whether the new one arrived; anything else takes the place of what was there.
+fn taken(before: &Credential, told: &Credential) -> Credential {
+    match (before, told) {
+        (Credential::Delivered(earlier), Credential::Delivered(new)) => Credential::Delivered(new.after(earlier)),
+        (Credential::X509 { .. }, Credential::Delivered(_)) | (_, Credential::X509 { .. }) => told.clone(),
     }
 }
 
@@ -307,14 +318,24 @@ fn step(tenant: Option<&Tenant>, effect: &HubEffect, now: Timestamp) -> Result<S
             let tenant = tenant.ok_or(HubRefusal::NoSuchDevice)?;
             Ok(quiet(in_phase(tenant, Phase::Open)))
         }
+        HubEffect::Discard(generation) => match tenant {
+            Some(tenant) if tenant.generation != *generation => Ok(quiet(tenant.clone())),
+            Some(_) | None => step(tenant, &HubEffect::Delete, now),
+        },
         HubEffect::Delete => {
             Ok(Step { tenant: None, outcome: Outcome::Done, answer: HubAnswer::Done, change: Change::Closed })
         }
         HubEffect::ReplaceTwin(initial) => replace(tenant.ok_or(HubRefusal::NoSuchDevice)?, initial, now),
         HubEffect::UpdateCredential(credential) => {
             let tenant = tenant.ok_or(HubRefusal::NoSuchDevice)?;
-            let change = if tenant.credential == *credential { Change::Unseen } else { Change::Credential };
-            Ok(Step { change, ..quiet(Tenant { credential: credential.clone(), ..tenant.clone() }) })
+            let credential = taken(&tenant.credential, credential);
+            let change = match (&tenant.credential, &credential) {
+                (before, after) if before == after => Change::Unseen,
+                // Whoever watches still may.
+                (Credential::Delivered(_), Credential::Delivered(_)) => Change::Unseen,
+                (Credential::X509 { .. } | Credential::Delivered(_), _) => Change::Credential,
+            };
+            Ok(Step { change, ..quiet(Tenant { credential, ..tenant.clone() }) })
         }
     }
 }

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 
 use crate::domain::{
     CallFault, CallOutcome, Credential, DeviceId, DeviceState, Document, FeedToken, Hub, HubCall, HubId, HubStatus,
-    Incarnation, MustSeal, Order, TwinFault, TwinPatch,
+    Incarnation, MustSeal, Order, SealedKey, TwinFault, TwinPatch,
 };
 
 pub use entry::Reinstated;
@@ -176,11 +176,38 @@ pub enum TwinRefusal {
     Unknown(String),
 }
 
+/// A token that a device presents, and all that a hub needs of it: whether one of its keys has signed it. Whoever makes
+/// it has judged everything else and can open the keys; the hub cannot.
+#[derive(Clone)]
+pub struct SignedToken(Arc<dyn Fn(&SealedKey) -> bool + Send + Sync>);
+
+impl SignedToken {
+    pub fn new(is_signed_by: impl Fn(&SealedKey) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(is_signed_by))
+    }
+
+    /// The key among these that has signed it.
+    pub fn signer<'k>(&self, credential: &'k Credential) -> Option<&'k SealedKey> {
+        match credential {
+            Credential::X509 { .. } => None,
+            Credential::Delivered(keys) => keys.newest_first().iter().find(|key| (self.0)(key)),
+        }
+    }
+}
+
+impl fmt::Debug for SignedToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SignedToken")
+    }
+}
+
 /// Who asks for a twin.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum TwinCaller {
     /// The device, by what it signed in with; matched against what the hub was given.
     Device(Credential),
+    /// The device, by a token.
+    Token(SignedToken),
     /// An operator or back end whose role was checked at the edge.
     BackEnd,
 }

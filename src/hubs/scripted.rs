@@ -323,13 +323,17 @@ impl ScriptedHub {
         let entry = state.entries.get(device);
         let tenant = twins::admit_write(Presence::from(entry), caller)?;
         let written = write(tenant, now)?;
-        let tenant = Tenant { state: written.state, ..tenant.clone() };
+        let (credential, notice) = match twins::used_up(&tenant.credential, caller) {
+            Some(left) => (left, written.notice.or(Some(Notice::Ended))),
+            None => (tenant.credential.clone(), written.notice),
+        };
+        let tenant = Tenant { state: written.state, credential, ..tenant.clone() };
         let resident = twins::resident(device, &tenant);
         if let Some(entry) = entry {
             let entry = Entry { tenant: Some(tenant), ..entry.clone() };
             state.keep(device, entry);
         }
-        self.publish(state, device, written.notice);
+        self.publish(state, device, notice);
         Ok(resident)
     }
 
@@ -548,7 +552,10 @@ impl TwinHost for ScriptedTwins {
             self.0.check_twins()?;
             let entry = self.0.entry(device);
             let tenant = twins::admit(Presence::from(entry.as_ref()), caller)?;
-            Ok(twins::resident(device, tenant))
+            match twins::used_up(&tenant.credential, caller) {
+                Some(_) => self.0.write_twin(device, caller, |tenant, _| Ok(Written::nothing(tenant))),
+                None => Ok(twins::resident(device, tenant)),
+            }
         })
     }
 
@@ -583,6 +590,11 @@ impl TwinHost for ScriptedTwins {
         caller: &'a TwinCaller,
     ) -> BoxFuture<'a, Result<mpsc::Receiver<DesiredEvent>, TwinRefusal>> {
         Box::pin(async move {
+            let entry = self.0.entry(device);
+            let admitted = twins::admit(Presence::from(entry.as_ref()), caller);
+            if admitted.is_ok_and(|tenant| twins::used_up(&tenant.credential, caller).is_some()) {
+                self.0.write_twin(device, caller, |tenant, _| Ok(Written::nothing(tenant)))?;
+            }
             self.0.shared.watchers.enter(device, || {
                 self.0.check_twins()?;
                 if self.0.lock().restored {

@@ -43,13 +43,20 @@ pub struct Written {
     pub notice: Option<Notice>,
 }
 
+impl Written {
+    /// The twin stays as it is.
+    pub fn nothing(tenant: &Tenant) -> Self {
+        Self { state: tenant.state.clone(), notice: None }
+    }
+}
+
 /// Lets a caller read, or says why not. A stranger cannot tell an unknown device from one that is not his.
 pub fn admit<'e>(presence: Presence<'e>, caller: &TwinCaller) -> Result<&'e Tenant, TwinRefusal> {
     match (caller, presence) {
         (TwinCaller::BackEnd, Presence::Here(tenant)) => Ok(tenant),
         (TwinCaller::BackEnd, Presence::Departed(_) | Presence::Unknown) => Err(TwinRefusal::NotFound),
-        (TwinCaller::Device(presented), Presence::Here(tenant)) => {
-            let known = tenant.knows(presented);
+        (TwinCaller::Device(_) | TwinCaller::Token(_), Presence::Here(tenant)) => {
+            let known = is_known(&tenant.credential, caller);
             match (&tenant.state.status, tenant.phase) {
                 (HubStatus::Enabled, Phase::Open) if known => Ok(tenant),
                 (HubStatus::Enabled, Phase::Staged | Phase::Sealed) if known => Err(TwinRefusal::Moving),
@@ -58,10 +65,34 @@ pub fn admit<'e>(presence: Presence<'e>, caller: &TwinCaller) -> Result<&'e Tena
                 }
             }
         }
-        (TwinCaller::Device(presented), Presence::Departed(Some(credential))) if matches(credential, presented) => {
+        (TwinCaller::Device(_) | TwinCaller::Token(_), Presence::Departed(Some(credential)))
+            if is_known(credential, caller) =>
+        {
             Err(TwinRefusal::Moved)
         }
-        (TwinCaller::Device(_), Presence::Departed(_) | Presence::Unknown) => Err(TwinRefusal::NotLetIn),
+        (TwinCaller::Device(_) | TwinCaller::Token(_), Presence::Departed(_) | Presence::Unknown) => {
+            Err(TwinRefusal::NotLetIn)
+        }
+    }
+}
+
+fn is_known(credential: &Credential, caller: &TwinCaller) -> bool {
+    match caller {
+        TwinCaller::BackEnd => false,
+        TwinCaller::Device(presented) => matches(credential, presented),
+        TwinCaller::Token(token) => token.signer(credential).is_some(),
+    }
+}
+
+/// The credential that is left once the caller has used what it signed in with: keys that were delivered before the one it
+/// used are not good any more. `None` when that changes nothing.
+pub fn used_up(credential: &Credential, caller: &TwinCaller) -> Option<Credential> {
+    match (credential, caller) {
+        (Credential::Delivered(keys), TwinCaller::Token(token)) => {
+            let signer = token.signer(credential)?;
+            keys.used(signer.fingerprint()).map(Credential::Delivered)
+        }
+        (Credential::X509 { .. } | Credential::Delivered(_), _) => None,
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::domain::{
     Assignment, DataSource, DeviceId, EnrollmentId, HubId, HubRefusal, Operation, OperationStatus, Order, Pin, Reason,
-    Registration, RegistrationId, ReprovisionPolicy, Timestamp, Version,
+    Registration, RegistrationId, ReprovisionPolicy, Timestamp, TpmDelivery, Version,
 };
 
 use super::journal::{Effect, JournalRecord, MoveLog};
@@ -52,6 +52,8 @@ pub struct Standing {
     pub pin: Option<Pin>,
     /// JSON text.
     pub payload: Option<String>,
+    /// What the last assignment delivered through a TPM.
+    pub tpm: Option<TpmDelivery>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     /// Of the record; absent while the first assignment runs.
@@ -65,7 +67,8 @@ impl Standing {
         registration: Option<&Registration>,
         moves: impl DoubleEndedIterator<Item = &'a Move> + Clone,
     ) -> Option<Self> {
-        let running = moves.clone().rev().find(|this| !this.is_told());
+        let mut of_this_life = moves.clone().rev().take_while(|this| !this.ends_a_life());
+        let running = of_this_life.find(|this| !this.is_told());
         let obligations = moves.clone().flat_map(obligations_of).collect();
         // A move that pivoted but whose activation was refused: the record says assigned, the device must not be told so.
         let refused = moves.clone().next_back().filter(|this| this.is_told()).and_then(|this| {
@@ -113,6 +116,7 @@ impl Standing {
             obligations: Vec::new(),
             pin: record.pin.clone(),
             payload: record.payload.clone(),
+            tpm: record.tpm.clone(),
             created_at: record.created_at,
             updated_at: record.updated_at,
             version: record.version,
@@ -132,6 +136,7 @@ impl Standing {
             obligations: Vec::new(),
             pin: None,
             payload: None,
+            tpm: None,
             created_at: running.started_at,
             updated_at: running.at,
             version: Version::ABSENT,

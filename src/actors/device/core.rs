@@ -118,6 +118,7 @@ impl Request {
             device: named.unwrap_or_else(|| DeviceId::from(verified.registration_id())),
             enrollment,
             pin: None,
+            tpm: None,
         }
     }
 }
@@ -240,6 +241,7 @@ impl Core {
             certificate: None,
             credential: None,
             device: record.device_id.clone(),
+            tpm: None,
             enrollment,
         };
         self.decide(request, vec![asker], Said::nothing()).await
@@ -301,6 +303,7 @@ impl Core {
             allow_late_writes: false,
             adopt_existing: false,
             payload: None,
+            tpm: None,
             pin: None,
             why,
         }
@@ -584,6 +587,7 @@ fn trouble_of(unexpected: Unexpected) -> Trouble {
         | Unexpected::Hub { .. }
         | Unexpected::HubInUse { .. }
         | Unexpected::CertificateTaken { .. }
+        | Unexpected::EndorsementKeyTaken { .. }
         | Unexpected::MoveNotOpen { .. }
         | Unexpected::Journal { .. } => Trouble::Stop(unexpected.to_string()),
     }

@@ -319,6 +319,14 @@ impl HubConnector for EmbeddedHub {
 }
 
 impl EmbeddedTwins {
+    /// Whether this caller's key ends older ones. Who may not come in at all is told so later.
+    fn uses_up(&self, device: &DeviceId, caller: &TwinCaller) -> Result<bool, TwinRefusal> {
+        self.core.check()?;
+        let found = self.core.reader.find(device)?;
+        Ok(twins::admit(Presence::from(&found), caller)
+            .is_ok_and(|tenant| twins::used_up(&tenant.credential, caller).is_some()))
+    }
+
     async fn write(&self, device: &DeviceId, ask: TwinAsk) -> Result<Resident, TwinRefusal> {
         let (asker, answer) = Asker::new();
         let job = Job::Twin(Box::new(TwinJob { device: device.clone(), ask, asker }));
@@ -334,12 +342,16 @@ impl TwinHost for EmbeddedTwins {
     ) -> BoxFuture<'a, Result<Resident, TwinRefusal>> {
         Box::pin(async move {
             self.core.check()?;
-            if self.core.life.identity().restored && matches!(caller, TwinCaller::Device(_)) {
+            if self.core.life.identity().restored && matches!(caller, TwinCaller::Device(_) | TwinCaller::Token(_)) {
                 return Err(TwinRefusal::Moving);
             }
             let found = self.core.reader.find(device)?;
             let tenant = twins::admit(Presence::from(&found), caller)?;
-            Ok(twins::resident(device, tenant))
+            match twins::used_up(&tenant.credential, caller) {
+                // Durable before the device sees anything: it must not find older keys good again after a crash.
+                Some(_) => self.write(device, TwinAsk::Use { caller: caller.clone() }).await,
+                None => Ok(twins::resident(device, tenant)),
+            }
         })
     }
 
@@ -367,6 +379,9 @@ impl TwinHost for EmbeddedTwins {
         caller: &'a TwinCaller,
     ) -> BoxFuture<'a, Result<mpsc::Receiver<DesiredEvent>, TwinRefusal>> {
         Box::pin(async move {
+            if self.uses_up(device, caller)? {
+                self.write(device, TwinAsk::Use { caller: caller.clone() }).await?;
+            }
             self.core.watchers.enter(device, || {
                 // Under the lock of the watchers: whoever takes the hub down either is seen here or ends this watch.
                 self.core.check()?;

@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 
 use crate::domain::twin::Metadata;
 use crate::domain::{
-    Capabilities, Credential, DeviceState, Document, HubRefusal, HubStatus, Incarnation, Order, Section, Thumbprint,
-    Timestamp, Twin,
+    Capabilities, Credential, DeliveredKeys, DeviceState, Document, HubRefusal, HubStatus, Incarnation, KeyFingerprint,
+    Order, SealedKey, Section, Thumbprint, Timestamp, Twin,
 };
 use crate::hubs::entry::{EffectKind, Entry, LastCall, Outcome, Phase, Tenant};
 
@@ -109,6 +109,8 @@ enum RefusalRow {
 #[derive(Debug, Serialize, Deserialize)]
 enum CredentialRow {
     X509(Vec<[u8; 32]>),
+    /// Fingerprints and encrypted keys, newest first.
+    Delivered(Vec<([u8; 32], Vec<u8>)>),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -223,6 +225,11 @@ impl ResidentRow {
     /// Whether the answer of the last call is in the row of replaced states.
     pub fn has_replaced(&self) -> bool {
         self.body.last.has_replaced()
+    }
+
+    /// The same row with another credential.
+    pub fn with_credential(self, credential: &Credential) -> Self {
+        Self { body: ResidentBody { credential: CredentialRow::from(credential), ..self.body }, ..self }
     }
 
     /// The same row with another state.
@@ -355,6 +362,13 @@ impl CredentialRow {
     fn credential(&self) -> Credential {
         match self {
             CredentialRow::X509(thumbprints) => Credential::x509(thumbprints.iter().copied().map(Thumbprint)),
+            CredentialRow::Delivered(keys) => {
+                // One that is too long was not written by us: it opens nothing, as if it were not there.
+                let key = |(fingerprint, sealed): &([u8; 32], Vec<u8>)| {
+                    SealedKey::new(KeyFingerprint(*fingerprint), sealed.as_slice())
+                };
+                Credential::Delivered(DeliveredKeys::kept(keys.iter().filter_map(key).collect()))
+            }
         }
     }
 }
@@ -364,6 +378,10 @@ impl From<&Credential> for CredentialRow {
         match credential {
             Credential::X509 { thumbprints } => {
                 CredentialRow::X509(thumbprints.iter().map(|thumbprint| thumbprint.0).collect())
+            }
+            Credential::Delivered(keys) => {
+                let row = |key: &SealedKey| (key.fingerprint().0, key.sealed().to_vec());
+                CredentialRow::Delivered(keys.newest_first().iter().map(row).collect())
             }
         }
     }

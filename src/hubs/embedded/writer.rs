@@ -20,7 +20,7 @@ use crate::domain::{
     Timestamp,
 };
 use crate::hubs::entry::{self, Entry, Outcome};
-use crate::hubs::twins::{self, Presence};
+use crate::hubs::twins::{self, Presence, Written};
 use crate::hubs::watch::{Notice, Watchers};
 use crate::hubs::{Reinstated, Reinstatement, Resident, TwinCaller, TwinRefusal, TwinWrite};
 
@@ -45,8 +45,18 @@ pub struct TwinJob {
 }
 
 pub enum TwinAsk {
-    Report { caller: TwinCaller, patch: Document },
-    Write { version: Option<u64>, write: TwinWrite },
+    Report {
+        caller: TwinCaller,
+        patch: Document,
+    },
+    Write {
+        version: Option<u64>,
+        write: TwinWrite,
+    },
+    /// The device has come in with a key that ends older ones.
+    Use {
+        caller: TwinCaller,
+    },
 }
 
 /// One device of a restored hub is set right.
@@ -322,13 +332,26 @@ fn write_twin(
             .and_then(|tenant| Ok((tenant, twins::report(tenant, patch.clone(), now)?))),
         TwinAsk::Write { version, write } => twins::admit_write(presence, &TwinCaller::BackEnd)
             .and_then(|tenant| Ok((tenant, twins::write(tenant, *version, write.clone(), now)?))),
+        TwinAsk::Use { caller } => {
+            twins::admit_write(presence, caller).map(|tenant| (tenant, Written::nothing(tenant)))
+        }
     };
     match (written, row) {
         (Ok((tenant, written)), Some(row)) => {
+            let left = match &job.ask {
+                TwinAsk::Report { caller, .. } | TwinAsk::Use { caller } => twins::used_up(&tenant.credential, caller),
+                TwinAsk::Write { .. } => None,
+            };
+            let resident =
+                twins::resident(&job.device, &entry::Tenant { state: written.state.clone(), ..tenant.clone() });
             let before = row.changed();
+            let (row, notice) = match &left {
+                // Whoever watches by an older key must come back with a newer one.
+                Some(left) => (row.with_credential(left), written.notice.or(Some(Notice::Ended))),
+                None => (row, written.notice),
+            };
             rows.put_resident(&job.device, row.with_state(&written.state), before)?;
-            let resident = twins::resident(&job.device, &entry::Tenant { state: written.state, ..tenant.clone() });
-            Ok((Ok(resident), written.notice))
+            Ok((Ok(resident), notice))
         }
         (Ok(_), None) => Ok((Err(TwinRefusal::NotFound), None)),
         (Err(refusal), Some(_) | None) => Ok((Err(refusal), None)),

@@ -652,6 +652,7 @@ impl State {
             unreachable: UnreachableRule::Wait { deadline: limits::UNREACHABLE_WAIT_DEFAULT },
             allow_late_writes: false,
             adopt_existing: false,
+            tpm: None,
             payload: None,
             pin,
             why: String::new(),
@@ -872,6 +873,7 @@ fn take_todays_inputs(call: &mut HubCall, initial: &InitialState) {
         | HubEffect::Seal
         | HubEffect::Unseal
         | HubEffect::Delete
+        | HubEffect::Discard(_)
         | HubEffect::UpdateCredential(_) => {}
     }
 }
@@ -931,6 +933,7 @@ fn settled_at_a() -> Registration {
             updated_at: NOW,
         },
         pin: None,
+        tpm: None,
         payload: None,
         past: vec![],
         created_at: NOW,
