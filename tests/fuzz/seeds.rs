@@ -157,7 +157,6 @@ fn messages_in() {
     let operation = device::v1::GetOperationRequest {
         registration_id: "dev-1".to_owned(),
         operation_id: rehome::domain::OperationId(10).to_string(),
-        ..Default::default()
     };
     corpus.put("valid-operation", &of_kind(2, &operation.encode_to_vec()));
     let patch = Some(json::wire_document(&doc(r#"{"seen":{"at":[1,2.5,"x",true]}}"#)));
