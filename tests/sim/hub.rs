@@ -11,7 +11,7 @@ use rehome::domain::{
     CallFault, CallOutcome, Geo, Hub, HubCall, HubId, HubKind, HubState, Incarnation, Timestamp, Version,
 };
 use rehome::hubs::scripted::ScriptedHub;
-use rehome::store::{Change, Commit, Expect, HubUse, Store};
+use rehome::store::{Change, Commit, Expect, Store};
 
 use super::dice::Dice;
 use super::keys::Keys;
@@ -76,8 +76,7 @@ impl World {
         hub.record = record.clone();
         (hub.failures, hub.probe) = (0, None);
         let connector = Arc::new(hub.scripted.clone());
-        let used = HubUse::default();
-        self.surroundings.fleet.put(Berth { hub: record, actor: None, connector, reachable: true, used });
+        self.surroundings.fleet.put(Berth::new(record, None, connector));
     }
 
     fn put_hub(&mut self, record: Hub) {

@@ -452,6 +452,11 @@ impl Core {
     }
 
     async fn decide(mut self, request: Request, askers: Vec<Asker>, said: Said) -> (Self, After) {
+        if let Some(why) = self.surroundings.fleet.halted() {
+            // Even where it lives may be untrue.
+            let fault = Fault::new(Reason::ServiceUnavailable, format!("no device is moved now: {why}"));
+            return self.give_back(askers, Trouble::Fault(fault.retry_after(HALTED_RETRY)));
+        }
         let began = self.surroundings.clock.monotonic();
         for _ in 0..CHOICES_MAX {
             let now = self.surroundings.clock.now();
