@@ -122,5 +122,15 @@ pub enum CallFault {
     Unknown(String),
 }
 
+/// A home that was bypassed while its hub was away: the hub seals it before its lease runs again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MustSeal {
+    pub device: DeviceId,
+    /// Of the home that was bypassed: what came there later is a home of its own and stays as it is (trace 4b).
+    pub generation: Order,
+    /// Of the commit that bypassed it; the fence is raised to it (trace 4c).
+    pub order: Order,
+}
+
 /// The outcome of one call.
 pub type CallOutcome = Result<HubAnswer, CallFault>;

@@ -19,7 +19,7 @@ pub mod tpm;
 pub mod twin;
 
 pub use audit::{AuditAction, AuditEntry, StoredAudit};
-pub use call::{CallFault, CallOutcome, HubAnswer, HubCall, HubEffect, HubRefusal, NewDevice};
+pub use call::{CallFault, CallOutcome, HubAnswer, HubCall, HubEffect, HubRefusal, MustSeal, NewDevice};
 pub use document::{Document, DocumentFault};
 pub use draft::{AttestationDraft, EnrollmentDraft, HubDraft};
 pub use enrollment::{
@@ -33,7 +33,9 @@ pub use ids::{
     DeviceId, GroupId, HubId, IdFault, Incarnation, OperationId, Order, RegistrationId, RequestId, Thumbprint,
     TrackingId, Version,
 };
-pub use registration::{Assignment, Credential, DataSource, Operation, OperationStatus, Pin, Registration, SubStatus};
+pub use registration::{
+    Assignment, Credential, DataSource, Operation, OperationStatus, Past, Pin, Registration, SubStatus,
+};
 pub use role::{Role, RoleGrant};
 pub use time::Timestamp;
 pub use tpm::{

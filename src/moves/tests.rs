@@ -8,7 +8,7 @@ use super::plan::Side;
 use super::*;
 use crate::domain::{
     CallFault, CallOutcome, Capabilities, Credential, DeviceId, DeviceState, Document, EnrollmentId, HubAnswer,
-    HubCall, HubEffect, HubId, HubRefusal, HubStatus, InitialState, OperationId, OperationStatus, Order, Reason,
+    HubCall, HubEffect, HubId, HubRefusal, HubStatus, InitialState, OperationId, OperationStatus, Order, Past, Reason,
     Registration, RegistrationId, ReprovisionPolicy, SubStatus, Thumbprint, Timestamp, Twin, TwinPatch,
     UnreachableRule, Version,
 };
@@ -23,23 +23,40 @@ fn id() -> RegistrationId {
     RegistrationId::parse("dev-1").unwrap()
 }
 
-fn plans() -> Vec<Plan> {
+/// Every shape of a plan, one after the other. A new shape does not compile before it has its place here, and is then
+/// covered by every test below.
+fn after(plan: &Plan) -> Option<Plan> {
     let (from, to) = (hub("a"), hub("b"));
-    vec![
-        Plan::Assign { to: to.clone() },
-        Plan::TakeOver { to: to.clone(), adopt: false },
-        Plan::TakeOver { to: to.clone(), adopt: true },
-        Plan::Relocate { from: from.clone(), to: to.clone(), carry: Carry::State },
-        Plan::Relocate { from: from.clone(), to: to.clone(), carry: Carry::Initial },
-        Plan::Replant { from: from.clone(), to: to.clone(), source: Order(1) },
-        Plan::Rehouse { from: from.clone(), to },
-        Plan::ResetInPlace { at: from.clone(), credential: true },
-        Plan::ResetInPlace { at: from.clone(), credential: false },
-        Plan::Refresh { at: from.clone() },
-        Plan::Release { from: Some(from) },
-        Plan::Release { from: None },
-    ]
+    let relocate = |carry| Plan::Relocate { from: hub("a"), to: hub("b"), carry };
+    Some(match plan {
+        Plan::Assign { .. } => Plan::TakeOver { to, adopt: false },
+        Plan::TakeOver { adopt: false, .. } => Plan::TakeOver { to, adopt: true },
+        Plan::TakeOver { adopt: true, .. } => relocate(Carry::State),
+        Plan::Relocate { carry: Carry::State, .. } => relocate(Carry::Initial),
+        Plan::Relocate { carry: Carry::Initial, .. } => relocate(Carry::Planted { seen_at: Timestamp(4) }),
+        Plan::Relocate { carry: Carry::Planted { .. }, .. } => Plan::Replant { from, to, source: Order(1) },
+        Plan::Replant { .. } => Plan::Rehouse { from, to },
+        Plan::Rehouse { from, to } if from != to => Plan::Rehouse { from: to.clone(), to: to.clone() },
+        Plan::Rehouse { .. } => Plan::Restore { from, to, seen_at: Timestamp(4) },
+        Plan::Restore { from, to, .. } if from != to => {
+            Plan::Restore { from: to.clone(), to: to.clone(), seen_at: Timestamp(4) }
+        }
+        Plan::Restore { .. } => Plan::ResetInPlace { at: from, credential: true },
+        Plan::ResetInPlace { credential: true, .. } => Plan::ResetInPlace { at: from, credential: false },
+        Plan::ResetInPlace { credential: false, .. } => Plan::Refresh { at: from },
+        Plan::Refresh { .. } => Plan::Release { from: Some(from) },
+        Plan::Release { from: Some(_) } => Plan::Release { from: None },
+        Plan::Release { from: None } => return None,
+    })
 }
+
+fn plans() -> Vec<Plan> {
+    std::iter::successors(Some(Plan::Assign { to: hub("b") }), after).collect()
+}
+
+/// The three rules for a hub that is away, each as it works.
+const RULES: [UnreachableRule; 3] =
+    [UnreachableRule::Wait { deadline: WAIT }, UnreachableRule::LastKnown, UnreachableRule::Reset];
 
 fn initial() -> InitialState {
     let desired = Document::from_text(r#"{"mode":"initial"}"#).unwrap();
@@ -56,7 +73,18 @@ fn old_state() -> DeviceState {
 }
 
 fn intent(plan: Plan, operation: u128) -> Box<Intent> {
-    let planted = matches!(plan, Plan::Replant { .. }).then(|| Box::new(old_state()));
+    let planted = match &plan {
+        Plan::Replant { .. }
+        | Plan::Restore { .. }
+        | Plan::Rehouse { .. }
+        | Plan::Relocate { carry: Carry::Planted { .. }, .. } => Some(Box::new(old_state())),
+        Plan::Relocate { carry: Carry::State | Carry::Initial, .. }
+        | Plan::Assign { .. }
+        | Plan::TakeOver { .. }
+        | Plan::ResetInPlace { .. }
+        | Plan::Refresh { .. }
+        | Plan::Release { .. } => None,
+    };
     Box::new(Intent {
         operation: OperationId(operation),
         request_id: None,
@@ -102,7 +130,7 @@ fn record(home: Option<&str>) -> Registration {
         },
         pin: None,
         payload: None,
-        past: vec![],
+        past: Past::default(),
         created_at: Timestamp(1),
         updated_at: Timestamp(1),
         version: Version(1),
@@ -218,6 +246,13 @@ struct World {
     calls: usize,
     late: Vec<HubCall>,
     away: Option<(HubId, Timestamp)>,
+    /// For how long a hub stays away.
+    away_for: Duration,
+    rule: UnreachableRule,
+    /// The newest state that the service has seen of the device at its hub.
+    known: Option<KnownState>,
+    /// A lease that the old hub holds is over then.
+    lease_ends_at: Option<Timestamp>,
 }
 
 impl World {
@@ -237,12 +272,16 @@ impl World {
             calls: 0,
             late: vec![],
             away: None,
+            away_for: WAIT * 3,
+            rule: RULES[0],
+            known: Some(KnownState { state: Box::new(old_state()), seen_at: Timestamp(4) }),
+            lease_ends_at: None,
         }
     }
 
     fn load(&self) -> Machine {
         let open = self.logs.values().filter(|log| !self.closed.contains(&log.generation)).cloned().collect();
-        Machine::load(id(), self.registration.clone(), open, vec![]).unwrap()
+        Machine::load(id(), self.registration.clone(), open, Past::default()).unwrap()
     }
 
     /// Makes a commit durable and tells the machine; the machine is loaded anew when the process dies there.
@@ -276,7 +315,7 @@ impl World {
         if let Fault::Away(n) = fault
             && this == n
         {
-            self.away = Some((call.hub.clone(), self.now.plus(WAIT * 3)));
+            self.away = Some((call.hub.clone(), self.now.plus(self.away_for)));
         }
         if let Some((away, until)) = &self.away
             && *away == call.hub
@@ -293,7 +332,8 @@ impl World {
             self.late.push(call.clone());
         }
         let outcome = self.hubs.get_mut(&call.hub).unwrap().obey(call);
-        let open = self.hubs.values().filter(|hub| hub.is_open()).count();
+        let split: Vec<HubId> = self.load().moves().filter_map(Move::split_at).collect();
+        let open = self.hubs.iter().filter(|(id, hub)| hub.is_open() && !split.contains(id)).count();
         assert!(open <= 1, "two hubs accept writes after {call:?}");
         if fault == Fault::Lost(this) { Err(CallFault::Unknown("lost".to_owned())) } else { outcome }
     }
@@ -301,7 +341,10 @@ impl World {
     /// Drives until nothing is due any more. Returns the machine at rest.
     fn run(&mut self, plan: Plan, fault: Fault) -> Machine {
         let mut machine = self.load();
-        let begin = machine.begin(intent(plan, 7), Preconditions::default(), self.now);
+        let rule = self.rule;
+        let allow_late_writes = !matches!(rule, UnreachableRule::Wait { .. });
+        let intent = Intent { unreachable: rule, allow_late_writes, ..*intent(plan, 7) };
+        let begin = machine.begin(Box::new(intent), Preconditions::default(), self.now);
         self.commit(&mut machine, begin, fault);
         self.drive(machine, fault)
     }
@@ -313,8 +356,25 @@ impl World {
                 self.commit(&mut machine, *commit, fault);
                 continue;
             }
+            if let Some(recall) = due.recall {
+                let commit = machine.recalled(&recall, self.known.clone(), self.now).unwrap();
+                self.commit(&mut machine, commit, fault);
+                continue;
+            }
+            if let Some(asked) = due.end_lease {
+                let over = self.lease_ends_at.is_none_or(|at| at <= self.now);
+                if over {
+                    machine.lease_ended(asked.generation, self.now);
+                } else {
+                    machine.lease_unknown(asked.generation);
+                }
+                if over && due.calls.is_empty() {
+                    continue;
+                }
+            }
             if due.calls.is_empty() {
-                match due.wake_at {
+                let lease = self.lease_ends_at.filter(|at| *at > self.now);
+                match due.wake_at.into_iter().chain(lease).min() {
                     Some(at) if !machine.is_idle() => self.now = self.now.max(at),
                     Some(_) | None => break,
                 }
@@ -353,8 +413,8 @@ fn world_of(plan: &Plan) -> World {
             world
         }
         Plan::Replant { .. } => World::new(Some(Phase::Staged), Some(record(Some("a")))),
-        // The old hub is not linked: whatever it holds, nobody asks it.
-        Plan::Rehouse { .. } => World::new(None, Some(record(Some("a")))),
+        // The old hub is not linked, or has lost the device: nobody asks it.
+        Plan::Rehouse { from, .. } | Plan::Restore { from, .. } => World::new(None, Some(record(Some(from.as_str())))),
         Plan::Release { from: None } => World::new(None, Some(record(None))),
         Plan::Relocate { .. } | Plan::ResetInPlace { .. } | Plan::Refresh { .. } | Plan::Release { from: Some(_) } => {
             World::new(Some(Phase::Open), Some(record(Some("a"))))
@@ -379,15 +439,15 @@ fn check_end(plan: &Plan, world: &World, machine: &Machine, fault: Fault) {
         (Plan::Release { .. }, _) => {
             assert_eq!((present, world.registration.is_none()), (0, true), "{what}");
         }
-        // Never assigned, or its hub is unlinked: nothing was opened.
-        (Plan::Assign { .. } | Plan::Rehouse { .. }, home) if open.is_empty() => {
-            assert_eq!(present, 0, "{what}");
-            assert_ne!(home, Some(&hub("b")), "{what}");
+        // Never assigned, or its hub is unlinked or has lost it: nothing was opened, and the record is as it was.
+        (Plan::Assign { .. }, home) if open.is_empty() => assert_eq!((present, home), (0, None), "{what}"),
+        (Plan::Rehouse { from, .. } | Plan::Restore { from, .. }, home) if open.is_empty() => {
+            assert_eq!((present, home), (0, Some(from)), "{what}");
         }
         // What was found is still there, or in the history.
         (Plan::TakeOver { .. }, None) => {
             let kept = world.registration.as_ref().is_some_and(|record| {
-                record.past.iter().any(|it| Episode::read(world.logs[it].clone()).unwrap().has_state)
+                record.past.moves.iter().any(|it| Episode::read(world.logs[it].clone()).unwrap().has_state)
             });
             assert!(kept || world.hubs[&hub("b")].tenant.is_some(), "{what}");
         }
@@ -397,17 +457,47 @@ fn check_end(plan: &Plan, world: &World, machine: &Machine, fault: Fault) {
 
 #[test]
 fn every_plan_survives_every_single_fault() {
-    for plan in plans() {
-        let mut clean = world_of(&plan);
+    for (plan, rule) in plans().iter().flat_map(|plan| RULES.map(|rule| (plan, rule))) {
+        let world_of = || World { rule, ..world_of(plan) };
+        let mut clean = world_of();
         let machine = clean.run(plan.clone(), Fault::None);
-        check_end(&plan, &clean, &machine, Fault::None);
+        check_end(plan, &clean, &machine, Fault::None);
         let (calls, commits) = (clean.calls, clean.commits);
         let faults = (1..=calls + 2)
             .flat_map(|n| [Fault::Refused(n), Fault::Lost(n), Fault::Unreachable(n), Fault::Twice(n), Fault::Away(n)]);
         for fault in faults.chain((1..=commits + 2).map(Fault::Crash)) {
-            let mut world = world_of(&plan);
+            let mut world = world_of();
             let machine = world.run(plan.clone(), fault);
-            check_end(&plan, &world, &machine, fault);
+            check_end(plan, &world, &machine, fault);
+        }
+    }
+}
+
+/// The old hub is away from the start, for so long, with or without a lease; then every fault on top of that.
+#[test]
+fn a_bypass_survives_every_single_fault() {
+    let secs = Duration::from_secs;
+    let carries = [Carry::State, Carry::Initial, Carry::Planted { seen_at: Timestamp(4) }];
+    for (carry, rule) in carries.into_iter().flat_map(|carry| RULES.map(|rule| (carry, rule))) {
+        for (away_for, lease_for) in [(secs(20), 0), (secs(31), 0), (secs(34), 40), (secs(60), 40), (secs(300), 40)] {
+            let plan = Plan::Relocate { from: hub("a"), to: hub("b"), carry };
+            let world_of = || {
+                let mut world = World { rule, away_for, ..world_of(&plan) };
+                world.away = Some((hub("a"), world.now.plus(away_for)));
+                world.lease_ends_at = (lease_for > 0).then(|| world.now.plus(secs(lease_for)));
+                world
+            };
+            let mut clean = world_of();
+            let machine = clean.run(plan.clone(), Fault::None);
+            check_end(&plan, &clean, &machine, Fault::None);
+            let (calls, commits) = (clean.calls, clean.commits);
+            let faults = (1..=calls + 2)
+                .flat_map(|n| [Fault::Refused(n), Fault::Lost(n), Fault::Unreachable(n), Fault::Twice(n)]);
+            for fault in faults.chain((1..=commits + 2).map(Fault::Crash)) {
+                let mut world = world_of();
+                let machine = world.run(plan.clone(), fault);
+                check_end(&plan, &world, &machine, fault);
+            }
         }
     }
 }
@@ -432,8 +522,12 @@ fn the_steps_of_every_plan() {
             "take_over: seal(b) update_credential(b) | unseal(b)",
             "relocate: seal(a) create(b) | activate(b) delete(a)",
             "relocate: seal(a) create(b) | activate(b) delete(a)",
+            "relocate: seal(a) create(b) | activate(b) delete(a)",
             "replant: withhold(a) create(b) | activate(b) delete(a)",
             "rehouse: create(b) | activate(b)",
+            "rehouse: create(b) | activate(b)",
+            "restore: create(b) | activate(b)",
+            "restore: create(b) | activate(b)",
             "reset_in_place: update_credential(a) | replace_twin(a)",
             "reset_in_place:  | replace_twin(a)",
             "refresh: update_credential(a) | ",
@@ -469,7 +563,7 @@ fn what_a_release_takes_back_goes_to_the_history() {
     let mut world = world_of(&plan);
     let machine = world.run(plan, Fault::None);
     let log = world.logs.values().next().unwrap().clone();
-    assert_eq!(machine.earlier(), [log.generation]);
+    assert_eq!(machine.earlier().moves, [log.generation]);
     assert!(Episode::read(log).unwrap().has_state);
 }
 
@@ -487,7 +581,7 @@ fn a_first_home_that_has_an_unknown_device_takes_it_over_and_loses_nothing() {
         assert_eq!(record.assignment.as_ref().unwrap().hub, hub("b"));
         let (phase, state) = world.hubs[&hub("b")].tenant.clone().unwrap();
         assert_eq!((phase, state == old_state()), (Phase::Open, adopt));
-        let log = world.logs[record.past.last().unwrap()].clone();
+        let log = world.logs[record.past.moves.last().unwrap()].clone();
         assert!(Episode::read(log).unwrap().has_state, "what was found is in the history");
     }
 }

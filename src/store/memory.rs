@@ -18,7 +18,7 @@ use super::{
     RegistrationFilter, Store, StoreFault, Unexpected,
 };
 use crate::domain::{
-    AnchorRef, AuditEntry, DeviceId, Enrollment, EnrollmentId, Hub, HubId, Order, Registration, RegistrationId,
+    AnchorRef, AuditEntry, DeviceId, Enrollment, EnrollmentId, Hub, HubId, Order, Past, Registration, RegistrationId,
     StoredAudit, Thumbprint, TrackingId, Version, limits,
 };
 use crate::moves::{JournalLine, MoveLog};
@@ -121,7 +121,7 @@ struct State {
     hubs: Table<HubId, Hub>,
     registrations: Table<RegistrationId, Registration>,
     devices: Table<DeviceId, RegistrationId>,
-    earlier: Table<RegistrationId, Vec<Order>>,
+    earlier: Table<RegistrationId, Past>,
     moves: Table<Order, Arc<Kept>>,
     open: Table<(RegistrationId, Order), ()>,
     audit: BTreeMap<(Order, u32), AuditEntry>,

@@ -221,6 +221,7 @@ impl Case<'_> {
             | Plan::TakeOver { .. }
             | Plan::Relocate { .. }
             | Plan::Rehouse { .. }
+            | Plan::Restore { .. }
             | Plan::ResetInPlace { .. }
             | Plan::Refresh { .. }
             | Plan::Release { .. } => None,
@@ -360,7 +361,7 @@ impl Case<'_> {
                 operation,
                 pin: None,
                 payload: None,
-                past: self.machine.earlier().to_vec(),
+                past: self.machine.earlier().clone(),
                 created_at: self.now,
                 updated_at: self.now,
                 version: Version::ABSENT,

@@ -464,8 +464,8 @@ async fn a_release_takes_the_device_out_of_its_hub_and_keeps_its_twin_in_the_his
     assert_eq!(world.quiet(&device).await, None);
     assert_eq!(world.phases(&device), []);
     let file = world.store.load_device(&device.id).await.unwrap();
-    assert_eq!((file.registration, file.open.len(), file.earlier.len()), (None, 0, 2));
-    let log = world.store.load_move(file.earlier[1]).await.unwrap().unwrap();
+    assert_eq!((file.registration, file.open.len(), file.earlier.moves.len()), (None, 0, 2));
+    let log = world.store.load_move(file.earlier.moves[1]).await.unwrap().unwrap();
     assert!(format!("{log:?}").contains("late"), "the twin is in the history");
     let again = world.settle(&device).await;
     assert_eq!(sub_status(&again), SubStatus::InitialAssignment);

@@ -1,4 +1,4 @@
-//! The shapes of records in the file, version 1.
+//! The shapes of records in the file; each says which version of its record it is when that is not the first.
 //!
 //! Append only: postcard writes fields and variants by position, so none is ever removed, moved or inserted; a new shape
 //! is a new record under the next version byte.
@@ -169,8 +169,9 @@ pub struct Pin {
     pub expires_at: Option<i64>,
 }
 
+/// Version 1.
 #[derive(Serialize, Deserialize)]
-pub struct Registration {
+pub struct FirstRegistration {
     pub id: String,
     pub device_id: String,
     pub enrollment: EnrollmentId,
@@ -184,6 +185,21 @@ pub struct Registration {
     pub created_at: i64,
     pub updated_at: i64,
     pub version: u64,
+}
+
+/// Version 2: the first with what is added to it, so that the first is read by the same code.
+#[derive(Serialize, Deserialize)]
+pub struct Registration {
+    pub first: FirstRegistration,
+    /// Those of `past` that are kept beyond the bound.
+    pub late: Vec<u64>,
+}
+
+/// Version 2; the first was the list of `moves` alone.
+#[derive(Serialize, Deserialize)]
+pub struct Past {
+    pub moves: Vec<u64>,
+    pub late: Vec<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -246,12 +262,26 @@ pub enum Plan {
     ResetInPlace { at: String, credential: bool },
     Refresh { at: String },
     Release { from: Option<String> },
+    Restore { from: String, to: String, seen_at: i64 },
 }
 
 #[derive(Serialize, Deserialize)]
 pub enum Carry {
     State,
     Initial,
+    Planted { seen_at: i64 },
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct KnownState {
+    pub state: Box<DeviceState>,
+    pub seen_at: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+pub enum Bypass {
+    Away,
+    Missing,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -312,6 +342,10 @@ pub enum JournalRecord {
     Settled { effect: Effect, hub: String, state: Option<Box<DeviceState>> },
     Stuck { effect: Effect, hub: String, refusal: HubRefusal },
     Dropped { effect: Effect, hub: String, why: String },
+    Bypassed { cause: Bypass, known: Option<KnownState>, carry: Carry },
+    Regained { state: Box<DeviceState>, clear: bool },
+    Retried { effect: Effect, hub: String, as_effect: Effect, by: String, why: String },
+    Abandoned { effect: Effect, hub: String, by: String, why: String },
 }
 
 #[derive(Serialize, Deserialize)]

@@ -16,13 +16,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::domain::{
-    DeviceId, Document, EnrollmentId, GroupId, HubId, HubKind, HubState, Order, Reason, RegistrationId,
+    DeviceId, Document, EnrollmentId, GroupId, HubId, HubKind, HubState, Order, Past, Reason, RegistrationId,
     ReprovisionPolicy, RequestId, ResetOnSameHub, SubStatus,
 };
-use crate::moves::{Carry, Effect};
-
-/// The version of every record that is written now.
-const VERSION: u8 = 1;
+use crate::moves::{Bypass, Effect};
 
 /// Why stored bytes are not a record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,25 +39,37 @@ fn fault(what: &'static str, why: impl ToString) -> RecordFault {
 pub(super) trait Stored: Sized {
     /// What it is called in faults.
     const WHAT: &'static str;
+    /// The version that is written now.
+    const VERSION: u8 = 1;
     type Record: Serialize + DeserializeOwned;
 
     fn to_record(&self) -> Self::Record;
     fn from_record(record: Self::Record) -> Decoded<Self>;
 
+    /// Reads a version that was written before.
+    fn from_older(version: u8, _body: &[u8]) -> Decoded<Self> {
+        Err(fault(Self::WHAT, format!("record version {version} is not known")))
+    }
+
     fn encode(&self) -> Decoded<Vec<u8>> {
-        postcard::to_extend(&self.to_record(), vec![VERSION]).map_err(|why| fault(Self::WHAT, why))
+        postcard::to_extend(&self.to_record(), vec![Self::VERSION]).map_err(|why| fault(Self::WHAT, why))
     }
 
     fn decode(bytes: &[u8]) -> Decoded<Self> {
         match bytes.split_first() {
-            Some((&VERSION, body)) => match postcard::take_from_bytes(body) {
-                Ok((record, [])) => Self::from_record(record),
-                Ok((_, rest)) => Err(fault(Self::WHAT, format!("{} bytes too many", rest.len()))),
-                Err(why) => Err(fault(Self::WHAT, why)),
-            },
-            Some((version, _)) => Err(fault(Self::WHAT, format!("record version {version} is not known"))),
+            Some((version, body)) if *version == Self::VERSION => Self::from_record(whole(Self::WHAT, body)?),
+            Some((version, body)) => Self::from_older(*version, body),
             None => Err(fault(Self::WHAT, "no bytes")),
         }
+    }
+}
+
+/// A record that takes up all bytes.
+fn whole<T: DeserializeOwned>(what: &'static str, body: &[u8]) -> Decoded<T> {
+    match postcard::take_from_bytes(body) {
+        Ok((record, [])) => Ok(record),
+        Ok((_, rest)) => Err(fault(what, format!("{} bytes too many", rest.len()))),
+        Err(why) => Err(fault(what, why)),
     }
 }
 
@@ -87,7 +96,7 @@ words! {
     HubKind { Embedded }
     HubState { Active, Draining, Retired }
     SubStatus { InitialAssignment, DeviceDataMigrated, DeviceDataReset, ReprovisionedToInitialAssignment }
-    Carry { State, Initial }
+    Bypass { Away, Missing }
     Effect { Seal, Create, Withhold, UpdateCredential, Activate, Unseal, Delete, Collect, ReplaceTwin }
 }
 
@@ -142,16 +151,39 @@ impl TryFrom<form::EnrollmentId> for EnrollmentId {
 }
 
 /// What a deleted registration left behind.
-impl Stored for Vec<Order> {
+impl Stored for Past {
     const WHAT: &'static str = "list of generations";
-    type Record = Vec<u64>;
+    /// Version 1 had no late twins.
+    const VERSION: u8 = 2;
+    type Record = form::Past;
 
-    fn to_record(&self) -> Vec<u64> {
-        self.iter().map(|order| order.0).collect()
+    fn to_record(&self) -> form::Past {
+        self.into()
     }
 
-    fn from_record(record: Vec<u64>) -> Decoded<Self> {
-        Ok(record.into_iter().map(Order).collect())
+    fn from_record(record: form::Past) -> Decoded<Self> {
+        Ok(record.into())
+    }
+
+    fn from_older(version: u8, body: &[u8]) -> Decoded<Self> {
+        match version {
+            1 => Ok(whole::<Vec<u64>>(Self::WHAT, body)?.into_iter().map(Order).collect::<Vec<_>>().into()),
+            _ => Err(fault(Self::WHAT, format!("record version {version} is not known"))),
+        }
+    }
+}
+
+impl From<&Past> for form::Past {
+    fn from(past: &Past) -> Self {
+        let all = |orders: &[Order]| orders.iter().map(|order| order.0).collect();
+        Self { moves: all(&past.moves), late: all(&past.late) }
+    }
+}
+
+impl From<form::Past> for Past {
+    fn from(record: form::Past) -> Self {
+        let all = |orders: Vec<u64>| orders.into_iter().map(Order).collect();
+        Self { moves: all(record.moves), late: all(record.late) }
     }
 }
 
@@ -177,7 +209,7 @@ mod tests {
         };
         for (bytes, why) in [
             (vec![], "registration: no bytes"),
-            (with(0, 2), "registration: record version 2 is not known"),
+            (with(0, 3), "registration: record version 3 is not known"),
             (with(0, 0), "registration: record version 0 is not known"),
             ([good.clone(), vec![0]].concat(), "registration: 1 bytes too many"),
             (with(2, b'/'), "registration id: registration id may hold ASCII letters, digits and -._:, not '/'"),

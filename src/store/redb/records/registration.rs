@@ -1,6 +1,8 @@
 //! Registrations in the file.
 
-use super::{Decoded, RecordFault, Stored, device_id, form, hub_id, reason, registration_id, request_id, text};
+use super::{
+    Decoded, RecordFault, Stored, device_id, fault, form, hub_id, reason, registration_id, request_id, text, whole,
+};
 use crate::domain::{
     Assignment, Credential, DataSource, Operation, OperationId, OperationStatus, Order, Pin, Registration, Thumbprint,
     Timestamp, Version,
@@ -105,6 +107,7 @@ impl TryFrom<form::Pin> for Pin {
 
 impl Stored for Registration {
     const WHAT: &'static str = "registration";
+    const VERSION: u8 = 2;
     type Record = form::Registration;
 
     fn to_record(&self) -> form::Registration {
@@ -114,7 +117,7 @@ impl Stored for Registration {
             credential: assignment.credential.as_ref().map(Into::into),
             assigned_at: assignment.assigned_at.0,
         };
-        form::Registration {
+        let first = form::FirstRegistration {
             id: self.id.as_str().to_owned(),
             device_id: self.device_id.as_str().to_owned(),
             enrollment: (&self.enrollment).into(),
@@ -130,14 +133,22 @@ impl Stored for Registration {
             },
             pin: self.pin.as_ref().map(Into::into),
             payload: self.payload.clone(),
-            past: self.past.iter().map(|order| order.0).collect(),
+            past: self.past.moves.iter().map(|order| order.0).collect(),
             created_at: self.created_at.0,
             updated_at: self.updated_at.0,
             version: self.version.0,
+        };
+        form::Registration { first, late: self.past.late.iter().map(|order| order.0).collect() }
+    }
+
+    fn from_older(version: u8, body: &[u8]) -> Decoded<Self> {
+        match version {
+            1 => Self::from_record(form::Registration { first: whole(Self::WHAT, body)?, late: Vec::new() }),
+            _ => Err(fault(Self::WHAT, format!("record version {version} is not known"))),
         }
     }
 
-    fn from_record(record: form::Registration) -> Decoded<Self> {
+    fn from_record(form::Registration { first: record, late }: form::Registration) -> Decoded<Self> {
         let assignment = |assignment: form::Assignment| {
             Ok(Assignment {
                 hub: hub_id(&assignment.hub)?,
@@ -162,7 +173,7 @@ impl Stored for Registration {
             },
             pin: record.pin.map(TryInto::try_into).transpose()?,
             payload: record.payload,
-            past: record.past.into_iter().map(Order).collect(),
+            past: form::Past { moves: record.past, late }.into(),
             created_at: Timestamp(record.created_at),
             updated_at: Timestamp(record.updated_at),
             version: Version(record.version),
