@@ -7,25 +7,20 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-use super::embedded::{Config, EmbeddedHub};
-use super::scripted::ScriptedHub;
 use super::{DesiredEvent, HubConnector, Resident, TwinCaller, TwinHost, TwinRefusal, TwinWrite};
-use crate::ambient::{Clock, ManualClock, SeededEntropy};
+use crate::ambient::{Clock, ManualClock};
 use crate::domain::{
     CallFault, CallOutcome, Capabilities, Credential, DeviceId, DeviceState, Document, HubAnswer, HubCall, HubEffect,
     HubId, HubRefusal, HubStatus, Incarnation, InitialState, NewDevice, Order, Thumbprint, Timestamp, Twin, TwinPatch,
 };
 
-/// A hub under test that holds nothing yet.
+/// A hub under test that holds nothing yet and serves its twins itself.
 struct Subject {
     hub: Arc<dyn HubConnector>,
     twins: Arc<dyn TwinHost>,
     clock: Arc<ManualClock>,
-    /// Where the hub has its file, if it has one: goes with it.
-    _folder: Option<TempDir>,
 }
 
 type Case = (&'static str, fn(Subject) -> BoxFuture<'static, ()>);
@@ -64,37 +59,20 @@ const CASES: &[Case] = &[
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
 
-/// Runs every case against a hub of its own, and names those that fail.
-async fn run(make: impl Fn() -> Subject) {
+/// Runs every case against a hub of its own that `fresh` makes on a clock, and names those that fail; what it returns
+/// beside the hub is kept until the case has ended.
+pub async fn check<K>(fresh: impl Fn(Arc<ManualClock>) -> (Arc<dyn HubConnector>, K)) {
     let mut failed = Vec::new();
     for (name, case) in CASES {
-        if let Err(fault) = tokio::spawn(case(make())).await {
+        let clock = Arc::new(ManualClock::at(NOW));
+        let (hub, keep) = fresh(clock.clone());
+        let subject = Subject { twins: hub.twins().unwrap(), hub, clock };
+        if let Err(fault) = tokio::spawn(case(subject)).await {
             failed.push(format!("{name}: {fault}"));
         }
+        drop(keep);
     }
     assert!(failed.is_empty(), "{failed:#?}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_embedded_hub_conforms() {
-    run(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let clock = Arc::new(ManualClock::at(NOW));
-        let config = Config { path: folder.path().join("hub.redb"), cache_bytes: 1 << 20, devices_max: None };
-        let hub = EmbeddedHub::open(config, clock.clone(), &SeededEntropy::new(1)).unwrap();
-        Subject { twins: hub.twins().unwrap(), hub: Arc::new(hub), clock, _folder: Some(folder) }
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_scripted_hub_conforms() {
-    run(|| {
-        let clock = Arc::new(ManualClock::at(NOW));
-        let hub = ScriptedHub::new(Incarnation(7), clock.clone());
-        Subject { twins: hub.twins().unwrap(), hub: Arc::new(hub), clock, _folder: None }
-    })
-    .await;
 }
 
 impl Subject {
@@ -602,4 +580,28 @@ async fn trace_9b(hub: Subject) {
     assert_eq!(hub.told(4, replace(r#"{"rate":2}"#)).await, "state");
     assert_eq!(hub.told(3, replace(r#"{"rate":1}"#)).await, "stale");
     assert_eq!(hub.seen().await.unwrap().state.twin.desired.properties, document(r#"{"rate":2}"#));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ambient::SeededEntropy;
+    use crate::hubs::embedded::{Config, EmbeddedHub};
+    use crate::hubs::scripted::ScriptedHub;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn the_embedded_hub_conforms() {
+        check(|clock| {
+            let folder = tempfile::tempdir().unwrap();
+            let config = Config { path: folder.path().join("hub.redb"), cache_bytes: 1 << 20, devices_max: None };
+            let hub = EmbeddedHub::open(config, clock, &SeededEntropy::new(1)).unwrap();
+            (Arc::new(hub), folder)
+        })
+        .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn the_scripted_hub_conforms() {
+        check(|clock| (Arc::new(ScriptedHub::new(Incarnation(7), clock)), ())).await;
+    }
 }

@@ -3,8 +3,9 @@
 //! The service moves devices through [`HubConnector`] alone. An embedded hub also serves twins to devices and back ends:
 //! that is [`TwinHost`], which a hub elsewhere does for itself.
 
-#[cfg(test)]
-mod conformance;
+#[cfg(any(test, feature = "testing"))]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "a failing case may panic")]
+pub mod conformance;
 pub mod embedded;
 pub mod entry;
 pub mod scripted;

@@ -185,6 +185,11 @@ impl ScriptedHub {
         self.lock().entries.get(device).cloned()
     }
 
+    /// Looks at what it keeps of a device without a copy of it.
+    pub fn inspect<T>(&self, device: &DeviceId, look: impl FnOnce(Option<&Entry>) -> T) -> T {
+        look(self.lock().entries.get(device))
+    }
+
     /// Where the device stands; `None` when it is not here.
     pub fn phase(&self, device: &DeviceId) -> Option<Phase> {
         self.entry(device)?.tenant.map(|tenant| tenant.phase)

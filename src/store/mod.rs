@@ -10,10 +10,12 @@ mod open_move;
 pub mod redb;
 mod shape;
 
-#[cfg(test)]
-pub(crate) mod conformance;
-#[cfg(test)]
-pub(crate) mod samples;
+#[cfg(any(test, feature = "testing"))]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "a failing case may panic")]
+pub mod conformance;
+#[cfg(any(test, feature = "testing"))]
+#[allow(clippy::unwrap_used, reason = "the samples are valid")]
+pub mod samples;
 
 use std::fmt;
 use std::path::Path;

@@ -14,7 +14,7 @@ use crate::policy::{self, Admission, Decision, HubView, Outcome, Snapshot, Webho
 
 /// A wish to have the device's hub decided, whoever has it.
 #[derive(Debug, Clone)]
-pub(super) struct Request {
+pub struct Request {
     /// `device`, or an operator's name.
     pub by: String,
     pub is_device: bool,
