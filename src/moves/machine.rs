@@ -25,6 +25,7 @@
 //! (`delete`, `collect`) owed *at the target* is settled before the first step; clean-up elsewhere goes on beside the move.
 
 mod bypass;
+mod resolve;
 
 use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::time::Duration;
@@ -38,6 +39,8 @@ use crate::domain::{
 use super::journal::{Bypass, Carry, Effect, Intent, JournalLine, JournalRecord, MoveLog, Plan};
 use super::plan::{Side, Step, Undo};
 use super::progress::{Bypassed, Illegal, Move, Owed, OwedState, Phase};
+
+pub use resolve::{Resolve, Unresolved, Way};
 
 /// What must hold when a move starts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -131,6 +134,8 @@ pub struct EndLease {
 pub struct Tries {
     pub attempts: u32,
     pub next_at: Timestamp,
+    /// When the last one failed.
+    pub failed_at: Option<Timestamp>,
     /// It may have reached the hub.
     pub may_have_happened: bool,
     /// The hub answered that it has no such device, where it should.
@@ -253,11 +258,8 @@ impl Machine {
                 Some(from.clone())
             }
             Plan::ResetInPlace { at, .. } | Plan::Refresh { at } => Some(at.clone()),
-            Plan::Assign { .. }
-            | Plan::TakeOver { .. }
-            | Plan::Rehouse { .. }
-            | Plan::Restore { .. }
-            | Plan::Release { from: None } => None,
+            Plan::Rehouse { from, to } | Plan::Restore { from, to, .. } => (from == to).then(|| to.clone()),
+            Plan::Assign { .. } | Plan::TakeOver { .. } | Plan::Release { from: None } => None,
         };
         self.supersede(&intent, &mut commit);
         commit.audit.push(self.audit(&intent, AuditAction::RegistrationStarted, intent.why.clone(), now));
@@ -363,6 +365,7 @@ impl Machine {
         tries.attempts = tries.attempts.saturating_add(1);
         tries.may_have_happened |= may_have_happened;
         tries.last_fault = Some(fault);
+        tries.failed_at = Some(now);
         tries.next_at = now.plus(pause_after(key, tries.attempts));
     }
 
@@ -381,16 +384,21 @@ impl Machine {
         if let Some(deadline) = self.running().and_then(|this| self.deadline_of(this)) {
             wake(deadline);
         }
-        if let Some(at) = self.bypass_at() {
-            wake(at);
-        }
+        let bypass_at = self.bypass_at();
         for key in keys {
             if self.in_flight.contains(&key) || self.waits_for_lease(&key) {
                 continue;
             }
             // No pause is longer than the longest, even when the clock has gone back since it was set.
             let longest = now.plus(limits::RETRY_MAX * 2);
-            let next_at = self.tries.get(&key).map_or(Timestamp(i64::MIN), |tries| tries.next_at.min(longest));
+            let (mut next_at, failed_at) = self
+                .tries
+                .get(&key)
+                .map_or((Timestamp(i64::MIN), None), |tries| (tries.next_at.min(longest), tries.failed_at));
+            // A hub is asked once more before it is passed by.
+            if let Some(at) = bypass_at.filter(|at| key.effect == Effect::Seal && failed_at.is_none_or(|it| it < *at)) {
+                next_at = next_at.min(at);
+            }
             if next_at > now {
                 wake(next_at);
                 continue;
@@ -609,9 +617,19 @@ impl Machine {
         commit.audit.push(self.audit(&this.intent, AuditAction::MoveAborted, message.clone(), now));
         let status = OperationStatus::Failed { reason, message: message.clone() };
         let mut record = self.record_of(&this.intent, status, this.started_at, now);
-        if this.intent.plan.steps().before.iter().any(|step| step.effect == Effect::UpdateCredential)
-            && let Some(assignment) = record.assignment.as_mut()
-        {
+        // What the hub lets in is not known for sure: it is told again by the next registration, which also finds out
+        // whether the hub has the device at all.
+        let untold = match &this.intent.plan {
+            Plan::Rehouse { from, to } | Plan::Restore { from, to, .. } => from == to,
+            plan @ (Plan::Assign { .. }
+            | Plan::TakeOver { .. }
+            | Plan::Relocate { .. }
+            | Plan::Replant { .. }
+            | Plan::ResetInPlace { .. }
+            | Plan::Refresh { .. }
+            | Plan::Release { .. }) => plan.steps().before.iter().any(|step| step.effect == Effect::UpdateCredential),
+        };
+        if untold && let Some(assignment) = record.assignment.as_mut() {
             assignment.credential = None;
         }
         // What was found may have been deleted at the hub by now: the journal has the only copy.

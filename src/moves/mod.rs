@@ -12,6 +12,8 @@ pub mod standing;
 mod tests;
 
 pub use journal::{Bypass, Carry, Effect, Intent, JournalLine, JournalRecord, KnownState, MoveLog, Plan};
-pub use machine::{CallKey, Commit, Due, EndLease, Machine, Preconditions, Recall, RecordChange, Tries};
+pub use machine::{
+    CallKey, Commit, Due, EndLease, Machine, Preconditions, Recall, RecordChange, Resolve, Tries, Unresolved, Way,
+};
 pub use progress::{Bypassed, Illegal, Move, Owed, OwedState, Phase};
-pub use standing::{Abandoned, Ending, Episode, Obligation, Running, Standing};
+pub use standing::{Abandoned, Ending, Episode, Obligation, Running, Standing, late_twin};

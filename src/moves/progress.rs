@@ -268,6 +268,25 @@ impl Move {
         Some(KnownState { state: Box::new(state), seen_at })
     }
 
+    /// The newest state of the old home that this move's own journal has, and when it was taken.
+    pub fn left_state(&self) -> Option<KnownState> {
+        let known = self.bypassed.as_ref().and_then(|bypassed| bypassed.known.clone());
+        let own = |state: &DeviceState, seen_at| KnownState { state: Box::new(state.clone()), seen_at };
+        let planted = || match &self.intent.plan {
+            Plan::Restore { seen_at, .. } => self.intent.planted.as_deref().map(|state| own(state, *seen_at)),
+            Plan::Rehouse { .. } | Plan::Replant { .. } => {
+                self.intent.planted.as_deref().map(|state| own(state, self.started_at))
+            }
+            Plan::Assign { .. }
+            | Plan::TakeOver { .. }
+            | Plan::Relocate { .. }
+            | Plan::ResetInPlace { .. }
+            | Plan::Refresh { .. }
+            | Plan::Release { .. } => None,
+        };
+        self.sealed.as_deref().map(|state| own(state, self.at)).or(known).or_else(planted)
+    }
+
     /// What is owed to hubs now.
     pub fn owed(&self) -> &[Owed] {
         match &self.phase {

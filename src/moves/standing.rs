@@ -6,7 +6,7 @@ use crate::domain::{
     Registration, RegistrationId, ReprovisionPolicy, Timestamp, Version,
 };
 
-use super::journal::{Bypass, Effect, JournalRecord, MoveLog, Plan};
+use super::journal::{Bypass, Effect, JournalRecord, KnownState, MoveLog, Plan};
 use super::progress::{Illegal, Move, OwedState, Phase};
 
 /// The step a running move is at.
@@ -224,6 +224,24 @@ pub struct Abandoned {
     pub hub: HubId,
     pub by: String,
     pub why: String,
+}
+
+/// What a hub that was bypassed held when it was collected at last.
+pub fn late_twin(log: &MoveLog) -> Option<KnownState> {
+    log.lines.iter().find_map(|line| match &line.record {
+        JournalRecord::Collected { state, .. } => state.clone().map(|state| KnownState { state, seen_at: line.at }),
+        JournalRecord::Intent(_)
+        | JournalRecord::StepDone { .. }
+        | JournalRecord::Pivoted { .. }
+        | JournalRecord::Aborted { .. }
+        | JournalRecord::Settled { .. }
+        | JournalRecord::Stuck { .. }
+        | JournalRecord::Dropped { .. }
+        | JournalRecord::Bypassed { .. }
+        | JournalRecord::Regained { .. }
+        | JournalRecord::Retried { .. }
+        | JournalRecord::Abandoned { .. } => None,
+    })
 }
 
 /// How a remembered move ended so far.

@@ -2,7 +2,8 @@
 //!
 //! **When a hub is away.** The rules `last_known` and `reset` pass an old hub by once [`limits::BYPASS_TRIES_MIN`] seals
 //! have failed (each refused a connection, cut off, or unanswered for its whole time limit) and [`limits::BYPASS_AFTER`] has
-//! passed since the intent. Both are counted by the machine alone: the journal has the intent's time, and the tries are
+//! passed since the intent, and one more seal has failed after that: a hub that has just come back is not passed by. They
+//! are counted by the machine alone: the journal has the intent's time, and the tries are
 //! those since this machine was loaded, so a restart of the *service* never makes a hub look away. Without leave for late
 //! writes both rules wait, as `wait` does.
 //!
@@ -49,8 +50,13 @@ impl Machine {
         if let Some(key) = key {
             return Some(Recall { generation: this.generation, hub: key.hub.clone(), why: Bypass::Missing });
         }
-        let from = this.intent.plan.hub(Side::From)?;
-        let is_away = self.bypass_at().is_some_and(|at| at <= now);
+        let (from, at) = (this.intent.plan.hub(Side::From)?, self.bypass_at()?);
+        let mut seals = self.tries.iter().filter(|(key, _)| key.generation == this.generation);
+        let is_away = seals.any(|(key, tries)| {
+            tries.attempts >= limits::BYPASS_TRIES_MIN
+                && tries.failed_at.is_some_and(|failed_at| failed_at >= at)
+                && !self.in_flight.contains(key)
+        });
         is_away.then(|| Recall { generation: this.generation, hub: from.clone(), why: Bypass::Away })
     }
 
@@ -60,18 +66,12 @@ impl Machine {
         lost.next().map(|(key, _)| key)
     }
 
-    /// When the hub whose seal is due counts as away. `None` when it is waited for, or has not failed often enough.
+    /// From when on the hub whose seal is due may count as away. `None` when it is waited for.
     pub(super) fn bypass_at(&self) -> Option<Timestamp> {
         let this = self.running()?;
         let sealing = matches!(this.intent.plan, Plan::Relocate { .. })
             && due_step(this).is_some_and(|step| step.effect == Effect::Seal);
-        if !sealing || waits(&this.intent) {
-            return None;
-        }
-        let mut seals = self.tries.iter().filter(|(key, _)| key.generation == this.generation);
-        let failed =
-            seals.any(|(key, tries)| tries.attempts >= limits::BYPASS_TRIES_MIN && !self.in_flight.contains(key));
-        failed.then(|| this.started_at.plus(limits::BYPASS_AFTER))
+        (sealing && !waits(&this.intent)).then(|| this.started_at.plus(limits::BYPASS_AFTER))
     }
 
     /// What follows from the newest state known, once it was looked for. `None` when nobody asks any more.
@@ -166,6 +166,24 @@ impl Machine {
         commit.audit.push(self.audit(&intent, AuditAction::RegistrationStarted, intent.why.clone(), now));
         commit.lines.push((None, JournalRecord::Intent(Box::new(intent))));
         commit
+    }
+
+    /// The running move that a second request joins. None when a new one may start from it: its new home never opened, or
+    /// cannot be reached.
+    pub fn joinable(&self, now: Timestamp) -> Option<&Move> {
+        self.running().filter(|_| self.replantable().is_none() && !self.is_home_away(now))
+    }
+
+    /// The new home of the running move does not answer, and may or may not have opened: it is then a home like any other
+    /// whose hub is away, and a move that leaves it passes it by or waits, as its rule says (trace 10). The call that would
+    /// open it is below the orders of that move.
+    pub fn is_home_away(&self, now: Timestamp) -> bool {
+        let Some(this) = self.running().filter(|this| matches!(this.phase, Phase::After { .. })) else { return false };
+        this.owed().iter().filter(|owed| owed.awaited && owed.effect == Effect::Activate).any(|owed| {
+            let key = super::owed_key(this, owed);
+            now >= owed.since.plus(limits::BYPASS_AFTER)
+                && self.tries.get(&key).is_some_and(|tries| tries.attempts >= limits::BYPASS_TRIES_MIN)
+        })
     }
 
     /// Whether a `create` of this move may have been sent in any life of the service.
