@@ -376,7 +376,7 @@ impl Machine {
         }
         let keys = self.due_keys();
         self.tries.retain(|key, _| keys.contains(key));
-        if let Some(recall) = self.recall(now) {
+        if let Some(recall) = self.recall() {
             return Due { recall: Some(recall), ..Due::default() };
         }
         let mut due = Due { end_lease: self.lease_to_end(), ..Due::default() };
@@ -699,6 +699,7 @@ impl Machine {
         }
         record.pin = intent.pin.clone();
         record.payload = intent.payload.clone();
+        record.tpm = intent.tpm.clone();
         if intent.plan.is_remembered() {
             let kept_as = generation.unwrap_or(OWN_ORDER);
             record.past.push(kept_as);
@@ -747,6 +748,7 @@ impl Machine {
                 operation,
                 pin: None,
                 payload: None,
+                tpm: None,
                 past: self.earlier.clone(),
                 created_at: now,
                 updated_at: now,

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use crate::domain::{
-    AnchorRef, AuditAction, AuditEntry, DeviceId, Enrollment, EnrollmentId, GroupId, Hub, HubId, Order, Past,
+    AnchorRef, AuditAction, AuditEntry, Claim, DeviceId, Enrollment, EnrollmentId, GroupId, Hub, HubId, Order, Past,
     Registration, RegistrationId, ReprovisionPolicy, StoredAudit, Timestamp, TrackingId, Version,
 };
 use crate::moves::{self, JournalRecord, MoveLog, RecordChange};
@@ -81,10 +81,22 @@ pub enum Unexpected {
     DeviceIdTaken { device: DeviceId, owner: RegistrationId },
     #[error("a certificate of it belongs to {owner}")]
     CertificateTaken { owner: EnrollmentId },
+    #[error("its endorsement key belongs to {owner}")]
+    EndorsementKeyTaken { owner: EnrollmentId },
     #[error("move {generation} is not open")]
     MoveNotOpen { generation: Order },
     #[error("the journal of registration {id} has gone on")]
     Journal { id: RegistrationId },
+}
+
+impl Unexpected {
+    /// What an enrollment claims is another's.
+    fn taken(claim: Claim, owner: EnrollmentId) -> Self {
+        match claim {
+            Claim::Certificate(_) => Unexpected::CertificateTaken { owner },
+            Claim::EndorsementKey(_) => Unexpected::EndorsementKeyTaken { owner },
+        }
+    }
 }
 
 /// What must hold for a commit, beyond the versions inside its changes.
@@ -109,7 +121,8 @@ pub enum Expect {
 /// One change of a commit. Changes take effect one after the other: each is judged against what those before it left.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// Creates (`version` absent) or replaces (at that version). A certificate may stand in one enrollment only.
+    /// Creates (`version` absent) or replaces (at that version). A certificate or an endorsement key may stand in one
+    /// enrollment only.
     PutEnrollment(Box<Enrollment>),
     DeleteEnrollment {
         id: EnrollmentId,

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use rehome::domain::Incarnation;
-use rehome::hubs::scripted::ScriptedHub;
 use rehome::store::{MemoryStore, Store};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -13,5 +11,7 @@ async fn the_store_conforms() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_hub_conforms() {
-    rehome::hubs::conformance::check(|clock| (Arc::new(ScriptedHub::new(Incarnation(7), clock)), ())).await;
+    for leases in [false, true] {
+        rehome::hubs::conformance::check(|clock| rehome::hubs::conformance::scripted(clock, leases)).await;
+    }
 }

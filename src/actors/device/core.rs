@@ -124,6 +124,7 @@ impl Request {
             enrollment,
             pin: None,
             undo: None,
+            tpm: None,
         }
     }
 }
@@ -242,6 +243,7 @@ impl Core {
             certificate: None,
             credential: None,
             device: record.device_id.clone(),
+            tpm: None,
             enrollment,
             undo: None,
         };
@@ -304,6 +306,7 @@ impl Core {
             allow_late_writes: false,
             adopt_existing: false,
             payload: None,
+            tpm: None,
             pin: None,
             why,
         }
@@ -377,6 +380,7 @@ impl Core {
             device: record.device_id.clone(),
             enrollment,
             undo: Some(Undo { restore }),
+            tpm: None,
         };
         self.decide(request, vec![asker], Said::nothing()).await
     }
@@ -829,6 +833,7 @@ fn trouble_of(unexpected: Unexpected) -> Trouble {
         | Unexpected::Hub { .. }
         | Unexpected::HubInUse { .. }
         | Unexpected::CertificateTaken { .. }
+        | Unexpected::EndorsementKeyTaken { .. }
         | Unexpected::MoveNotOpen { .. }
         | Unexpected::Journal { .. } => Trouble::Stop(unexpected.to_string()),
     }

@@ -44,7 +44,7 @@ use super::{CallKey, Commit, EndLease, Lease, Machine, Recall, due_step, waits};
 
 impl Machine {
     /// The state that is needed now, if any.
-    pub(super) fn recall(&self, now: Timestamp) -> Option<Recall> {
+    pub(super) fn recall(&self) -> Option<Recall> {
         let this = self.running()?;
         let key = self.lost_at(this);
         if let Some(key) = key {
@@ -76,7 +76,7 @@ impl Machine {
 
     /// What follows from the newest state known, once it was looked for. `None` when nobody asks any more.
     pub fn recalled(&self, recall: &Recall, known: Option<KnownState>, now: Timestamp) -> Option<Commit> {
-        if self.recall(now).as_ref() != Some(recall) {
+        if self.recall().as_ref() != Some(recall) {
             return None;
         }
         let this = self.moves.get(&recall.generation)?;

@@ -661,6 +661,7 @@ impl State {
             unreachable: UnreachableRule::Wait { deadline: limits::UNREACHABLE_WAIT_DEFAULT },
             allow_late_writes: false,
             adopt_existing: false,
+            tpm: None,
             payload: None,
             pin,
             why: String::new(),
@@ -764,11 +765,15 @@ impl Log {
             JournalRecord::StepDone { state, .. }
             | JournalRecord::Collected { state, .. }
             | JournalRecord::Settled { state, .. } => state.as_deref().map_or(0, writes_in),
+            JournalRecord::Bypassed { known, .. } => known.as_ref().map_or(0, |known| writes_in(&known.state)),
+            JournalRecord::Regained { state, .. } => writes_in(state),
             JournalRecord::Intent(intent) => intent.planted.as_deref().map_or(0, writes_in),
             JournalRecord::Pivoted { .. }
             | JournalRecord::Aborted { .. }
             | JournalRecord::Stuck { .. }
-            | JournalRecord::Dropped { .. } => 0,
+            | JournalRecord::Dropped { .. }
+            | JournalRecord::Retried { .. }
+            | JournalRecord::Abandoned { .. } => 0,
         };
         Arc::make_mut(&mut self.lines).lines.push(line);
     }
@@ -782,7 +787,11 @@ impl Log {
             | JournalRecord::Collected { .. }
             | JournalRecord::Settled { .. }
             | JournalRecord::Stuck { .. }
-            | JournalRecord::Dropped { .. } => None,
+            | JournalRecord::Dropped { .. }
+            | JournalRecord::Bypassed { .. }
+            | JournalRecord::Regained { .. }
+            | JournalRecord::Retried { .. }
+            | JournalRecord::Abandoned { .. } => None,
         }
     }
 }
@@ -846,6 +855,8 @@ fn plan_of(decision: &Decision, replants: Option<Order>, refresh: bool) -> Optio
         (Outcome::ResetInPlace { at }, None) => Some(Plan::ResetInPlace { at: at.clone(), credential: refresh }),
         (Outcome::Stay { at, .. }, None) if refresh => Some(Plan::Refresh { at: at.clone() }),
         (Outcome::Stay { .. }, None) | (Outcome::Fail { .. }, None) => None,
+        // No scenario has a rule that goes on with what was seen last.
+        (Outcome::Restore { .. }, None | Some(_)) => None,
         (
             Outcome::Assign { .. }
             | Outcome::AssignAnew { .. }
@@ -866,8 +877,9 @@ fn starts_afresh(plan: &Plan) -> bool {
         | Plan::Rehouse { .. }
         | Plan::ResetInPlace { .. } => true,
         Plan::TakeOver { adopt: true, .. }
-        | Plan::Relocate { carry: Carry::State, .. }
+        | Plan::Relocate { carry: Carry::State | Carry::Planted { .. }, .. }
         | Plan::Replant { .. }
+        | Plan::Restore { .. }
         | Plan::Refresh { .. }
         | Plan::Release { .. } => false,
     }
@@ -940,6 +952,7 @@ fn settled_at_a() -> Registration {
             updated_at: NOW,
         },
         pin: None,
+        tpm: None,
         payload: None,
         past: Past::default(),
         created_at: NOW,

@@ -20,8 +20,57 @@ pub struct Certificate {
 
 #[derive(Serialize, Deserialize)]
 pub enum Attestation {
-    X509Leaf { primary: Certificate, secondary: Option<Certificate> },
-    X509Ca { primary: Certificate, secondary: Option<Certificate> },
+    X509Leaf {
+        primary: Certificate,
+        secondary: Option<Certificate>,
+    },
+    X509Ca {
+        primary: Certificate,
+        secondary: Option<Certificate>,
+    },
+    Tpm {
+        endorsement_key: Vec<u8>,
+        ek_hash: [u8; 32],
+        rules: TpmRules,
+    },
+    TpmFleet {
+        primary: Certificate,
+        secondary: Option<Certificate>,
+        makes: Vec<TpmMake>,
+        usage_may_be_absent: bool,
+        rules: TpmRules,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct TpmMake {
+    pub manufacturer: [u8; 4],
+    pub model: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub enum SrkRule {
+    Any,
+    PinFirst,
+    Pinned(Vec<u8>),
+}
+
+#[derive(Serialize, Deserialize)]
+pub enum PcrMode {
+    Enforce,
+    Audit,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct PcrPolicy {
+    pub mode: PcrMode,
+    pub allowed: Vec<(u8, Vec<[u8; 32]>)>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct TpmRules {
+    pub storage_root_key: SrkRule,
+    pub pcrs: Option<PcrPolicy>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -117,7 +166,26 @@ pub struct Hub {
 
 #[derive(Serialize, Deserialize)]
 pub enum Credential {
-    X509 { thumbprints: Vec<[u8; 32]> },
+    X509 {
+        thumbprints: Vec<[u8; 32]>,
+    },
+    /// Newest first.
+    Delivered {
+        keys: Vec<SealedKey>,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct SealedKey {
+    pub fingerprint: [u8; 32],
+    pub sealed: Vec<u8>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct TpmDelivery {
+    pub ek: [u8; 32],
+    pub srk: Option<Vec<u8>>,
+    pub blob: Vec<u8>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -191,6 +259,7 @@ pub struct FirstRegistration {
 #[derive(Serialize, Deserialize)]
 pub struct Registration {
     pub first: FirstRegistration,
+    pub tpm: Option<TpmDelivery>,
     /// Those of `past` that are kept beyond the bound.
     pub late: Vec<u64>,
 }
@@ -335,17 +404,64 @@ pub enum HubRefusal {
 #[derive(Serialize, Deserialize)]
 pub enum JournalRecord {
     Intent(Box<Intent>),
-    StepDone { effect: Effect, state: Option<Box<DeviceState>> },
-    Pivoted { data_source: Option<DataSource> },
-    Aborted { reason: String, message: String, spare_current: bool },
-    Collected { hub: String, state: Option<Box<DeviceState>> },
-    Settled { effect: Effect, hub: String, state: Option<Box<DeviceState>> },
-    Stuck { effect: Effect, hub: String, refusal: HubRefusal },
-    Dropped { effect: Effect, hub: String, why: String },
-    Bypassed { cause: Bypass, known: Option<KnownState>, carry: Carry },
-    Regained { state: Box<DeviceState>, clear: bool },
-    Retried { effect: Effect, hub: String, as_effect: Effect, by: String, why: String },
-    Abandoned { effect: Effect, hub: String, by: String, why: String },
+    StepDone {
+        effect: Effect,
+        state: Option<Box<DeviceState>>,
+    },
+    Pivoted {
+        data_source: Option<DataSource>,
+    },
+    Aborted {
+        reason: String,
+        message: String,
+        spare_current: bool,
+    },
+    Collected {
+        hub: String,
+        state: Option<Box<DeviceState>>,
+    },
+    Settled {
+        effect: Effect,
+        hub: String,
+        state: Option<Box<DeviceState>>,
+    },
+    Stuck {
+        effect: Effect,
+        hub: String,
+        refusal: HubRefusal,
+    },
+    Dropped {
+        effect: Effect,
+        hub: String,
+        why: String,
+    },
+    /// An intent with what is delivered through a TPM.
+    TpmIntent {
+        intent: Box<Intent>,
+        tpm: TpmDelivery,
+    },
+    Bypassed {
+        cause: Bypass,
+        known: Option<KnownState>,
+        carry: Carry,
+    },
+    Regained {
+        state: Box<DeviceState>,
+        clear: bool,
+    },
+    Retried {
+        effect: Effect,
+        hub: String,
+        as_effect: Effect,
+        by: String,
+        why: String,
+    },
+    Abandoned {
+        effect: Effect,
+        hub: String,
+        by: String,
+        why: String,
+    },
 }
 
 #[derive(Serialize, Deserialize)]

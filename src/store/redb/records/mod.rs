@@ -16,8 +16,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::domain::{
-    DeviceId, Document, EnrollmentId, GroupId, HubId, HubKind, HubState, Order, Past, Reason, RegistrationId,
-    ReprovisionPolicy, RequestId, ResetOnSameHub, SubStatus,
+    DeviceId, Document, EnrollmentId, GroupId, HubId, HubKind, HubState, Order, Past, PcrMode, Reason, RegistrationId,
+    ReprovisionPolicy, RequestId, ResetOnSameHub, SubStatus, TpmName,
 };
 use crate::moves::{Bypass, Effect};
 
@@ -97,6 +97,7 @@ words! {
     HubState { Active, Draining, Retired }
     SubStatus { InitialAssignment, DeviceDataMigrated, DeviceDataReset, ReprovisionedToInitialAssignment }
     Bypass { Away, Missing }
+    PcrMode { Enforce, Audit }
     Effect { Seal, Create, Withhold, UpdateCredential, Activate, Unseal, Delete, Collect, ReplaceTwin }
 }
 
@@ -114,6 +115,10 @@ fn hub_id(text: &str) -> Decoded<HubId> {
 
 fn request_id(text: &str) -> Decoded<RequestId> {
     RequestId::parse(text).map_err(|why| fault("request id", why))
+}
+
+fn tpm_name(bytes: &[u8]) -> Decoded<TpmName> {
+    TpmName::parse(bytes).map_err(|why| fault("name of a TPM's object", why))
 }
 
 fn document(text: &str) -> Decoded<Document> {
