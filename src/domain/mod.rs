@@ -14,6 +14,7 @@ pub mod ids;
 pub mod limits;
 pub mod registration;
 pub mod role;
+pub mod scope;
 pub mod time;
 pub mod tpm;
 pub mod twin;
@@ -35,6 +36,7 @@ pub use ids::{
 };
 pub use registration::{Assignment, Credential, DataSource, Operation, OperationStatus, Pin, Registration, SubStatus};
 pub use role::{Role, RoleGrant};
+pub use scope::IdScope;
 pub use time::Timestamp;
 pub use tpm::{
     EkHash, PcrIndex, PcrMode, PcrPolicy, PcrValue, SrkRule, TpmDevice, TpmFault, TpmFleet, TpmMake, TpmManufacturer,
