@@ -141,7 +141,7 @@ impl Directory {
         let actor = HubActor::start_in_arbiter(arbiter, move |_: &mut Context<HubActor>| {
             HubActor::new(record, kept, clock, board)
         });
-        fleet.put(Berth { hub, actor, connector, reachable: true, used: HubUse::default() });
+        fleet.put(Berth { hub, actor: Some(actor), connector, reachable: true, used: HubUse::default() });
     }
 
     /// Tells a hub's actor of its new record.

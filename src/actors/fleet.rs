@@ -21,7 +21,8 @@ use super::hub::HubActor;
 #[derive(Debug, Clone)]
 pub struct Berth {
     pub hub: Hub,
-    pub actor: Addr<HubActor>,
+    /// Absent where somebody else makes the calls, as a simulation does.
+    pub actor: Option<Addr<HubActor>>,
     pub connector: Arc<dyn HubConnector>,
     /// The circuit to it is closed.
     pub reachable: bool,
@@ -59,7 +60,7 @@ impl Fleet {
     }
 
     pub(super) fn actor(&self, hub: &HubId) -> Option<Addr<HubActor>> {
-        self.read().berths.get(hub).map(|berth| berth.actor.clone())
+        self.read().berths.get(hub)?.actor.clone()
     }
 
     /// The hub's actor; a new one, on the arbiter of the caller, when the old one ended by a panic. What it had under way
@@ -72,13 +73,13 @@ impl Fleet {
         let mut revived = None;
         self.change(|board| {
             let Some(berth) = board.berths.get_mut(hub) else { return };
-            if !berth.actor.connected() {
+            if !berth.actor.as_ref().is_some_and(Addr::connected) {
                 tracing::error!(hub = %hub, "the hub's actor ended by a panic and is started again: a defect");
                 let actor = HubActor::new(berth.hub.clone(), berth.connector.clone(), clock.clone(), self.clone());
-                berth.actor = actor.start();
+                berth.actor = Some(actor.start());
                 berth.reachable = true;
             }
-            revived = Some(berth.actor.clone());
+            revived = berth.actor.clone();
         });
         revived
     }
@@ -91,19 +92,22 @@ impl Fleet {
         self.read().berths.values().cloned().collect()
     }
 
-    pub(super) fn put(&self, berth: Berth) {
+    /// Gives a hub its place.
+    pub fn put(&self, berth: Berth) {
         self.change(|board| {
             board.berths.insert(berth.hub.id.clone(), berth);
         });
     }
 
-    pub(super) fn remove(&self, hub: &HubId) -> Option<Berth> {
+    /// Takes a hub off the board.
+    pub fn remove(&self, hub: &HubId) -> Option<Berth> {
         let mut removed = None;
         self.change(|board| removed = board.berths.remove(hub));
         removed
     }
 
-    pub(super) fn set_record(&self, hub: Hub) {
+    /// Notes a hub's new record.
+    pub fn set_record(&self, hub: Hub) {
         self.change(|board| {
             if let Some(berth) = board.berths.get_mut(&hub.id) {
                 berth.hub = hub;
@@ -111,7 +115,8 @@ impl Fleet {
         });
     }
 
-    pub(super) fn set_reachable(&self, hub: &HubId, reachable: bool) {
+    /// Notes whether the circuit to a hub is closed.
+    pub fn set_reachable(&self, hub: &HubId, reachable: bool) {
         self.change(|board| {
             if let Some(berth) = board.berths.get_mut(hub) {
                 berth.reachable = reachable;

@@ -13,7 +13,7 @@ mod reconciler;
 #[cfg(test)]
 mod tests;
 
-pub use device::Surroundings;
+pub use device::{After, Asker, Core, Request, Surroundings};
 pub use directory::{Config, Directory};
 pub use fleet::{Berth, Fleet};
-pub use messages::{Accepted, PinTo, Refused, Report, Updates};
+pub use messages::{Accepted, Answer, PinTo, Refused, Reply, Report, Updates};

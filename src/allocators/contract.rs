@@ -199,6 +199,7 @@ impl<'a> EnrollmentBody<'a> {
 fn attestation_type(attestation: &Attestation) -> &'static str {
     match attestation {
         Attestation::X509Leaf(_) | Attestation::X509Ca(_) => "x509",
+        Attestation::Tpm(_) | Attestation::TpmFleet(_) => "tpm",
     }
 }
 
@@ -240,6 +241,7 @@ impl<'a> ContextBody<'a> {
             Attestation::X509Leaf(_) | Attestation::X509Ca(_) => {
                 Some(X509Body { client_certificates: question.certificate.as_ref().map(CertificatesBody::of) })
             }
+            Attestation::Tpm(_) | Attestation::TpmFleet(_) => None,
         };
         Self {
             registration_id: question.registration_id.as_str(),

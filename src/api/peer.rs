@@ -35,6 +35,7 @@ mod tests {
             assert_eq!(peer.address, address);
             match peer.evidence {
                 Evidence::None => assert_eq!(expected, 0, "{presented:?}"),
+                Evidence::Token(_) => panic!("a connection presents no token"),
                 Evidence::X509 { chain } => {
                     assert_eq!(chain.len(), expected, "{presented:?}");
                     assert_eq!(chain[0], [0]);

@@ -111,12 +111,22 @@ pub fn hint(reason: Reason) -> &'static str {
         Reason::CertificateInUse => {
             "each certificate may stand in one enrollment only; find it with `rehome enroll list`"
         }
+        Reason::EndorsementKeyInUse => {
+            "each endorsement key may stand in one enrollment only; find it with `rehome enroll list`"
+        }
         Reason::DeviceIdInUse => "choose another --device-id",
         Reason::HubInUse => "drain it, reprovision its devices (`rehome device list --hub …`), then unlink it",
         Reason::HubStateConflict => "the way is active → draining → retired; see `rehome hub show`",
         Reason::DeviceMoving => "the device is being moved: try again in a moment, at the hub it has then",
         Reason::DeviceMoved => "the device lives at another hub now: register again",
         Reason::EnrollmentDisabled => "let it register again with `rehome enroll enable` or `rehome group enable`",
+        Reason::TpmChallengeOutdated => "register again: the proof by TPM starts anew",
+        Reason::StorageRootKeyNotAllowed => {
+            "if its TPM was cleared on purpose, have the known key forgotten: `rehome device reset-srk`"
+        }
+        Reason::PcrNotAllowed => {
+            "if the device was updated on purpose, add its new value with `rehome enroll update --pcr-policy`"
+        }
         Reason::NoHubAvailable => {
             "link or activate a hub, or widen the enrollment's --hub list; `rehome device explain` says more"
         }

@@ -139,6 +139,7 @@ mod tests {
     fn an_update_writes_over_the_version_it_read_unless_told_which() {
         let stored = || EnrollmentRecord {
             draft: new_dev_1(false),
+            endorsement_key_hash: None,
             thumbprints: Vec::new(),
             created_at: Timestamp(0),
             updated_at: Timestamp(0),

@@ -295,7 +295,14 @@ pub struct CertificateChanges {
 
 impl CertificateChanges {
     pub fn apply(&self, attestation: &mut AttestationDraft) -> anyhow::Result<()> {
-        let AttestationDraft::X509 { primary, secondary } = attestation;
+        if self.is_empty() {
+            return Ok(());
+        }
+        let AttestationDraft::X509 { primary, secondary } = attestation else {
+            let (message, hint) =
+                ("the enrollment is not proven by certificate", "change what it is proven by instead");
+            return Err(Advised::usage(message, hint).into());
+        };
         if let Some(path) = &self.certificate {
             *primary = input::certificate(path)?;
         }
@@ -452,7 +459,7 @@ mod tests {
         let check = |changes: CertificateChanges, expected: (&[u8], Option<&[u8]>)| {
             let mut stored = AttestationDraft::X509 { primary: vec![1], secondary: Some(vec![2]) };
             changes.apply(&mut stored).unwrap();
-            let AttestationDraft::X509 { primary, secondary } = stored;
+            let AttestationDraft::X509 { primary, secondary } = stored else { panic!("{stored:?}") };
             assert_eq!((primary.as_slice(), secondary.as_deref()), expected);
         };
         check(CertificateChanges::default(), (&[1], Some(&[2])));

@@ -82,6 +82,7 @@ pub enum HubRefusal {
     NotStaged,
     #[error("the hub has no such device")]
     NoSuchDevice,
+    /// Also the answer to every call while a restored hub waits to be gone through.
     #[error("the hub's data has another incarnation, {current}")]
     WrongIncarnation { current: Incarnation },
     #[error("the hub is full")]
@@ -120,6 +121,23 @@ pub enum CallFault {
     /// The call may or may not have been obeyed: only a repeat with the same order can tell.
     #[error("the hub's answer is not known: {0}")]
     Unknown(String),
+}
+
+/// A place in a hub's change feed. Means something to that hub in that incarnation only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FeedToken {
+    pub incarnation: Incarnation,
+    pub position: u64,
+}
+
+/// A home that was bypassed while its hub was away: the hub seals it before its lease runs again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MustSeal {
+    pub device: DeviceId,
+    /// Of the home that was bypassed: what came there later is a home of its own and stays as it is (trace 4b).
+    pub generation: Order,
+    /// Of the commit that bypassed it; the fence is raised to it (trace 4c).
+    pub order: Order,
 }
 
 /// The outcome of one call.

@@ -12,6 +12,7 @@ use super::hub::HubKind;
 use super::ids::{DeviceId, HubId, Version};
 use super::limits;
 use super::time::Timestamp;
+use super::tpm::{PcrPolicy, TpmMake, TpmName, TpmPublic};
 use super::twin::check_initial;
 
 /// How devices are to prove themselves.
@@ -19,6 +20,29 @@ use super::twin::check_initial;
 pub enum AttestationDraft {
     /// DER that was not read yet: leaves of an individual enrollment, authorities of a group.
     X509 { primary: Vec<u8>, secondary: Option<Vec<u8>> },
+    /// The TPM of an individual enrollment; whether its keys are ones that a TPM may use was not judged yet.
+    Tpm { endorsement_key: TpmPublic, storage_root_key: SrkDraft, pcrs: Option<PcrPolicy> },
+    /// DER of authorities of endorsement keys, of a group.
+    TpmFleet {
+        primary: Vec<u8>,
+        secondary: Option<Vec<u8>>,
+        makes: Vec<TpmMake>,
+        usage_may_be_absent: bool,
+        /// The storage root key a device comes with first is the one it must come with later.
+        pin_first: bool,
+        pcrs: Option<PcrPolicy>,
+    },
+}
+
+/// Which storage root key is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SrkDraft {
+    Any,
+    PinFirst,
+    /// The one with this public area.
+    Key(TpmPublic),
+    /// The one with this name.
+    Name(TpmName),
 }
 
 impl std::fmt::Debug for AttestationDraft {
@@ -27,6 +51,10 @@ impl std::fmt::Debug for AttestationDraft {
             AttestationDraft::X509 { primary, secondary } => {
                 let second = secondary.as_ref().map_or(0, Vec::len);
                 write!(f, "AttestationDraft::X509({} bytes, {second} bytes)", primary.len())
+            }
+            AttestationDraft::Tpm { endorsement_key, .. } => write!(f, "AttestationDraft::Tpm({endorsement_key:?})"),
+            AttestationDraft::TpmFleet { primary, makes, .. } => {
+                write!(f, "AttestationDraft::TpmFleet({} bytes, {} makes)", primary.len(), makes.len())
             }
         }
     }
@@ -59,12 +87,22 @@ impl EnrollmentDraft {
             }
             (EnrollmentId::Individual(_) | EnrollmentId::Group(_), _) => {}
         }
-        let AttestationDraft::X509 { primary, secondary } = &self.attestation;
-        check_certificate("x509.primary", primary)?;
-        if let Some(secondary) = secondary {
-            check_certificate("x509.secondary", secondary)?;
-            if primary == secondary {
-                return Err(Fault::invalid("x509.secondary", "is the same certificate as the primary one"));
+        match (&self.attestation, &self.id) {
+            (AttestationDraft::X509 { primary, secondary }, _) => {
+                check_pair(["x509.primary", "x509.secondary"], primary, secondary.as_deref())?;
+            }
+            (AttestationDraft::TpmFleet { primary, secondary, .. }, EnrollmentId::Group(_)) => {
+                check_pair(["endorsement.primary", "endorsement.secondary"], primary, secondary.as_deref())?;
+            }
+            (AttestationDraft::Tpm { .. }, EnrollmentId::Individual(_)) => {}
+            (AttestationDraft::TpmFleet { .. }, EnrollmentId::Individual(_)) => {
+                return Err(Fault::invalid(
+                    "endorsement",
+                    "is for groups: an individual enrollment names the key itself",
+                ));
+            }
+            (AttestationDraft::Tpm { .. }, EnrollmentId::Group(_)) => {
+                return Err(Fault::invalid("tpm", "is for individual enrollments: a group names an authority of keys"));
             }
         }
         check_initial(&self.initial).map_err(|fault| {
@@ -157,6 +195,16 @@ impl EnrollmentDraft {
             version,
         }
     }
+}
+
+fn check_pair(fields: [&'static str; 2], primary: &[u8], secondary: Option<&[u8]>) -> Result<(), Fault> {
+    check_certificate(fields[0], primary)?;
+    let Some(secondary) = secondary else { return Ok(()) };
+    check_certificate(fields[1], secondary)?;
+    if primary == secondary {
+        return Err(Fault::invalid(fields[1], "is the same certificate as the primary one"));
+    }
+    Ok(())
 }
 
 fn check_certificate(field: &'static str, der: &[u8]) -> Result<(), Fault> {

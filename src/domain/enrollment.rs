@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::document::Document;
 use super::ids::{DeviceId, GroupId, HubId, RegistrationId, Thumbprint, Version};
 use super::time::Timestamp;
+use super::tpm::{EkHash, TpmDevice, TpmFleet, TpmRules};
 use super::twin::Capabilities;
 
 /// Which enrollment.
@@ -69,16 +70,57 @@ pub enum Attestation {
     X509Leaf(X509Leaves),
     /// Group: the leaf's chain ends at one of these.
     X509Ca(X509Anchors),
+    /// Individual: the TPM has this endorsement key.
+    Tpm(TpmDevice),
+    /// Group: the certificate of the TPM's endorsement key comes from one of these.
+    TpmFleet(TpmFleet),
+}
+
+/// Something by which an enrollment identifies devices. Each may stand in one enrollment only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Claim {
+    Certificate(Thumbprint),
+    EndorsementKey(EkHash),
+}
+
+impl Claim {
+    /// A digest, of a certificate or of a key: never the same for two of them.
+    pub fn digest(&self) -> &[u8; 32] {
+        match self {
+            Claim::Certificate(thumbprint) => &thumbprint.0,
+            Claim::EndorsementKey(hash) => &hash.0,
+        }
+    }
 }
 
 impl Attestation {
-    /// Every certificate the enrollment holds. Each may stand in one enrollment only.
+    /// Every certificate the enrollment holds.
     pub fn certificates(&self) -> impl Iterator<Item = &CertificateRef> {
         let (primary, secondary) = match self {
-            Attestation::X509Leaf(leaves) => (&leaves.primary, &leaves.secondary),
-            Attestation::X509Ca(anchors) => (&anchors.primary, &anchors.secondary),
+            Attestation::X509Leaf(leaves) => (Some(&leaves.primary), leaves.secondary.as_ref()),
+            Attestation::X509Ca(anchors) => (Some(&anchors.primary), anchors.secondary.as_ref()),
+            Attestation::Tpm(_) => (None, None),
+            Attestation::TpmFleet(fleet) => (Some(&fleet.anchors.primary), fleet.anchors.secondary.as_ref()),
         };
-        std::iter::once(primary).chain(secondary)
+        primary.into_iter().chain(secondary)
+    }
+
+    /// What is asked of a TPM beyond its endorsement key.
+    pub fn tpm_rules(&self) -> Option<&TpmRules> {
+        match self {
+            Attestation::X509Leaf(_) | Attestation::X509Ca(_) => None,
+            Attestation::Tpm(device) => Some(&device.rules),
+            Attestation::TpmFleet(fleet) => Some(&fleet.rules),
+        }
+    }
+
+    /// Everything that may stand in no other enrollment.
+    pub fn claims(&self) -> impl Iterator<Item = Claim> {
+        let key = match self {
+            Attestation::Tpm(device) => Some(Claim::EndorsementKey(device.ek_hash)),
+            Attestation::X509Leaf(_) | Attestation::X509Ca(_) | Attestation::TpmFleet(_) => None,
+        };
+        self.certificates().map(|certificate| Claim::Certificate(certificate.thumbprint)).chain(key)
     }
 }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use zeroize::Zeroizing;
+
 use super::ids::{HubId, IdFault};
 use super::limits;
 
@@ -13,6 +15,33 @@ pub enum Evidence {
     None,
     /// The client certificates of the TLS connection, leaf first, DER. The handshake proved possession of the leaf's key.
     X509 { chain: Vec<Vec<u8>> },
+    /// A token in the metadata of the call.
+    Token(PresentedToken),
+}
+
+/// A token as it was presented: at most [`limits::TOKEN_CHARS_MAX`] characters that nobody has read yet. Whoever has it can
+/// use it until it expires, so it is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PresentedToken(Zeroizing<String>);
+
+impl PresentedToken {
+    pub fn new(text: &str) -> Result<Self, IdFault> {
+        let length = text.chars().count();
+        if length > limits::TOKEN_CHARS_MAX {
+            return Err(IdFault::TooLong { what: "token", length, max: limits::TOKEN_CHARS_MAX });
+        }
+        Ok(Self(Zeroizing::new(text.to_owned())))
+    }
+
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PresentedToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PresentedToken(****)")
+    }
 }
 
 impl fmt::Debug for Evidence {
@@ -20,6 +49,7 @@ impl fmt::Debug for Evidence {
         match self {
             Evidence::None => f.write_str("Evidence::None"),
             Evidence::X509 { chain } => write!(f, "Evidence::X509({} certificates)", chain.len()),
+            Evidence::Token(_) => f.write_str("Evidence::Token"),
         }
     }
 }

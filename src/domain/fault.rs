@@ -92,6 +92,8 @@ reasons! {
     EtagMismatch = "ETAG_MISMATCH", Conflict;
     /// The certificate belongs to another enrollment, or to the operators' authority.
     CertificateInUse = "CERTIFICATE_IN_USE", Conflict;
+    /// The endorsement key belongs to another enrollment.
+    EndorsementKeyInUse = "ENDORSEMENT_KEY_IN_USE", Conflict;
     /// The device id belongs to another registration.
     DeviceIdInUse = "DEVICE_ID_IN_USE", Conflict;
     /// A registration, move or obligation names the hub: drain it first.
@@ -104,6 +106,12 @@ reasons! {
     DeviceMoved = "DEVICE_MOVED", Denied;
     /// The enrollment is disabled.
     EnrollmentDisabled = "ENROLLMENT_DISABLED", Denied;
+    /// The enrollment changed, or the challenge was given up, between the two calls of a proof by TPM: begin again.
+    TpmChallengeOutdated = "TPM_CHALLENGE_OUTDATED", Conflict;
+    /// The device came with another storage root key than its enrollment allows; an operator can have the known one forgotten.
+    StorageRootKeyNotAllowed = "STORAGE_ROOT_KEY_NOT_ALLOWED", Denied;
+    /// A platform configuration register holds a value that the enrollment does not allow; the message names it.
+    PcrNotAllowed = "PCR_NOT_ALLOWED", Denied;
     /// No hub is left that could take the device; metadata names why each was not taken.
     NoHubAvailable = "NO_HUB_AVAILABLE", Conflict;
     /// The allocation webhook failed; the assignment is kept.

@@ -2,6 +2,17 @@
 
 use std::time::Duration;
 
+/// An encrypted key: 16 to 64 bytes, a nonce and a tag, and room for another cipher.
+pub const SEALED_KEY_BYTES_MAX: usize = 256;
+/// Keys delivered through a TPM that a hub lets in at once. Two do as long as answers arrive; the rest is for answers that
+/// were lost one after the other.
+pub const DELIVERED_KEYS_MAX: usize = 8;
+/// What an activation blob can have at most: two secrets for RSA-4096, a wrapped key, its public area and a resource of
+/// some 500 bytes; twice that.
+pub const TPM_BLOB_BYTES_MAX: usize = 4096;
+/// The `authorization` metadata of a call. A token for the longest ids, escaped, has some 1,300.
+pub const TOKEN_CHARS_MAX: usize = 2048;
+
 /// Registration and group ids (reference/dps.md §1.1).
 pub const REGISTRATION_ID_CHARS_MAX: usize = 128;
 /// Device ids in a hub (reference/dps.md §8.1).
@@ -87,3 +98,17 @@ pub const RETRY_FIRST: Duration = Duration::from_millis(200);
 pub const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Audit entries that are kept; the oldest go first. At 200 bytes each a million are some 200 MB.
 pub const AUDIT_ENTRIES_MAX: u64 = 1_000_000;
+
+/// Rows on a page of a hub's change feed: with the largest twins some 10 MiB, with usual ones a quarter of one.
+pub const FEED_ROWS_MAX: u32 = 128;
+/// How often a hub's feed is asked when the configuration does not say (DESIGN 7).
+pub const FEED_EVERY_DEFAULT: Duration = Duration::from_secs(60);
+/// How long a hub accepts writes after it gave out the ticket of its last renewal (DESIGN 7).
+pub const LEASE_FOR: Duration = Duration::from_secs(30);
+/// How often a lease is renewed: two renewals may be lost before the hub stops.
+pub const LEASE_RENEWED_EVERY: Duration = Duration::from_secs(10);
+/// Waited beyond a lease before it counts as over: two clocks that drift apart by a thousandth differ by 30 ms in 30 s,
+/// so this is generous.
+pub const LEASE_MARGIN: Duration = Duration::from_secs(2);
+/// Tickets a hub keeps in mind: those of renewals that may still be under way.
+pub const LEASE_TICKETS_MAX: usize = 8;

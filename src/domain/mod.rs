@@ -11,6 +11,7 @@ pub mod evidence;
 pub mod fault;
 pub mod hub;
 pub mod ids;
+pub mod key;
 pub mod limits;
 pub mod registration;
 pub mod role;
@@ -20,21 +21,24 @@ pub mod tpm;
 pub mod twin;
 
 pub use audit::{AuditAction, AuditEntry, StoredAudit};
-pub use call::{CallFault, CallOutcome, HubAnswer, HubCall, HubEffect, HubRefusal, NewDevice};
+pub use call::{CallFault, CallOutcome, FeedToken, HubAnswer, HubCall, HubEffect, HubRefusal, MustSeal, NewDevice};
 pub use document::{Document, DocumentFault};
-pub use draft::{AttestationDraft, EnrollmentDraft, HubDraft};
+pub use draft::{AttestationDraft, EnrollmentDraft, HubDraft, SrkDraft};
 pub use enrollment::{
-    AllocationPolicy, AnchorRef, Attestation, CertificateRef, Enrollment, EnrollmentId, InitialState,
+    AllocationPolicy, AnchorRef, Attestation, CertificateRef, Claim, Enrollment, EnrollmentId, InitialState,
     ReprovisionPolicy, ResetOnSameHub, UnreachableRule, WebhookPolicy, X509Anchors, X509Leaves,
 };
-pub use evidence::{ApiVersion, ClientFacts, Evidence, Geo, Latency, SdkVersion};
+pub use evidence::{ApiVersion, ClientFacts, Evidence, Geo, Latency, PresentedToken, SdkVersion};
 pub use fault::{Fault, Kind, Reason};
 pub use hub::{Hub, HubKind, HubState};
 pub use ids::{
     DeviceId, GroupId, HubId, IdFault, Incarnation, OperationId, Order, RegistrationId, RequestId, Thumbprint,
     TrackingId, Version,
 };
-pub use registration::{Assignment, Credential, DataSource, Operation, OperationStatus, Pin, Registration, SubStatus};
+pub use key::{DeliveredKeys, KeyFingerprint, SealedKey};
+pub use registration::{
+    Assignment, Credential, DataSource, Operation, OperationStatus, Pin, Registration, SubStatus, TpmDelivery,
+};
 pub use role::{Role, RoleGrant};
 pub use scope::IdScope;
 pub use time::Timestamp;

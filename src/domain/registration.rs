@@ -1,11 +1,14 @@
 //! The record of a device: where it lives, since when and why.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::enrollment::{EnrollmentId, ReprovisionPolicy};
 use super::fault::Reason;
 use super::ids::{DeviceId, HubId, OperationId, Order, RegistrationId, RequestId, Thumbprint, Version};
+use super::key::DeliveredKeys;
 use super::time::Timestamp;
+use super::tpm::{EkHash, TpmName};
 
 /// What a device signs in with at its hub. The hub is given this and nothing else.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -13,6 +16,9 @@ pub enum Credential {
     /// SHA-256 thumbprints of client certificates: both enrolled ones of an individual, the presented leaf of a group's
     /// device. Sorted and without repeats, at most two.
     X509 { thumbprints: Vec<Thumbprint> },
+    /// Keys that sign tokens and came through the device's TPM. What a hub is told is the newest; the hub keeps those
+    /// before it until that one is used.
+    Delivered(DeliveredKeys),
 }
 
 impl Credential {
@@ -29,6 +35,7 @@ impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Credential::X509 { thumbprints } => f.debug_list().entries(thumbprints).finish(),
+            Credential::Delivered(keys) => f.debug_list().entries(keys.newest_first()).finish(),
         }
     }
 }
@@ -145,6 +152,24 @@ impl Pin {
     }
 }
 
+/// The TPM that a device proved, and what is delivered through it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TpmDelivery {
+    /// Of the endorsement key.
+    pub ek: EkHash,
+    /// The name of the storage root key; `None` once an operator had it forgotten.
+    pub srk: Option<TpmName>,
+    /// The activation blob with the key for the hub, which only this TPM can open. At most
+    /// [`super::limits::TPM_BLOB_BYTES_MAX`] bytes.
+    pub blob: Arc<[u8]>,
+}
+
+impl fmt::Debug for TpmDelivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TpmDelivery({}, {:?}, {} bytes)", self.ek, self.srk, self.blob.len())
+    }
+}
+
 /// A device's record. Created by its first registration, never by an operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registration {
@@ -163,6 +188,8 @@ pub struct Registration {
     pub pin: Option<Pin>,
     /// What the allocation webhook handed the device last: JSON text.
     pub payload: Option<String>,
+    /// What the last assignment by TPM left; absent for other devices.
+    pub tpm: Option<TpmDelivery>,
     /// The generations of the moves whose journals are kept as history, oldest first (DESIGN 7).
     pub past: Vec<Order>,
     pub created_at: Timestamp,

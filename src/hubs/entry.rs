@@ -22,8 +22,8 @@ use subtle::{Choice, ConstantTimeEq};
 
 use crate::domain::twin::check_initial;
 use crate::domain::{
-    Credential, DeviceState, Document, HubAnswer, HubCall, HubEffect, HubRefusal, HubStatus, InitialState, NewDevice,
-    Order, Timestamp, limits, twin::Metadata,
+    Credential, DeviceState, Document, HubAnswer, HubCall, HubEffect, HubRefusal, HubStatus, InitialState, MustSeal,
+    NewDevice, Order, Timestamp, limits, twin::Metadata,
 };
 
 /// The kind of a call, without what it carries.
@@ -131,8 +131,71 @@ pub fn obey(entry: Option<&Entry>, call: &HubCall, now: Timestamp) -> Verdict {
     let highest = entry.map_or(Order::default(), |entry| entry.highest);
     match entry {
         Some(entry) if call.order == highest => repeat(entry, call, now),
-        Some(_) | None if call.order > highest => advance(entry, call, now),
+        Some(_) | None if call.order > highest => advance(entry, call.order, &call.effect, now),
         Some(_) | None => unchanged(Err(HubRefusal::Stale { highest })),
+    }
+}
+
+/// Takes one line of the list that comes before a lease may run again. `None`: nothing has to be kept.
+///
+/// As a seal under that order, except that a device which came later than the home that was bypassed is left as it is
+/// (trace 4b), and that the fence is raised whatever is found (trace 4c).
+pub fn take(entry: Option<&Entry>, must: &MustSeal, now: Timestamp) -> Option<Entry> {
+    if entry.is_some_and(|entry| entry.highest >= must.order) {
+        return None;
+    }
+    let came_later = |entry: &&Entry| entry.tenant.as_ref().is_some_and(|tenant| tenant.generation > must.generation);
+    match entry.filter(came_later) {
+        Some(entry) => {
+            let last = LastCall { effect: EffectKind::Seal, outcome: Outcome::Refused(HubRefusal::OrderReused) };
+            Some(Entry { highest: must.order, last, ..entry.clone() })
+        }
+        None => advance(entry, must.order, &HubEffect::Seal, now).entry,
+    }
+}
+
+/// What a device of a restored hub becomes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reinstated {
+    /// What is there stays and accepts nothing: its home is elsewhere, or nobody's.
+    Sealed,
+    /// The device as the service knows it.
+    As {
+        generation: Order,
+        phase: Phase,
+        /// Absent when it is not known: what is there stays, and where nothing is, nobody signs in until it is told.
+        credential: Option<Credential>,
+        state: Box<DeviceState>,
+        /// Below every call that the service may still make, and whatever it was: calls of an earlier life name another
+        /// incarnation and are refused for that.
+        fence: Order,
+    },
+}
+
+/// Sets a device of a restored hub right. `None`: nothing has to be kept.
+pub fn reinstate(entry: Option<&Entry>, becomes: &Reinstated) -> Result<Option<Entry>, HubRefusal> {
+    match becomes {
+        Reinstated::Sealed => Ok(entry.and_then(|entry| {
+            let tenant = entry.tenant.as_ref().filter(|tenant| tenant.phase != Phase::Sealed)?;
+            Some(Entry { tenant: Some(in_phase(tenant, Phase::Sealed)), ..entry.clone() })
+        })),
+        Reinstated::As { generation, phase, credential, state, fence } => {
+            check_state(state)?;
+            let kept = entry.and_then(|entry| Some(entry.tenant.as_ref()?.credential.clone()));
+            let (effect, outcome) = match phase {
+                Phase::Staged => (EffectKind::Create, Outcome::Done),
+                Phase::Open => (EffectKind::Activate, Outcome::Done),
+                Phase::Sealed => (EffectKind::Seal, Outcome::Sealed),
+            };
+            let tenant = Tenant {
+                generation: *generation,
+                phase: *phase,
+                credential: credential.clone().or(kept).unwrap_or_else(|| Credential::x509([])),
+                state: (**state).clone(),
+            };
+            let last = LastCall { effect, outcome };
+            Ok(Some(Entry { highest: *fence, last, tenant: Some(tenant), departed: None }))
+        }
     }
 }
 
@@ -159,6 +222,17 @@ pub fn matches(kept: &Credential, presented: &Credential) -> bool {
             });
             !presented.is_empty() && bool::from(all)
         }
+        // Nobody presents a key: what a key has signed is asked of `SignedToken`.
+        (Credential::X509 { .. }, Credential::Delivered(_)) | (Credential::Delivered(_), _) => false,
+    }
+}
+
+/// The credential that a device has once its hub is told of a new one: delivered keys come before those that were delivered
+/// earlier, since nobody knows yet whether the new one arrived; anything else takes the place of what was there.
+fn taken(before: &Credential, told: &Credential) -> Credential {
+    match (before, told) {
+        (Credential::Delivered(earlier), Credential::Delivered(new)) => Credential::Delivered(new.after(earlier)),
+        (Credential::X509 { .. }, Credential::Delivered(_)) | (_, Credential::X509 { .. }) => told.clone(),
     }
 }
 
@@ -180,7 +254,7 @@ fn repeat(entry: &Entry, call: &HubCall, now: Timestamp) -> Verdict {
         });
     }
     if before == EffectKind::Seal && again == EffectKind::Delete {
-        return advance(Some(entry), call, now);
+        return advance(Some(entry), call.order, &call.effect, now);
     }
     if before == EffectKind::Delete && again == EffectKind::Seal {
         return unchanged(Err(HubRefusal::NoSuchDevice));
@@ -196,13 +270,13 @@ struct Step {
     change: Change,
 }
 
-fn advance(entry: Option<&Entry>, call: &HubCall, now: Timestamp) -> Verdict {
+fn advance(entry: Option<&Entry>, order: Order, call: &HubEffect, now: Timestamp) -> Verdict {
     let tenant = entry.and_then(|entry| entry.tenant.as_ref());
     let departed = entry.and_then(|entry| entry.departed.clone());
-    let effect = EffectKind::from(&call.effect);
+    let effect = EffectKind::from(call);
     let keep =
-        |tenant, outcome, departed| Entry { highest: call.order, last: LastCall { effect, outcome }, tenant, departed };
-    match step(tenant, &call.effect, now) {
+        |tenant, outcome, departed| Entry { highest: order, last: LastCall { effect, outcome }, tenant, departed };
+    match step(tenant, call, now) {
         Ok(step) => {
             let departed = match (&step.tenant, tenant) {
                 (Some(_), Some(_) | None) => None,
@@ -250,8 +324,14 @@ fn step(tenant: Option<&Tenant>, effect: &HubEffect, now: Timestamp) -> Result<S
         HubEffect::ReplaceTwin(initial) => replace(tenant.ok_or(HubRefusal::NoSuchDevice)?, initial, now),
         HubEffect::UpdateCredential(credential) => {
             let tenant = tenant.ok_or(HubRefusal::NoSuchDevice)?;
-            let change = if tenant.credential == *credential { Change::Unseen } else { Change::Credential };
-            Ok(Step { change, ..quiet(Tenant { credential: credential.clone(), ..tenant.clone() }) })
+            let credential = taken(&tenant.credential, credential);
+            let change = match (&tenant.credential, &credential) {
+                (before, after) if before == after => Change::Unseen,
+                // Whoever watches still may.
+                (Credential::Delivered(_), Credential::Delivered(_)) => Change::Unseen,
+                (Credential::X509 { .. } | Credential::Delivered(_), _) => Change::Credential,
+            };
+            Ok(Step { change, ..quiet(Tenant { credential, ..tenant.clone() }) })
         }
     }
 }

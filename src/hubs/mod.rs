@@ -3,8 +3,9 @@
 //! The service moves devices through [`HubConnector`] alone. An embedded hub also serves twins to devices and back ends:
 //! that is [`TwinHost`], which a hub elsewhere does for itself.
 
-#[cfg(test)]
-mod conformance;
+#[cfg(any(test, feature = "testing"))]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "a failing case may panic")]
+pub mod conformance;
 pub mod embedded;
 pub mod entry;
 pub mod scripted;
@@ -19,9 +20,11 @@ use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use crate::domain::{
-    CallFault, CallOutcome, Credential, DeviceId, DeviceState, Document, Hub, HubCall, HubId, HubStatus, Incarnation,
-    TwinFault, TwinPatch,
+    CallFault, CallOutcome, Credential, DeviceId, DeviceState, Document, FeedToken, Hub, HubCall, HubId, HubStatus,
+    Incarnation, MustSeal, Order, SealedKey, TwinFault, TwinPatch,
 };
+
+pub use entry::Reinstated;
 
 /// What a hub can do; one that cannot gets the nearest substitute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +42,57 @@ pub struct HubReport {
     pub incarnation: Incarnation,
     /// Devices it holds, staged and sealed ones too.
     pub devices: u64,
+    /// It goes on from an older copy and refuses calls and writes until its devices have been gone through.
+    pub restored: bool,
+    /// The highest order it has ever answered, for whatever device.
+    pub highest: Order,
+}
+
+/// A device as the change feed shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sighting {
+    pub device: DeviceId,
+    /// The order of the intent that brought it here.
+    pub generation: Order,
+    pub phase: entry::Phase,
+    pub state: DeviceState,
+}
+
+/// Devices in the order of their last change, each once.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChangePage {
+    pub rows: Vec<Sighting>,
+    /// Where to go on.
+    pub next: FeedToken,
+    /// There is more to be had now.
+    pub more: bool,
+    /// It began again from the first device: the token was none, of another incarnation, or from beyond a gap.
+    pub whole: bool,
+}
+
+/// A moment that only the hub knows, by its own monotonic clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LeaseTicket(pub u64);
+
+/// What a hub is told so that it may go on accepting writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseRenewal {
+    pub incarnation: Option<Incarnation>,
+    /// The lease runs from the moment this was given out; absent, nothing is extended.
+    pub ticket: Option<LeaseTicket>,
+    /// Taken, durably, before anything is extended.
+    pub must_seal: Vec<MustSeal>,
+}
+
+/// How one device is to stand in a restored hub.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reinstatement {
+    /// The new one.
+    pub incarnation: Incarnation,
+    /// The order of the commit that began to go through the hub: a lower one than before is refused as stale.
+    pub session: Order,
+    pub device: DeviceId,
+    pub becomes: Reinstated,
 }
 
 /// The port the service moves devices through. Implementations pass the suite in `hubs/conformance`.
@@ -54,6 +108,25 @@ pub trait HubConnector: fmt::Debug + Send + Sync + 'static {
 
     /// The state of a device as it is now, whatever its phase; `None` when the hub has none.
     fn read<'a>(&'a self, device: &'a DeviceId) -> BoxFuture<'a, Result<Option<DeviceState>, CallFault>>;
+
+    /// Devices that have changed since a token, oldest change first: every call that was obeyed and every write of a
+    /// twin is a change. At most `max` rows (1 to [`crate::domain::limits::FEED_ROWS_MAX`]). Devices that have left are
+    /// not told of. A token that the hub cannot go on from is answered from the beginning; one of its own incarnation
+    /// that lies beyond its end proves that its data went back in time: then it has a new incarnation from now on, and
+    /// waits to be gone through.
+    fn changes(&self, since: Option<FeedToken>, max: u32) -> BoxFuture<'_, Result<ChangePage, CallFault>>;
+
+    /// Lets a hub that can hold a lease accept writes for [`crate::domain::limits::LEASE_FOR`], counted on its own
+    /// monotonic clock from when it gave the ticket out: a renewal that was long in the network extends nothing, and
+    /// once none has been sent for that long the hub accepts nothing. Answers the next ticket.
+    fn renew_lease<'a>(&'a self, renewal: &'a LeaseRenewal) -> BoxFuture<'a, Result<LeaseTicket, CallFault>>;
+
+    /// Sets one device of a restored hub right, fence and all. Repeating changes nothing. Refused (`WrongIncarnation`)
+    /// unless the hub waits.
+    fn reinstate<'a>(&'a self, device: &'a Reinstatement) -> BoxFuture<'a, Result<(), CallFault>>;
+
+    /// Ends the wait of a restored hub. One that does not wait is left as it is.
+    fn readmit(&self, incarnation: Incarnation, session: Order) -> BoxFuture<'_, Result<(), CallFault>>;
 
     /// The twins, where this hub serves them itself.
     fn twins(&self) -> Option<Arc<dyn TwinHost>>;
@@ -103,11 +176,38 @@ pub enum TwinRefusal {
     Unknown(String),
 }
 
+/// A token that a device presents, and all that a hub needs of it: whether one of its keys has signed it. Whoever makes
+/// it has judged everything else and can open the keys; the hub cannot.
+#[derive(Clone)]
+pub struct SignedToken(Arc<dyn Fn(&SealedKey) -> bool + Send + Sync>);
+
+impl SignedToken {
+    pub fn new(is_signed_by: impl Fn(&SealedKey) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(is_signed_by))
+    }
+
+    /// The key among these that has signed it.
+    pub fn signer<'k>(&self, credential: &'k Credential) -> Option<&'k SealedKey> {
+        match credential {
+            Credential::X509 { .. } => None,
+            Credential::Delivered(keys) => keys.newest_first().iter().find(|key| (self.0)(key)),
+        }
+    }
+}
+
+impl fmt::Debug for SignedToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SignedToken")
+    }
+}
+
 /// Who asks for a twin.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum TwinCaller {
     /// The device, by what it signed in with; matched against what the hub was given.
     Device(Credential),
+    /// The device, by a token.
+    Token(SignedToken),
     /// An operator or back end whose role was checked at the edge.
     BackEnd,
 }

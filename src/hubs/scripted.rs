@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
@@ -15,12 +16,13 @@ use super::entry::{self, EffectKind, Entry, Phase, Tenant};
 use super::twins::{self, Presence, Written};
 use super::watch::{Notice, Watchers};
 use super::{
-    Abilities, DesiredEvent, HubConnector, HubReport, Resident, ResidentPage, TwinCaller, TwinHost, TwinRefusal,
-    TwinWrite,
+    Abilities, ChangePage, DesiredEvent, HubConnector, HubReport, LeaseRenewal, LeaseTicket, Reinstatement, Resident,
+    ResidentPage, TwinCaller, TwinHost, TwinRefusal, TwinWrite,
 };
 use crate::ambient::Clock;
 use crate::domain::{
-    CallFault, CallOutcome, DeviceId, DeviceState, Document, HubCall, HubRefusal, Incarnation, TwinPatch, limits,
+    CallFault, CallOutcome, DeviceId, DeviceState, Document, FeedToken, HubCall, HubRefusal, Incarnation, Order,
+    TwinPatch, limits,
 };
 
 /// What goes wrong with one call.
@@ -102,13 +104,54 @@ struct Shared {
 struct State {
     abilities: Abilities,
     incarnation: Incarnation,
+    /// It was restored and waits to be gone through; the highest session that did so.
+    restored: bool,
+    session: Order,
     reachable: bool,
     devices_max: Option<u64>,
     entries: BTreeMap<DeviceId, Entry>,
+    highest: Order,
+    /// The feed: each device at the place of its last change.
+    changes: BTreeMap<u64, DeviceId>,
+    changed: BTreeMap<DeviceId, u64>,
+    position: u64,
+    lease: Lease,
     script: BTreeMap<EffectKind, VecDeque<ScriptedFault>>,
     received: Vec<HubCall>,
     /// Calls that are still in the network, and the incarnation they name.
     late: Vec<(Option<Incarnation>, HubCall)>,
+}
+
+/// What a hub knows of its lease, by its own monotonic clock.
+#[derive(Debug, Default)]
+struct Lease {
+    /// Tickets that were given out, newest last, and when.
+    tickets: VecDeque<(LeaseTicket, Duration)>,
+    last: u64,
+    until: Option<Duration>,
+}
+
+impl Lease {
+    fn is_live(&self, now: Duration) -> bool {
+        self.until.is_some_and(|until| now < until)
+    }
+
+    fn extend(&mut self, ticket: LeaseTicket) {
+        let given = self.tickets.iter().find(|(number, _)| *number == ticket);
+        if let Some((_, at)) = given {
+            self.until = self.until.max(Some(*at + limits::LEASE_FOR));
+        }
+    }
+
+    fn give_out(&mut self, now: Duration) -> LeaseTicket {
+        self.last += 1;
+        let ticket = LeaseTicket(self.last);
+        self.tickets.push_back((ticket, now));
+        if self.tickets.len() > limits::LEASE_TICKETS_MAX {
+            self.tickets.pop_front();
+        }
+        ticket
+    }
 }
 
 impl ScriptedHub {
@@ -118,9 +161,16 @@ impl ScriptedHub {
         let state = State {
             abilities,
             incarnation,
+            restored: false,
+            session: Order::default(),
             reachable: true,
             devices_max: None,
             entries: BTreeMap::new(),
+            highest: Order::default(),
+            changes: BTreeMap::new(),
+            changed: BTreeMap::new(),
+            position: 0,
+            lease: Lease::default(),
             script: BTreeMap::new(),
             received: Vec::new(),
             late: Vec::new(),
@@ -161,8 +211,14 @@ impl ScriptedHub {
     /// Goes on with other data and another incarnation, as after a restore from a backup.
     pub fn restore(&self, incarnation: Incarnation, entries: BTreeMap<DeviceId, Entry>) {
         let mut state = self.lock();
-        state.incarnation = incarnation;
-        state.entries = entries;
+        (state.incarnation, state.restored, state.session) = (incarnation, true, Order::default());
+        state.highest = entries.values().map(|entry| entry.highest).max().unwrap_or_default();
+        state.lease = Lease::default();
+        (state.changes, state.changed, state.position) = Default::default();
+        state.entries.clear();
+        for (device, entry) in entries {
+            state.keep(&device, entry);
+        }
     }
 
     /// All that it holds, to be restored later.
@@ -183,6 +239,11 @@ impl ScriptedHub {
 
     pub fn entry(&self, device: &DeviceId) -> Option<Entry> {
         self.lock().entries.get(device).cloned()
+    }
+
+    /// Looks at what it keeps of a device without a copy of it.
+    pub fn inspect<T>(&self, device: &DeviceId, look: impl FnOnce(Option<&Entry>) -> T) -> T {
+        look(self.lock().entries.get(device))
     }
 
     /// Where the device stands; `None` when it is not here.
@@ -206,15 +267,18 @@ impl ScriptedHub {
     pub fn place(&self, device: &DeviceId, entry: Option<Entry>) {
         let mut state = self.lock();
         match entry {
-            Some(entry) => state.entries.insert(device.clone(), entry),
-            None => state.entries.remove(device),
-        };
+            Some(entry) => state.keep(device, entry),
+            None => {
+                state.entries.remove(device);
+                state.move_in_feed(device, false);
+            }
+        }
     }
 
     fn arrive(&self, incarnation: Option<Incarnation>, call: &HubCall) -> CallOutcome {
         let mut state = self.lock();
         let current = state.incarnation;
-        if incarnation.is_some_and(|known| known != current) {
+        if state.restored || incarnation.is_some_and(|known| known != current) {
             return Err(CallFault::Refused(HubRefusal::WrongIncarnation { current }));
         }
         let before = state.entries.get(&call.device);
@@ -226,7 +290,7 @@ impl ScriptedHub {
         let verdict = entry::obey(before, call, self.shared.clock.now());
         let notice = twins::notice_of(verdict.change, verdict.entry.as_ref());
         if let Some(entry) = verdict.entry {
-            state.entries.insert(call.device.clone(), entry);
+            state.keep(&call.device, entry);
         }
         self.publish(state, &call.device, notice);
         verdict.answer.map_err(CallFault::Refused)
@@ -248,16 +312,28 @@ impl ScriptedHub {
         write: impl FnOnce(&Tenant, crate::domain::Timestamp) -> Result<Written, TwinRefusal>,
     ) -> Result<Resident, TwinRefusal> {
         let now = self.shared.clock.now();
+        let monotonic = self.shared.clock.monotonic();
         let mut state = self.lock();
-        let entry = state.entries.get_mut(device);
-        let tenant = twins::admit_write(Presence::from(entry.as_deref()), caller)?;
+        if state.restored {
+            return Err(TwinRefusal::Moving);
+        }
+        if state.abilities.leases && !state.lease.is_live(monotonic) {
+            return Err(TwinRefusal::Unavailable);
+        }
+        let entry = state.entries.get(device);
+        let tenant = twins::admit_write(Presence::from(entry), caller)?;
         let written = write(tenant, now)?;
-        let tenant = Tenant { state: written.state, ..tenant.clone() };
+        let (credential, notice) = match twins::used_up(&tenant.credential, caller) {
+            Some(left) => (left, written.notice.or(Some(Notice::Ended))),
+            None => (tenant.credential.clone(), written.notice),
+        };
+        let tenant = Tenant { state: written.state, credential, ..tenant.clone() };
         let resident = twins::resident(device, &tenant);
         if let Some(entry) = entry {
-            entry.tenant = Some(tenant);
+            let entry = Entry { tenant: Some(tenant), ..entry.clone() };
+            state.keep(device, entry);
         }
-        self.publish(state, device, written.notice);
+        self.publish(state, device, notice);
         Ok(resident)
     }
 
@@ -279,6 +355,50 @@ impl State {
         let here = self.entries.values().filter(|entry| entry.tenant.is_some()).count();
         u64::try_from(here).unwrap_or(u64::MAX)
     }
+
+    fn keep(&mut self, device: &DeviceId, entry: Entry) {
+        self.highest = self.highest.max(entry.highest);
+        self.move_in_feed(device, entry.tenant.is_some());
+        self.entries.insert(device.clone(), entry);
+    }
+
+    /// To the end of the feed, or out of it.
+    fn move_in_feed(&mut self, device: &DeviceId, is_here: bool) {
+        if let Some(before) = self.changed.remove(device) {
+            self.changes.remove(&before);
+        }
+        if is_here {
+            self.position += 1;
+            self.changes.insert(self.position, device.clone());
+            self.changed.insert(device.clone(), self.position);
+        }
+    }
+
+    /// Whoever goes through a restored hub, or why not.
+    fn check_session(&mut self, incarnation: Incarnation, session: Order) -> Result<(), CallFault> {
+        if self.incarnation != incarnation {
+            return Err(CallFault::Refused(HubRefusal::WrongIncarnation { current: self.incarnation }));
+        }
+        if session < self.session {
+            return Err(CallFault::Refused(HubRefusal::Stale { highest: self.session }));
+        }
+        self.session = session;
+        Ok(())
+    }
+
+    fn page(&self, since: Option<FeedToken>, max: u32) -> ChangePage {
+        let start = since.filter(|since| since.incarnation == self.incarnation && since.position <= self.position);
+        let from = start.map_or(0, |since| since.position);
+        let mut left = self.changes.range((Bound::Excluded(from), Bound::Unbounded));
+        let mut next = FeedToken { incarnation: self.incarnation, position: from };
+        let mut rows = Vec::new();
+        for (position, device) in left.by_ref().take(max.clamp(1, limits::FEED_ROWS_MAX) as usize) {
+            next.position = *position;
+            let tenant = self.entries.get(device).and_then(|entry| entry.tenant.as_ref());
+            rows.extend(tenant.map(|tenant| twins::sighting(device, tenant)));
+        }
+        ChangePage { rows, next, more: left.next().is_some(), whole: start.is_none() }
+    }
 }
 
 impl HubConnector for ScriptedHub {
@@ -290,7 +410,12 @@ impl HubConnector for ScriptedHub {
         Box::pin(async {
             self.check()?;
             let state = self.lock();
-            Ok(HubReport { incarnation: state.incarnation, devices: state.devices() })
+            Ok(HubReport {
+                incarnation: state.incarnation,
+                devices: state.devices(),
+                restored: state.restored,
+                highest: state.highest,
+            })
         })
     }
 
@@ -341,6 +466,77 @@ impl HubConnector for ScriptedHub {
         })
     }
 
+    fn changes(&self, since: Option<FeedToken>, max: u32) -> BoxFuture<'_, Result<ChangePage, CallFault>> {
+        Box::pin(async move {
+            self.check()?;
+            let mut state = self.lock();
+            let current = state.incarnation;
+            if since.is_some_and(|since| since.incarnation == current && since.position > state.position) {
+                // Its own end lies behind what it once said: an older copy went on under the old name.
+                state.incarnation = Incarnation(current.0.wrapping_add(1));
+                state.restored = true;
+            }
+            Ok(state.page(since, max))
+        })
+    }
+
+    fn renew_lease<'a>(&'a self, renewal: &'a LeaseRenewal) -> BoxFuture<'a, Result<LeaseTicket, CallFault>> {
+        Box::pin(async move {
+            self.check()?;
+            let (now, monotonic) = (self.shared.clock.now(), self.shared.clock.monotonic());
+            let mut state = self.lock();
+            if !state.abilities.leases {
+                return Err(CallFault::Unavailable("it holds no lease".to_owned()));
+            }
+            let current = state.incarnation;
+            if state.restored || renewal.incarnation.is_some_and(|known| known != current) {
+                return Err(CallFault::Refused(HubRefusal::WrongIncarnation { current }));
+            }
+            let mut closed = Vec::new();
+            for must in &renewal.must_seal {
+                if let Some(entry) = entry::take(state.entries.get(&must.device), must, now) {
+                    let is_open = entry.is_open();
+                    state.keep(&must.device, entry);
+                    closed.extend((!is_open).then_some(&must.device));
+                }
+            }
+            if let Some(ticket) = renewal.ticket {
+                state.lease.extend(ticket);
+            }
+            let next = state.lease.give_out(monotonic);
+            drop(state);
+            closed.into_iter().for_each(|device| self.shared.watchers.publish(device, &Notice::Closed));
+            Ok(next)
+        })
+    }
+
+    fn reinstate<'a>(&'a self, device: &'a Reinstatement) -> BoxFuture<'a, Result<(), CallFault>> {
+        Box::pin(async move {
+            self.check()?;
+            let mut state = self.lock();
+            let current = state.incarnation;
+            if !state.restored {
+                return Err(CallFault::Refused(HubRefusal::WrongIncarnation { current }));
+            }
+            state.check_session(device.incarnation, device.session)?;
+            let next = entry::reinstate(state.entries.get(&device.device), &device.becomes);
+            if let Some(entry) = next.map_err(CallFault::Refused)? {
+                state.keep(&device.device, entry);
+            }
+            Ok(())
+        })
+    }
+
+    fn readmit(&self, incarnation: Incarnation, session: Order) -> BoxFuture<'_, Result<(), CallFault>> {
+        Box::pin(async move {
+            self.check()?;
+            let mut state = self.lock();
+            state.check_session(incarnation, session)?;
+            state.restored = false;
+            Ok(())
+        })
+    }
+
     fn twins(&self) -> Option<Arc<dyn TwinHost>> {
         Some(Arc::new(ScriptedTwins(self.clone())))
     }
@@ -356,7 +552,10 @@ impl TwinHost for ScriptedTwins {
             self.0.check_twins()?;
             let entry = self.0.entry(device);
             let tenant = twins::admit(Presence::from(entry.as_ref()), caller)?;
-            Ok(twins::resident(device, tenant))
+            match twins::used_up(&tenant.credential, caller) {
+                Some(_) => self.0.write_twin(device, caller, |tenant, _| Ok(Written::nothing(tenant))),
+                None => Ok(twins::resident(device, tenant)),
+            }
         })
     }
 
@@ -391,8 +590,16 @@ impl TwinHost for ScriptedTwins {
         caller: &'a TwinCaller,
     ) -> BoxFuture<'a, Result<mpsc::Receiver<DesiredEvent>, TwinRefusal>> {
         Box::pin(async move {
+            let entry = self.0.entry(device);
+            let admitted = twins::admit(Presence::from(entry.as_ref()), caller);
+            if admitted.is_ok_and(|tenant| twins::used_up(&tenant.credential, caller).is_some()) {
+                self.0.write_twin(device, caller, |tenant, _| Ok(Written::nothing(tenant)))?;
+            }
             self.0.shared.watchers.enter(device, || {
                 self.0.check_twins()?;
+                if self.0.lock().restored {
+                    return Err(TwinRefusal::Moving);
+                }
                 let entry = self.0.entry(device);
                 let tenant = twins::admit_write(Presence::from(entry.as_ref()), caller)?;
                 Ok(twins::whole(&tenant.state))

@@ -7,7 +7,7 @@ use data_encoding::BASE64URL_NOPAD;
 
 use super::entry::{Change, Entry, Phase, Tenant, matches};
 use super::watch::{Notice, WholeDesired};
-use super::{Resident, ResidentPage, TwinCaller, TwinRefusal, TwinWrite};
+use super::{Resident, ResidentPage, Sighting, TwinCaller, TwinRefusal, TwinWrite};
 use crate::domain::{
     Credential, DeviceId, DeviceState, Document, DocumentFault, HubStatus, Timestamp, TwinFault, TwinPatch, limits,
 };
@@ -43,13 +43,20 @@ pub struct Written {
     pub notice: Option<Notice>,
 }
 
+impl Written {
+    /// The twin stays as it is.
+    pub fn nothing(tenant: &Tenant) -> Self {
+        Self { state: tenant.state.clone(), notice: None }
+    }
+}
+
 /// Lets a caller read, or says why not. A stranger cannot tell an unknown device from one that is not his.
 pub fn admit<'e>(presence: Presence<'e>, caller: &TwinCaller) -> Result<&'e Tenant, TwinRefusal> {
     match (caller, presence) {
         (TwinCaller::BackEnd, Presence::Here(tenant)) => Ok(tenant),
         (TwinCaller::BackEnd, Presence::Departed(_) | Presence::Unknown) => Err(TwinRefusal::NotFound),
-        (TwinCaller::Device(presented), Presence::Here(tenant)) => {
-            let known = tenant.knows(presented);
+        (TwinCaller::Device(_) | TwinCaller::Token(_), Presence::Here(tenant)) => {
+            let known = is_known(&tenant.credential, caller);
             match (&tenant.state.status, tenant.phase) {
                 (HubStatus::Enabled, Phase::Open) if known => Ok(tenant),
                 (HubStatus::Enabled, Phase::Staged | Phase::Sealed) if known => Err(TwinRefusal::Moving),
@@ -58,10 +65,34 @@ pub fn admit<'e>(presence: Presence<'e>, caller: &TwinCaller) -> Result<&'e Tena
                 }
             }
         }
-        (TwinCaller::Device(presented), Presence::Departed(Some(credential))) if matches(credential, presented) => {
+        (TwinCaller::Device(_) | TwinCaller::Token(_), Presence::Departed(Some(credential)))
+            if is_known(credential, caller) =>
+        {
             Err(TwinRefusal::Moved)
         }
-        (TwinCaller::Device(_), Presence::Departed(_) | Presence::Unknown) => Err(TwinRefusal::NotLetIn),
+        (TwinCaller::Device(_) | TwinCaller::Token(_), Presence::Departed(_) | Presence::Unknown) => {
+            Err(TwinRefusal::NotLetIn)
+        }
+    }
+}
+
+fn is_known(credential: &Credential, caller: &TwinCaller) -> bool {
+    match caller {
+        TwinCaller::BackEnd => false,
+        TwinCaller::Device(presented) => matches(credential, presented),
+        TwinCaller::Token(token) => token.signer(credential).is_some(),
+    }
+}
+
+/// The credential that is left once the caller has used what it signed in with: keys that were delivered before the one it
+/// used are not good any more. `None` when that changes nothing.
+pub fn used_up(credential: &Credential, caller: &TwinCaller) -> Option<Credential> {
+    match (credential, caller) {
+        (Credential::Delivered(keys), TwinCaller::Token(token)) => {
+            let signer = token.signer(credential)?;
+            keys.used(signer.fingerprint()).map(Credential::Delivered)
+        }
+        (Credential::X509 { .. } | Credential::Delivered(_), _) => None,
     }
 }
 
@@ -131,6 +162,12 @@ pub fn notice_of(change: Change, entry: Option<&Entry>) -> Option<Notice> {
             Some(Notice::Replaced(whole(&tenant.state)))
         }
     }
+}
+
+/// A tenant as the change feed shows it.
+pub fn sighting(device: &DeviceId, tenant: &Tenant) -> Sighting {
+    let Tenant { generation, phase, credential: _, state } = tenant;
+    Sighting { device: device.clone(), generation: *generation, phase: *phase, state: state.clone() }
 }
 
 /// A tenant as callers see it.

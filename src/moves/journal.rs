@@ -4,7 +4,8 @@
 
 use crate::domain::{
     Credential, DataSource, DeviceId, DeviceState, EnrollmentId, HubId, HubRefusal, InitialState, OperationId, Order,
-    Pin, Reason, RegistrationId, ReprovisionPolicy, RequestId, SubStatus, Timestamp, UnreachableRule, Version,
+    Pin, Reason, RegistrationId, ReprovisionPolicy, RequestId, SubStatus, Timestamp, TpmDelivery, UnreachableRule,
+    Version,
 };
 
 /// One kind of work; each has its list of steps in [`super::plan`].
@@ -63,6 +64,8 @@ pub struct Intent {
     pub adopt_existing: bool,
     /// JSON text handed to the device with the assignment.
     pub payload: Option<String>,
+    /// What is delivered with the assignment through the device's TPM, where it has one.
+    pub tpm: Option<TpmDelivery>,
     /// The pin to be in force once the move is done.
     pub pin: Option<Pin>,
     /// One sentence: why this hub and why now.

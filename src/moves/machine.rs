@@ -603,6 +603,7 @@ impl Machine {
         }
         record.pin = intent.pin.clone();
         record.payload = intent.payload.clone();
+        record.tpm = intent.tpm.clone();
         if intent.plan.is_remembered() {
             record.past.push(generation.unwrap_or(OWN_ORDER));
             self.keep_bounded(&mut record.past, commit);
@@ -647,6 +648,7 @@ impl Machine {
                 operation,
                 pin: None,
                 payload: None,
+                tpm: None,
                 past: self.earlier.clone(),
                 created_at: now,
                 updated_at: now,

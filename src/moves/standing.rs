@@ -3,7 +3,7 @@
 
 use crate::domain::{
     Assignment, DataSource, DeviceId, EnrollmentId, HubId, HubRefusal, Operation, OperationStatus, Order, Pin, Reason,
-    Registration, RegistrationId, ReprovisionPolicy, Timestamp, Version,
+    Registration, RegistrationId, ReprovisionPolicy, Timestamp, TpmDelivery, Version,
 };
 
 use super::journal::{Effect, JournalRecord, MoveLog};
@@ -52,6 +52,8 @@ pub struct Standing {
     pub pin: Option<Pin>,
     /// JSON text.
     pub payload: Option<String>,
+    /// What the last assignment delivered through a TPM.
+    pub tpm: Option<TpmDelivery>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     /// Of the record; absent while the first assignment runs.
@@ -113,6 +115,7 @@ impl Standing {
             obligations: Vec::new(),
             pin: record.pin.clone(),
             payload: record.payload.clone(),
+            tpm: record.tpm.clone(),
             created_at: record.created_at,
             updated_at: record.updated_at,
             version: record.version,
@@ -132,6 +135,7 @@ impl Standing {
             obligations: Vec::new(),
             pin: None,
             payload: None,
+            tpm: None,
             created_at: running.started_at,
             updated_at: running.at,
             version: Version::ABSENT,

@@ -6,7 +6,7 @@
 use std::borrow::Borrow;
 use std::collections::BTreeSet;
 
-use crate::domain::{AnchorRef, Attestation, Enrollment, Thumbprint};
+use crate::domain::{AnchorRef, Attestation, CertificateRef, Enrollment, Thumbprint};
 
 /// What the store must be asked for before [`choose`]: groups with an anchor under any of these keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -72,7 +72,15 @@ pub fn choose<'a, G: Borrow<Enrollment>>(
     if let Some(individual) = individual {
         return Match::Individual(individual);
     }
-    let mut candidates: Vec<Candidate<'a>> = groups.iter().filter_map(|group| nearest(group.borrow(), chain)).collect();
+    walk(groups.iter().filter_map(|group| nearest(group.borrow(), chain)).collect())
+}
+
+/// As [`choose`], of the groups that accept endorsement keys by their certificates.
+pub fn choose_fleet<'a, G: Borrow<Enrollment>>(chain: &[AnchorRef], groups: &'a [G]) -> Match<'a> {
+    walk(groups.iter().filter_map(|group| nearest_fleet(group.borrow(), chain)).collect())
+}
+
+fn walk(mut candidates: Vec<Candidate<'_>>) -> Match<'_> {
     candidates.sort_by(|a, b| (a.distance, a.by).cmp(&(b.distance, b.by)).then_with(|| a.group.id.cmp(&b.group.id)));
     let certain = candidates
         .iter()
@@ -89,9 +97,25 @@ pub fn choose<'a, G: Borrow<Enrollment>>(
 fn nearest<'a>(group: &'a Enrollment, chain: &[AnchorRef]) -> Option<Candidate<'a>> {
     let anchors = match &group.attestation {
         Attestation::X509Ca(_) => group.attestation.certificates(),
-        // Leaf certificates stand in individual enrollments, which are found by registration id.
-        Attestation::X509Leaf(_) => return None,
+        // Leaf certificates stand in individual enrollments, which are found by registration id; authorities of endorsement
+        // keys vouch for no device's own certificate.
+        Attestation::X509Leaf(_) | Attestation::Tpm(_) | Attestation::TpmFleet(_) => return None,
     };
+    refers(group, anchors, chain)
+}
+
+fn nearest_fleet<'a>(group: &'a Enrollment, chain: &[AnchorRef]) -> Option<Candidate<'a>> {
+    match &group.attestation {
+        Attestation::TpmFleet(_) => refers(group, group.attestation.certificates(), chain),
+        Attestation::X509Ca(_) | Attestation::X509Leaf(_) | Attestation::Tpm(_) => None,
+    }
+}
+
+fn refers<'a>(
+    group: &'a Enrollment,
+    anchors: impl Iterator<Item = &'a CertificateRef>,
+    chain: &[AnchorRef],
+) -> Option<Candidate<'a>> {
     anchors
         .flat_map(|anchor| {
             chain.iter().enumerate().flat_map(move |(depth, certificate)| {

@@ -13,6 +13,7 @@ mod latency;
 pub mod matching;
 mod rendezvous;
 pub mod reprovision;
+pub mod tpm;
 
 #[cfg(test)]
 mod samples;
@@ -23,5 +24,6 @@ pub use allocation::{
 };
 pub use compatibility::{Applies, Basis, applies, basis, remembered_facts};
 pub use explain::{Explanation, Snapshot, WebhookCall, evaluate, webhook_call};
-pub use matching::{Candidate, Lookups, Match, Reference, choose, lookups};
+pub use matching::{Candidate, Lookups, Match, Reference, choose, choose_fleet, lookups};
 pub use reprovision::{Carry, Current, Decision, Outcome, Situation, StayNote, decide, held_by_policy};
+pub use tpm::{TpmObjection, TpmState, examine};

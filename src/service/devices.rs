@@ -259,7 +259,8 @@ impl Service {
         let recorded = standing.assignment.as_ref().and_then(|assignment| assignment.credential.as_ref());
         let mut thumbprints = match recorded {
             Some(Credential::X509 { thumbprints }) => thumbprints.clone(),
-            None => Vec::new(),
+            // Its id is what keeps a device with a TPM out: an individual enrollment stands before every group.
+            Some(Credential::Delivered(_)) | None => Vec::new(),
         }
         .into_iter();
         let leaf = |thumbprint| CertificateRef { der: Vec::new(), thumbprint, subject: Thumbprint([0; 32]) };

@@ -155,7 +155,12 @@ impl Service {
     }
 
     fn read_certificates(&self, draft: &EnrollmentDraft) -> Result<Attestation, Fault> {
-        let AttestationDraft::X509 { primary, secondary } = &draft.attestation;
+        let (primary, secondary) = match &draft.attestation {
+            AttestationDraft::X509 { primary, secondary } => (primary, secondary),
+            AttestationDraft::Tpm { .. } | AttestationDraft::TpmFleet { .. } => {
+                return Err(Fault::new(Reason::NotYetSupported, "no build yet accepts a proof by TPM"));
+            }
+        };
         let read = |field: &'static str, bytes: &[u8]| self.read_certificate(&draft.id, field, bytes);
         let primary = read("x509.primary", primary)?;
         let secondary = secondary.as_deref().map(|bytes| read("x509.secondary", bytes)).transpose()?;

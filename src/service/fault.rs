@@ -64,6 +64,9 @@ fn of_unexpected(unexpected: &Unexpected) -> Fault {
         Unexpected::CertificateTaken { owner } => {
             Fault::new(Reason::CertificateInUse, message).with("enrollment", owner.to_string())
         }
+        Unexpected::EndorsementKeyTaken { owner } => {
+            Fault::new(Reason::EndorsementKeyInUse, message).with("enrollment", owner.to_string())
+        }
         Unexpected::MoveNotOpen { .. } | Unexpected::Journal { .. } => {
             Fault::new(Reason::ServiceUnavailable, "the device is being worked on, try again").retry_after(STORE_RETRY)
         }

@@ -9,7 +9,8 @@ impl Service {
     /// Who calls, when it is an operator or a back end. What it may do is in its grants.
     pub fn operator(&self, evidence: &Evidence) -> Result<Operator, Fault> {
         let chain = match evidence {
-            Evidence::None => {
+            // A device's token is no operator's certificate.
+            Evidence::None | Evidence::Token(_) => {
                 let message = "this call needs an operator's client certificate, and none was presented";
                 return Err(Fault::new(Reason::CallerUnauthenticated, message));
             }

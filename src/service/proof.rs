@@ -40,7 +40,7 @@ impl Service {
     /// Whether the caller presents a chain that was checked lately: then it is no stranger.
     pub(super) fn is_known(&self, evidence: &Evidence) -> bool {
         match evidence {
-            Evidence::None => false,
+            Evidence::None | Evidence::Token(_) => false,
             Evidence::X509 { chain } => {
                 Presented::parse(chain).is_ok_and(|presented| self.inner.proofs.knows(presented.digest()))
             }
@@ -50,7 +50,7 @@ impl Service {
     /// Finds out whether the caller is the device it says.
     pub(super) async fn prove(&self, evidence: &Evidence, id: &RegistrationId) -> Result<Proven, Unproven> {
         let chain = match evidence {
-            Evidence::None => return Err(Unproven::refused(Refusal::NothingPresented, None)),
+            Evidence::None | Evidence::Token(_) => return Err(Unproven::refused(Refusal::NothingPresented, None)),
             Evidence::X509 { chain } => chain,
         };
         let presented = Presented::parse(chain).map_err(|refusal| Unproven::refused(refusal, None))?;

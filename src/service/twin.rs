@@ -97,7 +97,7 @@ impl Service {
     /// date is none.
     fn device_caller(&self, evidence: &Evidence) -> Result<TwinCaller, Fault> {
         let leaf = match evidence {
-            Evidence::None => None,
+            Evidence::None | Evidence::Token(_) => None,
             Evidence::X509 { chain } => chain.first(),
         };
         let leaf = leaf.ok_or_else(not_let_in)?;

@@ -18,8 +18,8 @@ use super::{
     RegistrationFilter, Store, StoreFault, Unexpected,
 };
 use crate::domain::{
-    AnchorRef, AuditEntry, DeviceId, Enrollment, EnrollmentId, Hub, HubId, Order, Registration, RegistrationId,
-    StoredAudit, Thumbprint, TrackingId, Version, limits,
+    AnchorRef, AuditEntry, Claim, DeviceId, Enrollment, EnrollmentId, Hub, HubId, Order, Registration, RegistrationId,
+    StoredAudit, TrackingId, Version, limits,
 };
 use crate::moves::{JournalLine, MoveLog};
 
@@ -117,7 +117,7 @@ struct Kept {
 struct State {
     last: Order,
     enrollments: Table<EnrollmentId, Arc<Enrollment>>,
-    certificates: Table<Thumbprint, EnrollmentId>,
+    claims: Table<Claim, EnrollmentId>,
     hubs: Table<HubId, Hub>,
     registrations: Table<RegistrationId, Registration>,
     devices: Table<DeviceId, RegistrationId>,
@@ -139,7 +139,7 @@ impl State {
         let Self {
             last: _,
             enrollments,
-            certificates,
+            claims,
             hubs,
             registrations,
             devices,
@@ -150,7 +150,7 @@ impl State {
             tracking: _,
         } = self;
         enrollments.finish(keep);
-        certificates.finish(keep);
+        claims.finish(keep);
         hubs.finish(keep);
         registrations.finish(keep);
         devices.finish(keep);
@@ -224,7 +224,7 @@ impl State {
             Change::DeleteEnrollment { id, version } => {
                 expect_existing(*version)?;
                 self.expect_enrollment(id, *version)?;
-                self.drop_certificates(id);
+                self.drop_claims(id);
                 self.enrollments.set(id.clone(), None);
             }
             Change::PutHub(put) => {
@@ -284,12 +284,12 @@ impl State {
 
     fn put_enrollment(&mut self, put: &Enrollment) -> Result<(), Unexpected> {
         self.expect_enrollment(&put.id, put.version)?;
-        self.drop_certificates(&put.id);
-        for certificate in put.attestation.certificates() {
-            if let Some(owner) = self.certificates.rows.get(&certificate.thumbprint).filter(|owner| **owner != put.id) {
-                return Err(Unexpected::CertificateTaken { owner: owner.clone() });
+        self.drop_claims(&put.id);
+        for claim in put.attestation.claims() {
+            if let Some(owner) = self.claims.rows.get(&claim).filter(|owner| **owner != put.id) {
+                return Err(Unexpected::taken(claim, owner.clone()));
             }
-            self.certificates.set(certificate.thumbprint, Some(put.id.clone()));
+            self.claims.set(claim, Some(put.id.clone()));
         }
         let enrollment = Enrollment { version: put.version.next(), ..put.clone() };
         self.enrollments.set(put.id.clone(), Some(Arc::new(enrollment)));
@@ -309,10 +309,10 @@ impl State {
         Ok(())
     }
 
-    fn drop_certificates(&mut self, id: &EnrollmentId) {
+    fn drop_claims(&mut self, id: &EnrollmentId) {
         let Some(enrollment) = self.enrollments.rows.get(id).cloned() else { return };
-        for certificate in enrollment.attestation.certificates() {
-            self.certificates.set(certificate.thumbprint, None);
+        for claim in enrollment.attestation.claims() {
+            self.claims.set(claim, None);
         }
     }
 

@@ -10,10 +10,12 @@ mod open_move;
 pub mod redb;
 mod shape;
 
-#[cfg(test)]
-pub(crate) mod conformance;
-#[cfg(test)]
-pub(crate) mod samples;
+#[cfg(any(test, feature = "testing"))]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "a failing case may panic")]
+pub mod conformance;
+#[cfg(any(test, feature = "testing"))]
+#[allow(clippy::unwrap_used, reason = "the samples are valid")]
+pub mod samples;
 
 use std::fmt;
 use std::path::Path;
@@ -22,8 +24,8 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use crate::domain::{
-    AnchorRef, AuditAction, AuditEntry, DeviceId, Enrollment, EnrollmentId, GroupId, Hub, HubId, Order, Registration,
-    RegistrationId, ReprovisionPolicy, StoredAudit, Timestamp, TrackingId, Version,
+    AnchorRef, AuditAction, AuditEntry, Claim, DeviceId, Enrollment, EnrollmentId, GroupId, Hub, HubId, Order,
+    Registration, RegistrationId, ReprovisionPolicy, StoredAudit, Timestamp, TrackingId, Version,
 };
 use crate::moves::{self, JournalRecord, MoveLog, RecordChange};
 
@@ -79,10 +81,22 @@ pub enum Unexpected {
     DeviceIdTaken { device: DeviceId, owner: RegistrationId },
     #[error("a certificate of it belongs to {owner}")]
     CertificateTaken { owner: EnrollmentId },
+    #[error("its endorsement key belongs to {owner}")]
+    EndorsementKeyTaken { owner: EnrollmentId },
     #[error("move {generation} is not open")]
     MoveNotOpen { generation: Order },
     #[error("the journal of registration {id} has gone on")]
     Journal { id: RegistrationId },
+}
+
+impl Unexpected {
+    /// What an enrollment claims is another's.
+    fn taken(claim: Claim, owner: EnrollmentId) -> Self {
+        match claim {
+            Claim::Certificate(_) => Unexpected::CertificateTaken { owner },
+            Claim::EndorsementKey(_) => Unexpected::EndorsementKeyTaken { owner },
+        }
+    }
 }
 
 /// What must hold for a commit, beyond the versions inside its changes.
@@ -107,7 +121,8 @@ pub enum Expect {
 /// One change of a commit. Changes take effect one after the other: each is judged against what those before it left.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// Creates (`version` absent) or replaces (at that version). A certificate may stand in one enrollment only.
+    /// Creates (`version` absent) or replaces (at that version). A certificate or an endorsement key may stand in one
+    /// enrollment only.
     PutEnrollment(Box<Enrollment>),
     DeleteEnrollment {
         id: EnrollmentId,

@@ -24,6 +24,20 @@ pub fn certificate(number: u8, subject: u8) -> CertificateRef {
     CertificateRef { der: vec![number; 40], thumbprint: Thumbprint([number; 32]), subject: Thumbprint([subject; 32]) }
 }
 
+pub fn tpm_name(number: u8) -> TpmName {
+    TpmName::parse(&[&[0, 0x0b][..], &[number; 32]].concat()).unwrap()
+}
+
+/// A TPM whose endorsement key has this number, and so has its hash.
+pub fn tpm_device(number: u8) -> TpmDevice {
+    let endorsement_key = TpmPublic::parse(&[0, 1, number]).unwrap();
+    TpmDevice { endorsement_key, ek_hash: EkHash([number; 32]), rules: TpmRules::default() }
+}
+
+pub fn sealed_key(number: u8) -> SealedKey {
+    SealedKey::new(KeyFingerprint([number; 32]), vec![number; 60]).unwrap()
+}
+
 /// An enrollment whose certificate has this number; its subject has it too.
 pub fn enrollment(id: EnrollmentId, number: u8) -> Enrollment {
     let primary = certificate(number, number);
@@ -108,6 +122,7 @@ pub fn registration(id: &str, home: Option<&str>) -> Registration {
             updated_at: NOW,
         },
         pin: None,
+        tpm: None,
         payload: Some("{\"k\":1}".to_owned()),
         past: vec![Order(1)],
         created_at: NOW,
@@ -143,6 +158,7 @@ pub fn intent(id: &RegistrationId, plan: Plan) -> Intent {
         allow_late_writes: true,
         adopt_existing: true,
         payload: None,
+        tpm: None,
         pin: None,
         why: "test".to_owned(),
     }

@@ -1,22 +1,36 @@
-//! The program is killed again and again while devices write and move: what was acknowledged is never lost, and every
-//! device ends at exactly one hub.
+//! The program is killed again and again while devices write, move, are set back and change their certificates, and hubs
+//! go away: what was acknowledged is never lost, and every device ends at exactly one hub.
+//!
+//! Every write that was acknowledged is compared in the end. The answer to a write names the version that it made, and
+//! versions never go down: so the write must stand in the first state of that version or a later one, be it in the
+//! history or at the hub. A reset empties a twin, so what was written before it can only be found in the history.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rehome::ambient::{Entropy, SeededEntropy};
-use rehome::client::{ClientFault, Device, Home, Operator, Patience, ReprovisionCall, TwinTarget};
-use rehome::domain::{ClientFacts, DeviceId, Document, Reason, TwinPatch};
+use rehome::client::{
+    ClientFault, Device, DeviceRecord, EnrollmentRecord, Home, Operator, Patience, ReprovisionCall, TwinTarget,
+};
+use rehome::domain::{
+    ClientFacts, DeviceId, Document, EnrollmentDraft, EnrollmentId, Reason, ReprovisionPolicy, ResetOnSameHub, Twin,
+    TwinPatch,
+};
 use rehome::pki::Issued;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 
 use crate::serving::Serving;
-use crate::world::{Site, document, hub_id, identity_of, in_time, registration_id, settled, tell_hubs_where_they_are};
+use crate::world::{
+    Site, document, hub_id, identity_of, in_time, individual, registration_id, settled, tell_hubs_where_they_are,
+};
 
 const DEVICES: usize = 12;
+/// The last of them are set back whenever they move; the others take everything along.
+const RESET_FROM: usize = 9;
+/// Resets of one device: fewer than a history keeps, so that all that was ever written can be found.
+const RESETS_MAX: u64 = 30;
 const MOVERS: u64 = 3;
 /// Each key of a twin is written over and over, so that a twin stays small however long the test runs.
 const KEYS: u64 = 16;
@@ -26,45 +40,62 @@ const CALLS_BETWEEN_KILLS: u64 = 150;
 const HUBS: [&str; 2] = ["hub-a", "hub-b"];
 const SETTINGS: [&str; 2] = ["log.filter=warn", "actors.passivate_after=1s"];
 
-/// What may stand under a key: the last value that was acknowledged, or one that was tried since.
-#[derive(Debug, Default)]
-struct Expected {
-    acknowledged: Option<u64>,
-    tried_since: Vec<u64>,
+/// A write that was acknowledged.
+#[derive(Debug)]
+struct Written {
+    value: u64,
+    /// Of what was written to, as the answer says.
+    version: u64,
 }
 
-/// One side's writes, key by key.
+/// One side's writes. Each overwrites the one before under its key, and has a higher value.
 #[derive(Debug, Default)]
 struct Ledger {
-    keys: BTreeMap<String, Expected>,
-    count: u64,
-    acknowledged: u64,
+    tried: u64,
+    acknowledged: Vec<Written>,
+}
+
+/// A part of a twin as it was at some time.
+#[derive(Debug)]
+struct Held {
+    version: u64,
+    document: Document,
 }
 
 impl Ledger {
     /// The next write: it overwrites one key.
     fn draw(&mut self) -> (String, u64) {
-        self.count += 1;
-        let key = format!("k{}", self.count % KEYS);
-        self.keys.entry(key.clone()).or_default().tried_since.push(self.count);
-        (key, self.count)
+        self.tried += 1;
+        (key_of(self.tried), self.tried)
     }
 
-    fn acknowledge(&mut self, key: &str, value: u64) {
-        let expected = self.keys.entry(key.to_owned()).or_default();
-        *expected = Expected { acknowledged: Some(value), tried_since: Vec::new() };
-        self.acknowledged += 1;
+    fn acknowledge(&mut self, value: u64, version: u64) {
+        self.acknowledged.push(Written { value, version });
     }
 
+    /// Finds every write in `held`, the states of all times; answers how many of them were found in the past.
     #[track_caller]
-    fn check(&self, whose: &str, held: &Document) {
-        for (key, expected) in &self.keys {
-            let found = held.0.get(key).and_then(Value::as_u64);
-            let fits =
-                found == expected.acknowledged || found.is_some_and(|found| expected.tried_since.contains(&found));
-            assert!(fits, "{whose}, {key}: found {found:?}, expected {expected:?}");
+    fn check(&self, whose: &str, held: &mut [Held]) -> u64 {
+        held.sort_by_key(|held| held.version);
+        let last = held.len().saturating_sub(1);
+        let mut in_history = 0;
+        for written in &self.acknowledged {
+            let Written { value, version } = *written;
+            let place = held.partition_point(|held| held.version < version);
+            let state = held.get(place).unwrap_or_else(|| panic!("{whose}: nothing is as new as {written:?}"));
+            let key = key_of(value);
+            let found = state.document.0.get(&key).and_then(Value::as_u64);
+            // Or one that overwrote it since, acknowledged or not.
+            let fits = found.is_some_and(|found| found >= value && found <= self.tried && key_of(found) == key);
+            assert!(fits, "{whose}, {key}: found {found:?} at version {}, and {written:?}", state.version);
+            in_history += u64::from(place < last);
         }
+        in_history
     }
+}
+
+fn key_of(value: u64) -> String {
+    format!("k{}", value % KEYS)
 }
 
 /// What everybody shares.
@@ -75,7 +106,11 @@ struct Stage {
     /// Calls that were answered.
     calls: AtomicU64,
     called: Notify,
+    kills: u64,
     moves: AtomicU64,
+    resets: [AtomicU64; DEVICES],
+    refreshes: AtomicU64,
+    outages: AtomicU64,
 }
 
 #[derive(Clone)]
@@ -114,9 +149,10 @@ fn answered(fault: &ClientFault) -> bool {
     reason.is_some()
 }
 
-/// A device that reports, and registers again whenever its hub does not take the report.
+/// A device that reports, and registers again whenever its hub does not take the report. With a certificate that its own
+/// enrollment names it keeps that one; otherwise it comes with a new one in every life of the service.
 struct Reporter {
-    issued: Issued,
+    enrolled: Option<Issued>,
     name: String,
     ledger: Ledger,
     version: u64,
@@ -136,7 +172,14 @@ impl Reporter {
     /// One connection: until it breaks.
     async fn visit(&mut self, life: &Life, stage: &Stage) -> Result<(), ClientFault> {
         let entropy = Arc::new(rehome::ambient::SystemEntropy::new());
-        let target = life.site.target(Some(identity_of(&self.issued)));
+        let identity = match &self.enrolled {
+            Some(issued) => identity_of(issued),
+            None => {
+                stage.refreshes.fetch_add(1, Ordering::Relaxed);
+                identity_of(&life.site.issue(&self.name))
+            }
+        };
+        let target = life.site.target(Some(identity));
         let clock = Arc::new(rehome::ambient::SystemClock);
         let device = Device::connect(registration_id(&self.name), target, clock, entropy).await?;
         while !stage.is_over() {
@@ -156,7 +199,7 @@ impl Reporter {
                 Ok(version) => {
                     assert!(version > self.version, "{}: version {version} after {}", self.name, self.version);
                     self.version = version;
-                    self.ledger.acknowledge(&key, value);
+                    self.ledger.acknowledge(value, version);
                     stage.note_call();
                 }
                 Err(fault) if is_elsewhere(&fault) => return Ok(()),
@@ -197,8 +240,8 @@ impl Tagger {
             let patch = TwinPatch { tags: Some(document(&format!(r#"{{"{key}":{value}}}"#))), ..TwinPatch::default() };
             for hub in HUBS {
                 match operator.update_twin(&at(hub, number), &patch, None).await {
-                    Ok(_) => {
-                        self.ledgers[number].acknowledge(&key, value);
+                    Ok(record) => {
+                        self.ledgers[number].acknowledge(value, record.state.twin.version);
                         stage.note_call();
                         break;
                     }
@@ -211,7 +254,7 @@ impl Tagger {
     }
 }
 
-/// An operator who sends devices back and forth.
+/// An operator who sends devices back and forth, and sets some of them back where they are.
 struct Mover {
     entropy: SeededEntropy,
 }
@@ -229,12 +272,31 @@ impl Mover {
     async fn visit(&self, life: &Life, stage: &Stage) -> Result<(), ClientFault> {
         let operator = life.site.connect_operator().await?;
         while !stage.is_over() {
-            let registration = registration_id(&name(below(&self.entropy, DEVICES as u64) as usize));
+            let number = below(&self.entropy, DEVICES as u64) as usize;
+            let registration = registration_id(&name(number));
+            let mut goes = true;
+            if number >= RESET_FROM {
+                // Spread over all lives.
+                let due = 1 + life.number * (RESETS_MAX - 1) / stage.kills;
+                if stage.resets[number].fetch_add(1, Ordering::Relaxed) >= due {
+                    stage.resets[number].fetch_sub(1, Ordering::Relaxed);
+                    continue;
+                }
+                goes = below(&self.entropy, 2) == 0;
+            }
             let here = operator.registration(&registration).await?.assignment.map(|assignment| assignment.hub);
-            let to = if here == Some(hub_id(HUBS[0])) { HUBS[1] } else { HUBS[0] };
+            let there = if here == Some(hub_id(HUBS[0])) { HUBS[1] } else { HUBS[0] };
+            if !goes {
+                // A reset in place follows a change of the enrollment.
+                let id = EnrollmentId::Individual(registration.clone());
+                let EnrollmentRecord { mut draft, version, .. } = operator.enrollment(&id).await?;
+                let edition = below(&self.entropy, 1 << 32);
+                draft.initial.desired = document(&format!(r#"{{"edition":{edition}}}"#));
+                operator.update_enrollment(&draft, version).await?;
+            }
             let call = ReprovisionCall {
                 registration,
-                to: Some(hub_id(to)),
+                to: goes.then(|| hub_id(there)),
                 pin_expires_at: None,
                 reason: String::new(),
                 request_id: None,
@@ -244,6 +306,44 @@ impl Mover {
             stage.note_call();
         }
         Ok(())
+    }
+}
+
+/// An operator who takes a hub down, and brings it up after some time.
+struct Outages {
+    entropy: SeededEntropy,
+}
+
+impl Outages {
+    async fn live(self, stage: Arc<Stage>) {
+        let mut life = stage.lives.borrow().clone();
+        while let Err(fault) = self.visit(&life, &stage).await
+            && let Some(next) = stage.after(&fault, &life).await
+        {
+            life = next;
+        }
+    }
+
+    async fn visit(&self, life: &Life, stage: &Stage) -> Result<(), ClientFault> {
+        let operator = life.site.connect_operator().await?;
+        while !stage.is_over() {
+            for hub in HUBS {
+                operator.bring_up_hub(&hub_id(hub)).await?;
+            }
+            self.pause(stage).await;
+            let hub = HUBS[below(&self.entropy, 2) as usize];
+            operator.take_down_hub(&hub_id(hub)).await?;
+            stage.outages.fetch_add(1, Ordering::Relaxed);
+            self.pause(stage).await;
+        }
+        Ok(())
+    }
+
+    async fn pause(&self, stage: &Stage) {
+        let until = stage.calls.load(Ordering::Relaxed) + below(&self.entropy, CALLS_BETWEEN_KILLS);
+        while stage.calls.load(Ordering::Relaxed) < until && !stage.is_over() {
+            stage.called.notified().await;
+        }
     }
 }
 
@@ -259,20 +359,27 @@ fn at(hub: &str, number: usize) -> TwinTarget {
     TwinTarget { hub: hub_id(hub), device: DeviceId::parse(&name(number)).unwrap() }
 }
 
-/// Where a device is: the hubs that know it, and whether they let it write.
-async fn places(operator: &Operator, number: usize) -> Vec<(&'static str, bool, Document, Document, u64)> {
+/// Where a device is: the hubs that know it, and what they hold of it.
+async fn places(operator: &Operator, number: usize) -> Vec<(&'static str, DeviceRecord)> {
     let mut places = Vec::new();
     for hub in HUBS {
         match operator.twin(&at(hub, number)).await {
-            Ok(record) => {
-                let twin = record.state.twin;
-                let reported = twin.reported.properties;
-                places.push((hub, record.accepts_writes, reported, twin.tags, twin.reported.version));
-            }
+            Ok(record) => places.push((hub, record)),
             Err(fault) => assert!(is_elsewhere(&fault), "{fault}"),
         }
     }
     places
+}
+
+/// Every state of the device that the history has.
+async fn past(operator: &Operator, number: usize) -> Vec<Twin> {
+    let id = registration_id(&name(number));
+    let mut twins = Vec::new();
+    for entry in operator.history(&id).await.unwrap().into_iter().filter(|entry| entry.has_twins) {
+        let states = operator.history_twins(&id, entry.generation).await.unwrap();
+        twins.extend(states.into_iter().map(|state| state.device.state.twin));
+    }
+    twins
 }
 
 /// Counted in calls, so that a kill comes in the midst of them and not after some time.
@@ -294,6 +401,9 @@ fn kills() -> u64 {
     std::env::var("REHOME_KILLS").ok().map_or(KILLS, |text| text.parse().expect("REHOME_KILLS is a number"))
 }
 
+/// Whose writes, and the part of a twin where they stand.
+type Side<'a> = (&'static str, &'a Ledger, fn(&Twin) -> Held);
+
 #[tokio::test]
 async fn nothing_acknowledged_is_lost_and_nobody_is_homeless() {
     let folder = tempfile::tempdir().unwrap();
@@ -303,19 +413,36 @@ async fn nothing_acknowledged_is_lost_and_nobody_is_homeless() {
     // Given: a fleet at hub-a.
     let mut serving = started(folder.path()).await;
     let site = serving.site.clone();
-    site.operator().await.create_enrollment(&site.group()).await.unwrap();
+    let operator = site.operator().await;
+    operator.create_enrollment(&site.group()).await.unwrap();
+    let mut enrolled: Vec<Option<Issued>> = (0..DEVICES).map(|_| None).collect();
+    for (number, enrolled) in enrolled.iter_mut().enumerate().skip(RESET_FROM) {
+        let issued = site.issue(&name(number));
+        let draft = EnrollmentDraft {
+            reprovision: Some(ReprovisionPolicy::Reset),
+            reset_on_same_hub: ResetOnSameHub::WhenEnrollmentChanged,
+            ..individual(&name(number), &issued)
+        };
+        operator.create_enrollment(&draft).await.unwrap();
+        *enrolled = Some(issued);
+    }
+    drop(operator);
     let (lives, seen) = watch::channel(Life { number: 0, site: site.clone() });
     let stage = Arc::new(Stage {
         lives: seen,
         over: AtomicBool::new(false),
         calls: AtomicU64::new(0),
         called: Notify::new(),
+        kills,
         moves: AtomicU64::new(0),
+        resets: Default::default(),
+        refreshes: AtomicU64::new(0),
+        outages: AtomicU64::new(0),
     });
     let reporters: Vec<_> = (0..DEVICES)
         .map(|number| {
-            let name = name(number);
-            let reporter = Reporter { issued: site.issue(&name), name, ledger: Ledger::default(), version: 0 };
+            let enrolled = enrolled[number].take();
+            let reporter = Reporter { enrolled, name: name(number), ledger: Ledger::default(), version: 0 };
             tokio::spawn(reporter.live(stage.clone()))
         })
         .collect();
@@ -324,6 +451,7 @@ async fn nothing_acknowledged_is_lost_and_nobody_is_homeless() {
     let movers: Vec<_> = (0..MOVERS)
         .map(|number| tokio::spawn(Mover { entropy: SeededEntropy::new(3 + number) }.live(stage.clone())))
         .collect();
+    let outages = tokio::spawn(Outages { entropy: SeededEntropy::new(3 + MOVERS) }.live(stage.clone()));
 
     // When: it is killed while they write and move.
     for number in 1..=kills {
@@ -337,32 +465,53 @@ async fn nothing_acknowledged_is_lost_and_nobody_is_homeless() {
     }
     in_time(calls_go_by(&stage, CALLS_BETWEEN_KILLS)).await;
     stage.over.store(true, Ordering::Relaxed);
+    stage.called.notify_waiters();
     drop(lives);
+    in_time(outages).await.unwrap();
+    let operator = serving.site.operator().await;
+    for hub in HUBS {
+        operator.bring_up_hub(&hub_id(hub)).await.unwrap();
+    }
     let tagger = in_time(tagger).await.unwrap();
     for mover in movers {
         in_time(mover).await.unwrap();
     }
 
-    // Then: every device is at one hub, with everything that was acknowledged.
-    let operator = serving.site.operator().await;
-    let mut writes = 0;
+    // Then: every device is at one hub, and everything that was acknowledged is there or in the history.
+    let (mut writes, mut in_history) = (0, 0);
     for (number, reporter) in reporters.into_iter().enumerate() {
         let reporter = in_time(reporter).await.unwrap();
         let record = settled(&operator, &reporter.name).await;
         let home = record.assignment.expect("a home").hub;
         let places = places(&operator, number).await;
-        let [(hub, accepts_writes, reported, tags, version)] = places.as_slice() else {
-            panic!("{} is at {places:?}", reporter.name)
-        };
-        assert!(*accepts_writes && hub_id(hub) == home, "{}: {places:?}, {home}", reporter.name);
-        reporter.ledger.check(&format!("{} reported", reporter.name), reported);
-        tagger.ledgers[number].check(&format!("{} tags", reporter.name), tags);
-        assert!(*version >= reporter.version, "{}: {version} < {}", reporter.name, reporter.version);
-        writes += reporter.ledger.acknowledged + tagger.ledgers[number].acknowledged;
+        let [(hub, here)] = places.as_slice() else { panic!("{} is at {places:?}", reporter.name) };
+        assert!(here.accepts_writes && hub_id(hub) == home, "{}: {places:?}, {home}", reporter.name);
+        let twin = &here.state.twin;
+        assert!(twin.reported.version >= reporter.version, "{}: {twin:?} < {}", reporter.name, reporter.version);
+        let mut twins = past(&operator, number).await;
+        twins.push(twin.clone());
+        let sides: [Side; 2] = [
+            ("reported", &reporter.ledger, |twin| Held {
+                version: twin.reported.version,
+                document: twin.reported.properties.clone(),
+            }),
+            ("tags", &tagger.ledgers[number], |twin| Held { version: twin.version, document: twin.tags.clone() }),
+        ];
+        for (whose, ledger, part) in sides {
+            let mut held: Vec<Held> = twins.iter().map(part).collect();
+            in_history += ledger.check(&format!("{} {whose}", reporter.name), &mut held);
+            writes += ledger.acknowledged.len();
+        }
     }
-    let moves = stage.moves.load(Ordering::Relaxed);
-    println!("{writes} acknowledged writes, {moves} moves, {kills} kills");
-    assert!(writes > 0 && moves > 0);
+    let count = |number: &AtomicU64| number.load(Ordering::Relaxed);
+    let resets: u64 = stage.resets.iter().map(count).sum();
+    let (moves, refreshes, outages) = (count(&stage.moves), count(&stage.refreshes), count(&stage.outages));
+    println!(
+        "{kills} kills: {writes} acknowledged writes checked ({in_history} of them in the history), 0 lost; \
+         {moves} moves ({resets} of them resets), {refreshes} new certificates, {outages} outages of a hub; \
+         {DEVICES} devices, each at one hub"
+    );
+    assert!(writes > 0 && moves > 0 && resets > 0);
     let (said, ended) = tokio::task::spawn_blocking(|| serving.stop()).await.unwrap();
     assert!(ended.success(), "{said}");
 }
@@ -371,20 +520,31 @@ async fn nothing_acknowledged_is_lost_and_nobody_is_homeless() {
 fn the_ledger_notices_what_was_lost() {
     let mut ledger = Ledger::default();
     let (key, first) = ledger.draw();
-    ledger.acknowledge(&key, first);
+    ledger.acknowledge(first, 2);
     for _ in 1..KEYS {
         ledger.draw();
     }
     let (again, second) = ledger.draw();
     assert_eq!(again, key);
-    let held = |value: Option<u64>| match value {
-        Some(value) => document(&format!(r#"{{"{key}":{value}}}"#)),
-        None => Document::default(),
+    let held = |states: &[(u64, Option<u64>)]| {
+        let state = |(version, value): &(u64, Option<u64>)| {
+            let text = value.map_or("{}".to_owned(), |value| format!(r#"{{"{key}":{value}}}"#));
+            Held { version: *version, document: document(&text) }
+        };
+        states.iter().map(state).collect::<Vec<_>>()
     };
-    let fits = |ledger: &Ledger, value| std::panic::catch_unwind(|| ledger.check("x", &held(value))).is_ok();
+    let fits = |ledger: &Ledger, states: &[(u64, Option<u64>)]| {
+        std::panic::catch_unwind(|| ledger.check("x", &mut held(states))).ok()
+    };
     // The second write may have happened or not; the first must not be gone.
-    let before = [Some(first), Some(second), None, Some(second + 1)].map(|value| fits(&ledger, value));
-    ledger.acknowledge(&key, second);
-    let after = [Some(first), Some(second), None].map(|value| fits(&ledger, value));
-    assert_eq!((before, after), ([true, true, false, false], [false, true, false]));
+    let before = [Some(first), Some(second), None, Some(second + 1)].map(|value| fits(&ledger, &[(3, value)]));
+    assert_eq!(before, [Some(0), Some(0), None, None], "at the hub");
+    ledger.acknowledge(second, 3);
+    let after = [Some(first), Some(second), None].map(|value| fits(&ledger, &[(3, value)]));
+    assert_eq!(after, [None, Some(0), None]);
+    // A reset after the first write leaves it to the history, and nowhere else.
+    assert_eq!(fits(&ledger, &[(2, Some(first)), (9, None)]), None);
+    assert_eq!(fits(&ledger, &[(2, Some(first)), (3, Some(second)), (9, None)]), Some(2));
+    assert_eq!(fits(&ledger, &[(2, None), (9, Some(second))]), None);
+    assert_eq!(fits(&ledger, &[(2, Some(first))]), None, "nothing is as new as the second");
 }

@@ -303,7 +303,7 @@ async fn a_device_that_rolls_its_certificate_is_let_in_with_the_new_one() {
     let world = World::start().await;
     let (old, new) = (world.site.issue("dev-1"), world.site.issue("dev-1"));
     let mut draft = individual("dev-1", &old);
-    let rehome::domain::AttestationDraft::X509 { secondary, .. } = &mut draft.attestation;
+    let rehome::domain::AttestationDraft::X509 { secondary, .. } = &mut draft.attestation else { panic!("{draft:?}") };
     *secondary = Some(new.chain()[0].to_vec());
     world.enroll(&draft).await;
     let before = Member { device: world.site.device("dev-1", &old).await, issued: old };

@@ -1,4 +1,7 @@
 //! What a device's actor knows, and its atomic pieces of work: each takes the core, commits, and gives it back.
+//!
+//! It knows no actor: an actor starts the [`After`] as calls, timers and questions, a simulation (`tests/sim`) puts the very
+//! same ones on its network. Nothing decides or commits but what stands here.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,14 +23,15 @@ use crate::telemetry::{self, CommitOutcome, HubCallOutcome, MoveOutcome, Registr
 
 use super::super::messages::{Accepted, Answer, PinTo, Refused, Reply, Updates};
 use super::Surroundings;
-pub(super) use super::judge::Request;
+pub use super::judge::Request;
 use super::judge::{self, Judgement, Said};
 
 /// How often a choice is made again because the chosen hub filled up meanwhile.
 const CHOICES_MAX: u32 = 4;
 
 /// Somebody who waits for an answer.
-pub(super) struct Asker {
+#[derive(Debug)]
+pub struct Asker {
     pub reply: Reply<Answer>,
     pub updates: Updates,
 }
@@ -46,7 +50,7 @@ struct Asking {
 
 /// What is to be started once an atomic piece of work is over.
 #[derive(Debug, Default)]
-pub(super) struct After {
+pub struct After {
     pub calls: Vec<(CallKey, HubCall, OperationId)>,
     pub question: Option<Box<AllocationQuestion>>,
     pub wake_at: Option<Timestamp>,
@@ -72,7 +76,7 @@ enum Trouble {
 }
 
 /// See the module's documentation.
-pub(super) struct Core {
+pub struct Core {
     pub machine: Machine,
     surroundings: Arc<Surroundings>,
     updates: watch::Sender<Option<Standing>>,
@@ -114,6 +118,7 @@ impl Request {
             device: named.unwrap_or_else(|| DeviceId::from(verified.registration_id())),
             enrollment,
             pin: None,
+            tpm: None,
         }
     }
 }
@@ -236,6 +241,7 @@ impl Core {
             certificate: None,
             credential: None,
             device: record.device_id.clone(),
+            tpm: None,
             enrollment,
         };
         self.decide(request, vec![asker], Said::nothing()).await
@@ -297,6 +303,7 @@ impl Core {
             allow_late_writes: false,
             adopt_existing: false,
             payload: None,
+            tpm: None,
             pin: None,
             why,
         }
@@ -580,6 +587,7 @@ fn trouble_of(unexpected: Unexpected) -> Trouble {
         | Unexpected::Hub { .. }
         | Unexpected::HubInUse { .. }
         | Unexpected::CertificateTaken { .. }
+        | Unexpected::EndorsementKeyTaken { .. }
         | Unexpected::MoveNotOpen { .. }
         | Unexpected::Journal { .. } => Trouble::Stop(unexpected.to_string()),
     }

@@ -3,8 +3,7 @@
 use actix::{AtomicResponse, Context, Handler};
 
 use super::super::messages::{Allocated, Describe, Register, Release, Report, Reprovision, StepFinished, Unpin, Wake};
-use super::DeviceActor;
-use super::core::{Asker, Core, Request};
+use super::{Asker, Core, DeviceActor, Request};
 
 impl Handler<Register> for DeviceActor {
     type Result = AtomicResponse<Self, ()>;

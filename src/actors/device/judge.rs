@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use crate::allocators::{AllocationQuestion, AnsweredTwin, CertificateFacts, CurrentHome, HubHost};
 use crate::domain::{
-    AuditAction, AuditEntry, ClientFacts, Credential, DeviceId, Enrollment, EnrollmentId, Fault, HubId, InitialState,
-    Operation, OperationId, OperationStatus, Pin, Reason, Registration, ReprovisionPolicy, RequestId, SubStatus,
-    Timestamp, Version,
+    AuditAction, AuditEntry, ClientFacts, Credential, DeviceId, EkHash, Enrollment, EnrollmentId, Fault, HubId,
+    InitialState, Operation, OperationId, OperationStatus, Pin, Reason, Registration, ReprovisionPolicy, RequestId,
+    SubStatus, Timestamp, TpmDelivery, Version,
 };
 use crate::moves::{Carry, Commit, Intent, Machine, Plan, Preconditions, Standing};
-use crate::policy::{self, Admission, Decision, HubView, Outcome, Snapshot, WebhookOutcome};
+use crate::policy::{self, Admission, Decision, HubView, Outcome, Snapshot, TpmObjection, TpmState, WebhookOutcome};
 
 /// A wish to have the device's hub decided, whoever has it.
 #[derive(Debug, Clone)]
-pub(super) struct Request {
+pub struct Request {
     /// `device`, or an operator's name.
     pub by: String,
     pub is_device: bool,
@@ -29,6 +29,17 @@ pub(super) struct Request {
     pub device: DeviceId,
     /// A pin to be set.
     pub pin: Option<Pin>,
+    /// What the device's TPM proved, and what is to be delivered through it.
+    pub tpm: Option<TpmClaim>,
+}
+
+/// A proof by TPM, as far as it is judged here.
+#[derive(Debug, Clone)]
+pub struct TpmClaim {
+    pub ek: EkHash,
+    pub state: TpmState,
+    /// The activation blob with the key that the credential is of.
+    pub blob: Arc<[u8]>,
 }
 
 /// What the allocation webhook said.
@@ -97,6 +108,11 @@ impl Case<'_> {
         }
         if self.is_repeat() {
             return self.answer("the request was answered before".to_owned());
+        }
+        if let Some(objection) = objection(self.machine, self.request) {
+            let stored = self.request.enrollment.reprovision;
+            let policy = record.map_or(stored, |record| record.policy);
+            return self.fail(objection.reason(), &objection.to_string(), policy);
         }
         let pin = self.pin();
         let snapshot = Snapshot {
@@ -249,12 +265,47 @@ impl Case<'_> {
             allow_late_writes: enrollment.allow_late_writes,
             adopt_existing: enrollment.adopt_existing,
             payload: self.said.payload.clone(),
+            tpm: self.delivery(),
             pin,
             why: decision.why.clone(),
         };
         let expect = Preconditions { takes, ..self.expect_enrollment() };
-        let commit = self.machine.begin(Box::new(intent), expect, self.now);
+        let mut commit = self.machine.begin(Box::new(intent), expect, self.now);
+        commit.audit.extend(self.notes_on_tpm());
         Judgement::Write { commit: Box::new(commit), why: decision.why.clone() }
+    }
+
+    /// What the assignment leaves of the device's TPM: what it proved now, or what is on record where an operator decides.
+    fn delivery(self) -> Option<TpmDelivery> {
+        if !self.request.is_device {
+            return self.machine.registration().and_then(|record| record.tpm.clone());
+        }
+        self.request.tpm.as_ref().map(|claim| TpmDelivery {
+            ek: claim.ek,
+            srk: Some(claim.state.storage_root_key.clone()),
+            blob: claim.blob.clone(),
+        })
+    }
+
+    /// What is let pass and must not go unseen: another storage root key than before, registers under a policy that audits.
+    fn notes_on_tpm(self) -> impl Iterator<Item = AuditEntry> {
+        let claim = self.request.tpm.as_ref();
+        let before = self.machine.registration().and_then(|record| record.tpm.as_ref()).and_then(|it| it.srk.as_ref());
+        let changed = claim.zip(before).and_then(|(claim, before)| {
+            let now = &claim.state.storage_root_key;
+            let detail = format!("the storage root key was {before} and is {now}");
+            (before != now).then_some((AuditAction::StorageRootKeyChanged, detail))
+        });
+        let mismatches = claim.map(|claim| claim.state.mismatches.as_slice()).unwrap_or_default();
+        let numbers: Vec<String> = mismatches.iter().map(ToString::to_string).collect();
+        let detail = format!("PCR {} holds a value that the enrollment does not name", numbers.join(", "));
+        let audited = (!numbers.is_empty()).then_some((AuditAction::PcrMismatchAudited, detail));
+        changed.into_iter().chain(audited).map(move |(action, detail)| AuditEntry {
+            registration: Some(self.machine.id().clone()),
+            enrollment: Some(self.request.enrollment.id.clone()),
+            operation: Some(self.operation),
+            ..AuditEntry::new(self.now, self.request.by.clone(), action, detail)
+        })
     }
 
     fn capacity(self, hub: &HubId) -> Option<u64> {
@@ -360,6 +411,7 @@ impl Case<'_> {
                 operation,
                 pin: None,
                 payload: None,
+                tpm: None,
                 past: self.machine.earlier().to_vec(),
                 created_at: self.now,
                 updated_at: self.now,
@@ -412,6 +464,15 @@ impl Case<'_> {
             offered: offered.collect(),
         }
     }
+}
+
+/// Why the TPM that proved itself is not let in as it is.
+pub(super) fn objection(machine: &Machine, request: &Request) -> Option<TpmObjection> {
+    let claim = request.tpm.as_ref()?;
+    let known = machine.registration().and_then(|record| record.tpm.as_ref());
+    let known = known.filter(|known| known.ek == claim.ek).and_then(|known| known.srk.as_ref());
+    let rules = request.enrollment.attestation.tpm_rules()?;
+    policy::examine(rules, known, &claim.state).err()
 }
 
 /// How soon a device may ask again whose home is being opened.

@@ -27,7 +27,7 @@ use crate::moves::Standing;
 use crate::store::Store;
 use crate::telemetry::{self, ActorKind};
 
-use self::core::{After, Core};
+pub use self::core::{After, Asker, Core, Request};
 use super::directory::Devices;
 use super::fleet::Fleet;
 

@@ -10,8 +10,7 @@ use crate::moves::CallKey;
 use crate::telemetry::{self, Queue, WebhookOutcome};
 
 use super::super::messages::{Allocated, Perform, StepFinished, Wake};
-use super::DeviceActor;
-use super::core::After;
+use super::{After, DeviceActor};
 
 impl DeviceActor {
     pub(super) fn perform(&mut self, after: After, ctx: &mut Context<Self>) {

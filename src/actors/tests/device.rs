@@ -135,7 +135,7 @@ async fn a_second_certificate_refreshes_the_credential_at_the_hub() {
     assert_ne!(first.operation.id, second.operation.id);
     let tenant = world.hub("a").entry(&DeviceId::from(&device.id)).unwrap().tenant.unwrap();
     assert_eq!(tenant.credential, *device.verified.credential());
-    let Credential::X509 { thumbprints } = tenant.credential;
+    let Credential::X509 { thumbprints } = tenant.credential else { panic!("keys") };
     assert_eq!(thumbprints.len(), 2, "both enrolled certificates let the device in");
     assert_eq!(second.assignment.unwrap().generation, first.assignment.unwrap().generation);
 }

@@ -8,10 +8,12 @@ use futures_util::future::BoxFuture;
 
 use super::world::{World, hub_id};
 use crate::actors::Config;
-use crate::domain::{CallFault, CallOutcome, DeviceId, DeviceState, HubCall, Incarnation, OperationStatus};
+use crate::domain::{
+    CallFault, CallOutcome, DeviceId, DeviceState, FeedToken, HubCall, Incarnation, OperationStatus, Order,
+};
 use crate::hubs::entry::EffectKind;
 use crate::hubs::scripted::{ScriptedFault, ScriptedHub};
-use crate::hubs::{Abilities, HubConnector, HubReport, TwinHost};
+use crate::hubs::{Abilities, ChangePage, HubConnector, HubReport, LeaseRenewal, LeaseTicket, Reinstatement, TwinHost};
 
 #[tokio::test]
 async fn calls_keep_to_the_hubs_rate() {
@@ -123,6 +125,22 @@ impl HubConnector for Defective {
 
     fn read<'a>(&'a self, device: &'a DeviceId) -> BoxFuture<'a, Result<Option<DeviceState>, CallFault>> {
         HubConnector::read(&self.hub, device)
+    }
+
+    fn changes(&self, since: Option<FeedToken>, max: u32) -> BoxFuture<'_, Result<ChangePage, CallFault>> {
+        self.hub.changes(since, max)
+    }
+
+    fn renew_lease<'a>(&'a self, renewal: &'a LeaseRenewal) -> BoxFuture<'a, Result<LeaseTicket, CallFault>> {
+        self.hub.renew_lease(renewal)
+    }
+
+    fn reinstate<'a>(&'a self, device: &'a Reinstatement) -> BoxFuture<'a, Result<(), CallFault>> {
+        self.hub.reinstate(device)
+    }
+
+    fn readmit(&self, incarnation: Incarnation, session: Order) -> BoxFuture<'_, Result<(), CallFault>> {
+        self.hub.readmit(incarnation, session)
     }
 
     fn twins(&self) -> Option<Arc<dyn TwinHost>> {

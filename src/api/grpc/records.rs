@@ -4,7 +4,7 @@ use crate::domain::AllocationPolicy;
 use crate::service::{CallKey, Effect, Episode, Explained, Outcome, RegistrationView, Tries};
 use crate::wire::convert::registration::UpdateStatus;
 use crate::wire::convert::registration_record::{
-    AllocationKind, Explanation, HistoryRecord, MoveProgress, Obligation, OperationRecord, RegistrationRecord,
+    AllocationKind, Explanation, HistoryRecord, MoveProgress, Obligation, OperationRecord, RegistrationRecord, TpmFacts,
 };
 
 pub fn registration(view: &RegistrationView) -> RegistrationRecord {
@@ -25,6 +25,10 @@ pub fn registration(view: &RegistrationView) -> RegistrationRecord {
         },
         pin: standing.pin.clone(),
         payload: standing.payload.as_deref().and_then(|text| serde_json::from_str(text).ok()),
+        tpm: standing.tpm.as_ref().map(|tpm| TpmFacts {
+            endorsement_key_hash: tpm.ek.registration_id().to_string(),
+            storage_root_key_name: tpm.srk.as_ref().map(ToString::to_string),
+        }),
         running: standing.running.as_ref().map(|running| {
             let tried = tried(tries, |key| {
                 key.generation == running.generation && key.effect == running.effect && key.hub == running.hub

@@ -35,6 +35,7 @@ refusals! {
     CommonNameMismatch = "common_name_mismatch", "the leaf's common name is not the registration id";
     EnrollmentMismatch = "enrollment_mismatch", "the individual enrollment is for another registration id";
     // Who vouches for it.
+    NotEnrolledByCertificate = "not_enrolled_by_certificate", "the enrollment asks for a proof by TPM";
     LeafNotEnrolled = "leaf_not_enrolled", "the leaf is neither the primary nor the secondary certificate of the enrollment";
     UntrustedIssuer = "untrusted_issuer", "no path leads from the leaf to a certificate of the group";
     SignatureInvalid = "signature_invalid", "a signature was not made by the issuer's key";

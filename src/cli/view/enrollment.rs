@@ -231,6 +231,7 @@ mod tests {
                 reassign_when_down: false,
                 adopt_existing: false,
             },
+            endorsement_key_hash: None,
             thumbprints: vec!["ab".to_owned()],
             created_at: Timestamp(0),
             updated_at: Timestamp(0),

@@ -25,6 +25,12 @@ pub struct RegistrationView {
     pub generation: Option<u64>,
     pub assigned_at: Option<String>,
     pub thumbprints: Vec<String>,
+    /// Fingerprints of the keys that the hub was given, newest first.
+    pub key_fingerprints: Vec<String>,
+    /// SHA-256 of the endorsement key of its TPM, in base32.
+    pub endorsement_key_hash: Option<String>,
+    /// The name of the storage root key it proved last.
+    pub storage_root_key_name: Option<String>,
     pub status: &'static str,
     pub sub_status: Option<&'static str>,
     pub data_source: Option<&'static str>,
@@ -188,7 +194,16 @@ fn applied_word(policy: Option<ReprovisionPolicy>) -> &'static str {
 fn thumbprints(credential: Option<Credential>) -> Vec<String> {
     match credential {
         Some(Credential::X509 { thumbprints }) => thumbprints.iter().map(ToString::to_string).collect(),
-        None => Vec::new(),
+        Some(Credential::Delivered(_)) | None => Vec::new(),
+    }
+}
+
+fn key_fingerprints(credential: Option<&Credential>) -> Vec<String> {
+    match credential {
+        Some(Credential::Delivered(keys)) => {
+            keys.newest_first().iter().map(|key| key.fingerprint().to_string()).collect()
+        }
+        Some(Credential::X509 { .. }) | None => Vec::new(),
     }
 }
 
@@ -204,6 +219,9 @@ impl From<RegistrationRecord> for RegistrationView {
             hub_id: home.as_ref().map(|home| home.hub.to_string()),
             generation: home.as_ref().map(|home| home.generation.0),
             assigned_at: home.as_ref().map(|home| home.assigned_at.to_string()),
+            key_fingerprints: key_fingerprints(home.as_ref().and_then(|home| home.credential.as_ref())),
+            endorsement_key_hash: record.tpm.as_ref().map(|tpm| tpm.endorsement_key_hash.clone()),
+            storage_root_key_name: record.tpm.and_then(|tpm| tpm.storage_root_key_name),
             thumbprints: thumbprints(home.and_then(|home| home.credential)),
             status: columns.status,
             sub_status: columns.sub_status,
@@ -267,6 +285,9 @@ impl Shown for RegistrationView {
             ("operation", operation.operation_id.clone()),
             ("payload", document_fact(&self.payload)),
             ("certificates", self.thumbprints.join("\n")),
+            ("keys", self.key_fingerprints.join("\n")),
+            ("endorsement key", fact(self.endorsement_key_hash.as_deref())),
+            ("storage root key", fact(self.storage_root_key_name.as_deref())),
             ("created", self.created_at.clone()),
             ("updated", self.updated_at.clone()),
             ("etag", self.etag.clone()),
@@ -462,6 +483,7 @@ pub mod samples {
                 updated_at: Timestamp(0),
             },
             pin: None,
+            tpm: None,
             payload: None,
             running: None,
             obligations: Vec::new(),

@@ -56,7 +56,7 @@ impl HubFactory for EmbeddedHubs {
             let path = self.folder.join(format!("hub-{}.redb", hub.id));
             let config = Config { path, cache_bytes: self.cache_bytes, devices_max: None };
             let (clock, entropy) = (self.clock.clone(), self.entropy.clone());
-            let opened = tokio::task::spawn_blocking(move || EmbeddedHub::open(config, clock, entropy.as_ref())).await;
+            let opened = tokio::task::spawn_blocking(move || EmbeddedHub::open(config, clock, entropy)).await;
             let opened = opened.map_err(|error| error.to_string())?.map_err(|fault| fault.to_string())?;
             self.lock().insert(hub.id.clone(), opened.clone());
             Ok(Arc::new(opened) as Arc<dyn HubConnector>)

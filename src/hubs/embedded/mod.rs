@@ -12,7 +12,7 @@ mod writer;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::BoxFuture;
 use redb::Database;
@@ -22,15 +22,18 @@ pub use self::factory::EmbeddedHubs;
 use self::gate::Gate;
 use self::reader::{ReadFault, Reader};
 pub use self::tables::{BackUpFault, OpenFault};
-use self::writer::{Asker, CallJob, Job, ReadmitJob, TwinAsk, TwinJob, Writer};
+use self::tables::{Identity, Marks};
+use self::writer::{Asker, CallJob, Job, ReadmitJob, ReinstateJob, TwinAsk, TwinJob, Writer};
 use super::twins::{self, Presence};
 use super::watch::Watchers;
 use super::{
-    Abilities, DesiredEvent, HubConnector, HubReport, Resident, ResidentPage, TwinCaller, TwinHost, TwinRefusal,
-    TwinWrite,
+    Abilities, ChangePage, DesiredEvent, HubConnector, HubReport, LeaseRenewal, LeaseTicket, Reinstatement, Resident,
+    ResidentPage, TwinCaller, TwinHost, TwinRefusal, TwinWrite,
 };
 use crate::ambient::{Clock, Entropy, GroupWriter};
-use crate::domain::{CallFault, CallOutcome, DeviceId, DeviceState, Document, HubCall, Incarnation, limits};
+use crate::domain::{
+    CallFault, CallOutcome, DeviceId, DeviceState, Document, FeedToken, HubCall, Incarnation, Order, limits,
+};
 
 /// Jobs that wait for the writer: some ten groups, a fraction of a second's work.
 const QUEUE_MAX: usize = 1024;
@@ -62,7 +65,8 @@ struct EmbeddedTwins {
 
 struct Core {
     path: PathBuf,
-    incarnation: Incarnation,
+    life: Arc<Life>,
+    entropy: Arc<dyn Entropy>,
     database: Arc<Database>,
     reader: Reader,
     watchers: Arc<Watchers>,
@@ -70,19 +74,60 @@ struct Core {
     writer: GroupWriter<Job>,
 }
 
+/// Which life of its data a hub is in, and how far it has come in it.
+#[derive(Debug)]
+struct Life(Mutex<(Identity, Marks)>);
+
+impl Life {
+    fn identity(&self) -> Identity {
+        self.lock().0
+    }
+
+    fn marks(&self) -> Marks {
+        self.lock().1
+    }
+
+    /// What a group of jobs has made of it. Only a readmission ends the wait.
+    fn advance(&self, readmitted: bool, marks: Marks) {
+        let mut life = self.lock();
+        life.0.restored &= !readmitted;
+        life.1 = marks;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Identity, Marks)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl EmbeddedHub {
     /// Opens the hub's file, or makes it. Blocks while a file is repaired that was not closed.
-    pub fn open(config: Config, clock: Arc<dyn Clock>, entropy: &dyn Entropy) -> Result<Self, OpenFault> {
-        let (database, identity) = tables::open(&config.path, config.cache_bytes, entropy)?;
-        Self::over(database, identity, config, clock)
+    pub fn open(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Result<Self, OpenFault> {
+        let (database, identity) = tables::open(&config.path, config.cache_bytes, entropy.as_ref())?;
+        Self::over(database, identity, config, clock, entropy)
+    }
+
+    /// A hub on a disk that a test has made; it must hold a hub already.
+    #[cfg(feature = "testing")]
+    pub fn on(
+        backend: impl redb::StorageBackend,
+        config: Config,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Self, OpenFault> {
+        let (database, identity) = tables::open_on(backend, &config.path, config.cache_bytes, entropy.as_ref())?;
+        Self::over(database, identity, config, clock, entropy)
     }
 
     fn over(
         database: Database,
-        identity: tables::Identity,
+        identity: Identity,
         config: Config,
         clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
     ) -> Result<Self, OpenFault> {
+        let marks = tables::read_marks(&database)
+            .map_err(|source| OpenFault::Database { path: config.path.clone(), source })?;
+        let life = Arc::new(Life(Mutex::new((identity, marks))));
         let database = Arc::new(database);
         let watchers = Arc::new(Watchers::default());
         let gate = Arc::new(Gate::new());
@@ -91,15 +136,17 @@ impl EmbeddedHub {
             clock,
             watchers: watchers.clone(),
             gate: gate.clone(),
-            incarnation: identity.incarnation,
-            restored: identity.restored,
+            life: life.clone(),
+            session: Order::default(),
+            marks,
             devices_max: config.devices_max,
         };
         let writer = GroupWriter::start("hub-writer", QUEUE_MAX, GROUP_MAX, move |jobs| writer.write(jobs))
             .map_err(OpenFault::Thread)?;
         let core = Core {
             path: config.path,
-            incarnation: identity.incarnation,
+            life,
+            entropy,
             reader: Reader::new(database.clone()),
             database,
             watchers,
@@ -110,7 +157,7 @@ impl EmbeddedHub {
     }
 
     pub fn incarnation(&self) -> Incarnation {
-        self.core.incarnation
+        self.core.life.identity().incarnation
     }
 
     /// Behaves from now on as a hub that does not answer; whoever watches is cut off. What is being written meanwhile
@@ -130,17 +177,34 @@ impl EmbeddedHub {
     pub fn back_up(&self, to: &Path) -> Result<(), BackUpFault> {
         tables::back_up(&self.core.database, to)
     }
-
-    /// Lets a restored hub take twin writes again: its devices have been gone through. Others are not changed by it.
-    pub async fn readmit(&self) -> Result<(), CallFault> {
-        let (asker, answer) = Asker::new();
-        self.core.hand_in(Job::Readmit(ReadmitJob { asker }), answer).await.map_err(CallFault::from)?
-    }
 }
 
 impl Core {
     fn check(&self) -> Result<(), Silence> {
         self.gate.check().map_err(Silence::Unavailable)
+    }
+
+    /// The token, when the feed can go on from it. One of this incarnation that lies beyond its end was given out by a
+    /// life of this file that is gone: an older copy was put in its place.
+    fn proven(&self, since: Option<FeedToken>) -> Result<Option<FeedToken>, CallFault> {
+        let (identity, marks) = (self.life.identity(), self.life.marks());
+        let Some(since) = since.filter(|since| since.incarnation == identity.incarnation) else { return Ok(None) };
+        if since.position <= marks.position {
+            return Ok(Some(since));
+        }
+        tracing::error!(path = %self.path.display(), "the hub's file is an older copy of what it was");
+        let risen = Identity { incarnation: Incarnation(self.entropy.draw_u128()), restored: true };
+        // Writes are turned away before it is durable: whatever the disk says, none of them may get in.
+        self.life.lock().0 = risen;
+        self.watchers.end_all();
+        // Waits for the group that is being written: milliseconds, and once in the life of a file.
+        match tables::mark_restored(&self.database, risen) {
+            Ok(()) => Ok(None),
+            Err(fault) => {
+                self.gate.break_down(fault.to_string());
+                Err(CallFault::Unavailable(fault.to_string()))
+            }
+        }
     }
 
     async fn hand_in<T>(&self, job: Job, answer: oneshot::Receiver<T>) -> Result<T, Silence> {
@@ -196,7 +260,9 @@ impl HubConnector for EmbeddedHub {
     fn describe(&self) -> BoxFuture<'_, Result<HubReport, CallFault>> {
         Box::pin(async {
             self.core.check()?;
-            Ok(HubReport { incarnation: self.core.incarnation, devices: self.core.reader.count()? })
+            let Identity { incarnation, restored } = self.core.life.identity();
+            let highest = self.core.life.marks().highest;
+            Ok(HubReport { incarnation, devices: self.core.reader.count()?, restored, highest })
         })
     }
 
@@ -215,12 +281,50 @@ impl HubConnector for EmbeddedHub {
         })
     }
 
+    fn changes(&self, since: Option<FeedToken>, max: u32) -> BoxFuture<'_, Result<ChangePage, CallFault>> {
+        Box::pin(async move {
+            self.core.check()?;
+            let since = self.core.proven(since)?;
+            let incarnation = self.core.life.identity().incarnation;
+            let from = since.map_or(0, |since| since.position);
+            let (rows, position, more) = self.core.reader.changes(from, max.clamp(1, limits::FEED_ROWS_MAX))?;
+            Ok(ChangePage { rows, next: FeedToken { incarnation, position }, more, whole: since.is_none() })
+        })
+    }
+
+    fn renew_lease<'a>(&'a self, _: &'a LeaseRenewal) -> BoxFuture<'a, Result<LeaseTicket, CallFault>> {
+        Box::pin(async { Err(CallFault::Unavailable("it holds no lease".to_owned())) })
+    }
+
+    fn reinstate<'a>(&'a self, device: &'a Reinstatement) -> BoxFuture<'a, Result<(), CallFault>> {
+        Box::pin(async move {
+            let (asker, answer) = Asker::new();
+            let job = Job::Reinstate(Box::new(ReinstateJob { device: device.clone(), asker }));
+            self.core.hand_in(job, answer).await?
+        })
+    }
+
+    fn readmit(&self, incarnation: Incarnation, session: Order) -> BoxFuture<'_, Result<(), CallFault>> {
+        Box::pin(async move {
+            let (asker, answer) = Asker::new();
+            self.core.hand_in(Job::Readmit(ReadmitJob { incarnation, session, asker }), answer).await?
+        })
+    }
+
     fn twins(&self) -> Option<Arc<dyn TwinHost>> {
         Some(Arc::new(EmbeddedTwins { core: self.core.clone() }))
     }
 }
 
 impl EmbeddedTwins {
+    /// Whether this caller's key ends older ones. Who may not come in at all is told so later.
+    fn uses_up(&self, device: &DeviceId, caller: &TwinCaller) -> Result<bool, TwinRefusal> {
+        self.core.check()?;
+        let found = self.core.reader.find(device)?;
+        Ok(twins::admit(Presence::from(&found), caller)
+            .is_ok_and(|tenant| twins::used_up(&tenant.credential, caller).is_some()))
+    }
+
     async fn write(&self, device: &DeviceId, ask: TwinAsk) -> Result<Resident, TwinRefusal> {
         let (asker, answer) = Asker::new();
         let job = Job::Twin(Box::new(TwinJob { device: device.clone(), ask, asker }));
@@ -236,9 +340,16 @@ impl TwinHost for EmbeddedTwins {
     ) -> BoxFuture<'a, Result<Resident, TwinRefusal>> {
         Box::pin(async move {
             self.core.check()?;
+            if self.core.life.identity().restored && matches!(caller, TwinCaller::Device(_) | TwinCaller::Token(_)) {
+                return Err(TwinRefusal::Moving);
+            }
             let found = self.core.reader.find(device)?;
             let tenant = twins::admit(Presence::from(&found), caller)?;
-            Ok(twins::resident(device, tenant))
+            match twins::used_up(&tenant.credential, caller) {
+                // Durable before the device sees anything: it must not find older keys good again after a crash.
+                Some(_) => self.write(device, TwinAsk::Use { caller: caller.clone() }).await,
+                None => Ok(twins::resident(device, tenant)),
+            }
         })
     }
 
@@ -266,9 +377,15 @@ impl TwinHost for EmbeddedTwins {
         caller: &'a TwinCaller,
     ) -> BoxFuture<'a, Result<mpsc::Receiver<DesiredEvent>, TwinRefusal>> {
         Box::pin(async move {
+            if self.uses_up(device, caller)? {
+                self.write(device, TwinAsk::Use { caller: caller.clone() }).await?;
+            }
             self.core.watchers.enter(device, || {
                 // Under the lock of the watchers: whoever takes the hub down either is seen here or ends this watch.
                 self.core.check()?;
+                if self.core.life.identity().restored {
+                    return Err(TwinRefusal::Moving);
+                }
                 let found = self.core.reader.find(device)?;
                 let tenant = twins::admit_write(Presence::from(&found), caller)?;
                 Ok(twins::whole(&tenant.state))

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase, ReadableTableMetadata};
 
-use super::records::{DepartedRow, ResidentRow, RowFault, decode};
+use super::records::{DepartedRow, RowFault, decode, decode_resident};
 use super::tables;
 use crate::domain::{Credential, DeviceId, IdFault};
-use crate::hubs::ResidentPage;
 use crate::hubs::entry::Tenant;
 use crate::hubs::twins::{self, Presence};
+use crate::hubs::{ResidentPage, Sighting};
 
 /// Why a read came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +56,7 @@ impl Reader {
         let unread = |fault| ReadFault::Row { device: device.to_string(), fault };
         let transaction = self.database.begin_read()?;
         if let Some(row) = transaction.open_table(tables::RESIDENTS)?.get(device.as_str())? {
-            let tenant = decode::<ResidentRow>(row.value()).and_then(|row| row.tenant()).map_err(unread)?;
+            let tenant = decode_resident(row.value()).and_then(|row| row.tenant()).map_err(unread)?;
             return Ok(Found::Here(Box::new(tenant)));
         }
         match transaction.open_table(tables::DEPARTED)?.get(device.as_str())? {
@@ -66,6 +66,28 @@ impl Reader {
             }
             None => Ok(Found::Unknown),
         }
+    }
+
+    /// At most `max` devices whose last change is after `position`, the place of the last one, and whether there are more.
+    pub fn changes(&self, position: u64, max: u32) -> Result<(Vec<Sighting>, u64, bool), ReadFault> {
+        let transaction = self.database.begin_read()?;
+        let residents = transaction.open_table(tables::RESIDENTS)?;
+        let changes = transaction.open_table(tables::CHANGES)?;
+        let mut range = changes.range((Bound::Excluded(position), Bound::Unbounded))?;
+        let (mut rows, mut position) = (Vec::new(), position);
+        for row in range.by_ref().take(usize::try_from(max).unwrap_or(usize::MAX)) {
+            let (place, device) = row?;
+            position = place.value();
+            let device = DeviceId::parse(device.value()).map_err(ReadFault::Key)?;
+            let Some(row) = residents.get(device.as_str())? else { continue };
+            match decode_resident(row.value()).and_then(|row| row.tenant()) {
+                Ok(tenant) => rows.push(twins::sighting(&device, &tenant)),
+                // One device's trouble: the others behind it must not wait for it.
+                Err(fault) => tracing::error!(%device, %fault, "a device's row is not understood and is left out"),
+            }
+        }
+        let more = range.next().transpose()?.is_some();
+        Ok((rows, position, more))
     }
 
     /// At most `size` devices by id, after `after`.
@@ -78,7 +100,7 @@ impl Reader {
         for row in range.by_ref().take(usize::try_from(size).unwrap_or(usize::MAX)) {
             let (key, row) = row?;
             let device = DeviceId::parse(key.value()).map_err(ReadFault::Key)?;
-            let tenant = decode::<ResidentRow>(row.value())
+            let tenant = decode_resident(row.value())
                 .and_then(|row| row.tenant())
                 .map_err(|fault| ReadFault::Row { device: device.to_string(), fault })?;
             rows.push(twins::resident(&device, &tenant));

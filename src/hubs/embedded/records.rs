@@ -11,13 +11,15 @@ use serde_json::{Map, Value};
 
 use crate::domain::twin::Metadata;
 use crate::domain::{
-    Capabilities, Credential, DeviceState, Document, HubRefusal, HubStatus, Incarnation, Order, Section, Thumbprint,
-    Timestamp, Twin,
+    Capabilities, Credential, DeliveredKeys, DeviceState, Document, HubRefusal, HubStatus, Incarnation, KeyFingerprint,
+    Order, SealedKey, Section, Thumbprint, Timestamp, Twin,
 };
 use crate::hubs::entry::{EffectKind, Entry, LastCall, Outcome, Phase, Tenant};
 
 /// The first byte of every row.
 const ROW_VERSION: u8 = 1;
+/// The first byte of a device's row since it says where the device stands in the change feed.
+const RESIDENT_VERSION: u8 = 2;
 
 /// A row that cannot be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +38,13 @@ pub enum RowFault {
 /// while this row is written with every write of the twin.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ResidentRow {
+    body: ResidentBody,
+    /// Its place in the change feed; zero in a row from before there was one.
+    changed: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct ResidentBody {
     highest: u64,
     last: LastRow,
     generation: u64,
@@ -100,6 +109,8 @@ enum RefusalRow {
 #[derive(Debug, Serialize, Deserialize)]
 enum CredentialRow {
     X509(Vec<[u8; 32]>),
+    /// Fingerprints and encrypted keys, newest first.
+    Delivered(Vec<([u8; 32], Vec<u8>)>),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -149,6 +160,27 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RowFault> {
     }
 }
 
+/// The bytes of a device's row.
+pub fn encode_resident(row: &ResidentRow) -> Result<Vec<u8>, RowFault> {
+    postcard::to_extend(row, vec![RESIDENT_VERSION]).map_err(|fault| RowFault::NotWritable(fault.to_string()))
+}
+
+/// Reads a device's row back, of whichever version.
+pub fn decode_resident(bytes: &[u8]) -> Result<ResidentRow, RowFault> {
+    match bytes.split_first() {
+        Some((&RESIDENT_VERSION, rest)) => {
+            postcard::from_bytes(rest).map_err(|fault| RowFault::Form(fault.to_string()))
+        }
+        Some(_) | None => Ok(ResidentRow { body: decode(bytes)?, changed: 0 }),
+    }
+}
+
+/// A device's row as the first version wrote it.
+#[cfg(test)]
+pub fn encode_first(row: &[u8]) -> Vec<u8> {
+    encode(&decode_resident(row).unwrap().body).unwrap()
+}
+
 /// The row of a replaced state.
 pub fn encode_state(state: &DeviceState) -> Result<Vec<u8>, RowFault> {
     encode(&StateRow::from(state))
@@ -161,7 +193,7 @@ pub fn decode_state(bytes: &[u8]) -> Result<DeviceState, RowFault> {
 
 impl ResidentRow {
     pub fn new(highest: Order, last: &LastCall, tenant: &Tenant) -> Self {
-        Self {
+        let body = ResidentBody {
             highest: highest.0,
             last: LastRow::from(last),
             generation: tenant.generation.0,
@@ -172,41 +204,66 @@ impl ResidentRow {
             },
             credential: CredentialRow::from(&tenant.credential),
             state: StateRow::from(&tenant.state),
-        }
+        };
+        Self { body, changed: 0 }
+    }
+
+    /// Its place in the change feed.
+    pub fn changed(&self) -> u64 {
+        self.changed
+    }
+
+    pub fn at(self, changed: u64) -> Self {
+        Self { changed, ..self }
+    }
+
+    /// The highest order that was answered.
+    pub fn highest(&self) -> Order {
+        Order(self.body.highest)
     }
 
     /// Whether the answer of the last call is in the row of replaced states.
     pub fn has_replaced(&self) -> bool {
-        self.last.has_replaced()
+        self.body.last.has_replaced()
+    }
+
+    /// The same row with another credential.
+    pub fn with_credential(self, credential: &Credential) -> Self {
+        Self { body: ResidentBody { credential: CredentialRow::from(credential), ..self.body }, ..self }
     }
 
     /// The same row with another state.
     pub fn with_state(self, state: &DeviceState) -> Self {
-        Self { state: StateRow::from(state), ..self }
+        Self { body: ResidentBody { state: StateRow::from(state), ..self.body }, ..self }
     }
 
     pub fn tenant(&self) -> Result<Tenant, RowFault> {
         Ok(Tenant {
-            generation: Order(self.generation),
-            phase: match self.phase {
+            generation: Order(self.body.generation),
+            phase: match self.body.phase {
                 PhaseRow::Staged => Phase::Staged,
                 PhaseRow::Open => Phase::Open,
                 PhaseRow::Sealed => Phase::Sealed,
             },
-            credential: self.credential.credential(),
-            state: self.state.state()?,
+            credential: self.body.credential.credential(),
+            state: self.body.state.state()?,
         })
     }
 
     pub fn entry(&self, replaced: Option<DeviceState>) -> Result<Entry, RowFault> {
-        let last = self.last.call(replaced)?;
-        Ok(Entry { highest: Order(self.highest), last, tenant: Some(self.tenant()?), departed: None })
+        let last = self.body.last.call(replaced)?;
+        Ok(Entry { highest: Order(self.body.highest), last, tenant: Some(self.tenant()?), departed: None })
     }
 }
 
 impl DepartedRow {
     pub fn new(highest: Order, last: &LastCall, credential: Option<&Credential>) -> Self {
         Self { highest: highest.0, last: LastRow::from(last), credential: credential.map(CredentialRow::from) }
+    }
+
+    /// The highest order that was answered.
+    pub fn highest(&self) -> Order {
+        Order(self.highest)
     }
 
     pub fn credential(&self) -> Option<Credential> {
@@ -305,6 +362,13 @@ impl CredentialRow {
     fn credential(&self) -> Credential {
         match self {
             CredentialRow::X509(thumbprints) => Credential::x509(thumbprints.iter().copied().map(Thumbprint)),
+            CredentialRow::Delivered(keys) => {
+                // One that is too long was not written by us: it opens nothing, as if it were not there.
+                let key = |(fingerprint, sealed): &([u8; 32], Vec<u8>)| {
+                    SealedKey::new(KeyFingerprint(*fingerprint), sealed.as_slice())
+                };
+                Credential::Delivered(DeliveredKeys::kept(keys.iter().filter_map(key).collect()))
+            }
         }
     }
 }
@@ -314,6 +378,10 @@ impl From<&Credential> for CredentialRow {
         match credential {
             Credential::X509 { thumbprints } => {
                 CredentialRow::X509(thumbprints.iter().map(|thumbprint| thumbprint.0).collect())
+            }
+            Credential::Delivered(keys) => {
+                let row = |key: &SealedKey| (key.fingerprint().0, key.sealed().to_vec());
+                CredentialRow::Delivered(keys.newest_first().iter().map(row).collect())
             }
         }
     }

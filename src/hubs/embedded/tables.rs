@@ -5,12 +5,14 @@
 
 use std::fs::{self, File};
 use std::io::Read;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableHandle};
 
+use super::records::{DepartedRow, decode, decode_resident, encode_resident};
 use crate::ambient::Entropy;
-use crate::domain::Incarnation;
+use crate::domain::{Incarnation, Order};
 
 pub type Rows = TableDefinition<'static, &'static str, &'static [u8]>;
 
@@ -20,6 +22,8 @@ pub const RESIDENTS: Rows = TableDefinition::new("residents");
 pub const DEPARTED: Rows = TableDefinition::new("departed");
 /// States that the last call of a device replaced, by id.
 pub const REPLACED: Rows = TableDefinition::new("replaced");
+/// The change feed: the device that changed last at each place. A device has one row, and its own row says which.
+pub const CHANGES: TableDefinition<'static, u64, &'static str> = TableDefinition::new("changes");
 const META: Rows = TableDefinition::new("hub");
 
 const FORMAT_KEY: &str = "format";
@@ -27,8 +31,11 @@ const INCARNATION_KEY: &str = "incarnation";
 /// Present while a restored hub waits to be readmitted.
 const RESTORED_KEY: &str = "restored";
 
-/// The format this build reads and writes.
-const FORMAT: u32 = 1;
+/// How far the feed and the orders have come: two numbers, big-endian. Never goes back, whoever leaves.
+const MARKS_KEY: &str = "marks";
+
+/// The format this build reads and writes. Format 1 had no change feed.
+const FORMAT: u32 = 2;
 /// The first bytes of every file of redb.
 const MAGIC: &[u8] = b"redb";
 /// Rows that a copy holds in memory at once: at most 145 KiB each, so some 70 MiB at the very worst.
@@ -72,6 +79,15 @@ pub struct Identity {
     pub restored: bool,
 }
 
+/// How far a hub has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// The last place of the change feed.
+    pub position: u64,
+    /// The highest order that was answered.
+    pub highest: Order,
+}
+
 /// Opens the file at `path`, or makes it.
 pub fn open(path: &Path, cache_bytes: usize, entropy: &dyn Entropy) -> Result<(Database, Identity), OpenFault> {
     let io = |source| OpenFault::Io { path: path.to_owned(), source };
@@ -81,6 +97,20 @@ pub fn open(path: &Path, cache_bytes: usize, entropy: &dyn Entropy) -> Result<(D
     check_magic(path)?;
     let mut builder = Database::builder();
     let database = builder.set_cache_size(cache_bytes).open(path).map_err(|fault| refused(path, fault))?;
+    let identity = identify(path, &database, entropy)?;
+    Ok((database, identity))
+}
+
+/// As [`open`], of what a test has made.
+#[cfg(feature = "testing")]
+pub fn open_on(
+    backend: impl redb::StorageBackend,
+    path: &Path,
+    cache_bytes: usize,
+    entropy: &dyn Entropy,
+) -> Result<(Database, Identity), OpenFault> {
+    let opened = Database::builder().set_cache_size(cache_bytes).create_with_backend(backend);
+    let database = opened.map_err(|fault| refused(path, fault))?;
     let identity = identify(path, &database, entropy)?;
     Ok((database, identity))
 }
@@ -114,6 +144,7 @@ pub fn initialise(database: &Database, identity: Identity) -> Result<(), Box<red
         for rows in [RESIDENTS, DEPARTED, REPLACED] {
             transaction.open_table(rows)?;
         }
+        transaction.open_table(CHANGES)?;
         {
             let mut meta = transaction.open_table(META)?;
             meta.insert(FORMAT_KEY, FORMAT.to_be_bytes().as_slice())?;
@@ -134,6 +165,7 @@ fn identify(path: &Path, database: &Database, entropy: &dyn Entropy) -> Result<I
             return Err(OpenFault::Newer { path: path.to_owned(), found, known: FORMAT });
         }
         Some(0) => return Err(damaged("its format cannot be read")),
+        Some(1) => upgrade(database).map_err(|source| OpenFault::Database { path: path.to_owned(), source })?,
         Some(_) => {}
     }
     let identity = read_identity(database).map_err(|source| OpenFault::Database { path: path.to_owned(), source })?;
@@ -146,6 +178,69 @@ fn identify(path: &Path, database: &Database, entropy: &dyn Entropy) -> Result<I
             Ok(identity)
         }
     }
+}
+
+/// From format 1: every device takes its place in the feed. A row that is not understood keeps out of it.
+fn upgrade(database: &Database) -> Result<(), Box<redb::Error>> {
+    let attempt = || -> Result<(), redb::Error> {
+        let transaction = database.begin_write()?;
+        let mut marks = Marks::default();
+        {
+            let mut residents = transaction.open_table(RESIDENTS)?;
+            let mut changes = transaction.open_table(CHANGES)?;
+            let mut after = String::new();
+            loop {
+                let mut rows = Vec::new();
+                for row in residents.range::<&str>((Bound::Excluded(after.as_str()), Bound::Unbounded))? {
+                    let (key, row) = row?;
+                    rows.push((key.value().to_owned(), row.value().to_vec()));
+                    if rows.len() == COPY_ROWS_MAX {
+                        break;
+                    }
+                }
+                let Some((last, _)) = rows.last() else { break };
+                after.clone_from(last);
+                for (device, row) in rows {
+                    let Ok(row) = decode_resident(&row) else { continue };
+                    marks.highest = marks.highest.max(row.highest());
+                    marks.position += 1;
+                    let Ok(row) = encode_resident(&row.at(marks.position)) else { continue };
+                    residents.insert(device.as_str(), row.as_slice())?;
+                    changes.insert(marks.position, device.as_str())?;
+                }
+            }
+            for row in transaction.open_table(DEPARTED)?.iter()? {
+                if let Ok(row) = decode::<DepartedRow>(row?.1.value()) {
+                    marks.highest = marks.highest.max(row.highest());
+                }
+            }
+        }
+        write_marks(&transaction, marks)?;
+        transaction.open_table(META)?.insert(FORMAT_KEY, FORMAT.to_be_bytes().as_slice())?;
+        transaction.commit()?;
+        Ok(())
+    };
+    attempt().map_err(Box::new)
+}
+
+/// How far the hub has come, as far as is durable.
+pub fn read_marks(database: &Database) -> Result<Marks, Box<redb::Error>> {
+    let attempt = || -> Result<Marks, redb::Error> {
+        let meta = database.begin_read()?.open_table(META)?;
+        let row: Option<[u8; 16]> = meta.get(MARKS_KEY)?.and_then(|row| row.value().try_into().ok());
+        Ok(row.map(u128::from_be_bytes).map_or(Marks::default(), |both| {
+            let low = |number: u128| u64::try_from(number & u128::from(u64::MAX)).unwrap_or(u64::MAX);
+            Marks { position: low(both >> 64), highest: Order(low(both)) }
+        }))
+    };
+    attempt().map_err(Box::new)
+}
+
+/// Keeps how far the hub has come, within a transaction.
+pub fn write_marks(transaction: &redb::WriteTransaction, marks: Marks) -> Result<(), redb::Error> {
+    let both = (u128::from(marks.position) << 64) | u128::from(marks.highest.0);
+    transaction.open_table(META)?.insert(MARKS_KEY, both.to_be_bytes().as_slice())?;
+    Ok(())
 }
 
 /// `None` when the file belongs to something else; zero when its row has another form.
@@ -178,7 +273,8 @@ fn read_identity(database: &Database) -> Result<Option<Identity>, Box<redb::Erro
     attempt().map_err(Box::new)
 }
 
-fn mark_restored(database: &Database, identity: Identity) -> Result<(), Box<redb::Error>> {
+/// Gives the hub a new incarnation, in which it waits to be gone through.
+pub fn mark_restored(database: &Database, identity: Identity) -> Result<(), Box<redb::Error>> {
     let attempt = || -> Result<(), redb::Error> {
         let transaction = database.begin_write()?;
         {
@@ -237,7 +333,19 @@ fn copy(database: &Database, to: &Path) -> Result<(), redb::Error> {
         }
     }
     let transaction = copy.begin_write()?;
-    transaction.open_table(META)?.insert(FORMAT_KEY, FORMAT.to_be_bytes().as_slice())?;
+    {
+        // A row each time, all in one transaction: 30 bytes a device.
+        let mut target = transaction.open_table(CHANGES)?;
+        for row in from.open_table(CHANGES)?.iter()? {
+            let (position, device) = row?;
+            target.insert(position.value(), device.value())?;
+        }
+        let mut meta = transaction.open_table(META)?;
+        meta.insert(FORMAT_KEY, FORMAT.to_be_bytes().as_slice())?;
+        if let Some(marks) = from.open_table(META)?.get(MARKS_KEY)? {
+            meta.insert(MARKS_KEY, marks.value())?;
+        }
+    }
     transaction.commit()?;
     Ok(())
 }
@@ -277,5 +385,34 @@ fn refused(path: &Path, fault: DatabaseError) -> OpenFault {
             _ => OpenFault::Io { path, source },
         },
         other => OpenFault::Database { path, source: Box::new(other.into()) },
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::super::records::encode_first;
+    use super::*;
+
+    /// Makes a hub's file what the first format would have made of it.
+    pub fn make_first_format(path: &Path) {
+        let database = Database::open(path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        {
+            let mut residents = transaction.open_table(RESIDENTS).unwrap();
+            let rows: Vec<(String, Vec<u8>)> = residents
+                .iter()
+                .unwrap()
+                .map(|row| row.unwrap())
+                .map(|(key, row)| (key.value().to_owned(), encode_first(row.value())))
+                .collect();
+            for (device, row) in rows {
+                residents.insert(device.as_str(), row.as_slice()).unwrap();
+            }
+            let mut meta = transaction.open_table(META).unwrap();
+            meta.remove(MARKS_KEY).unwrap();
+            meta.insert(FORMAT_KEY, 1u32.to_be_bytes().as_slice()).unwrap();
+        }
+        transaction.delete_table(CHANGES).unwrap();
+        transaction.commit().unwrap();
     }
 }

@@ -64,7 +64,7 @@ impl Place {
 
     fn open_at(&self, path: PathBuf) -> Result<EmbeddedHub, OpenFault> {
         let config = Config { path, cache_bytes: CACHE, devices_max: Some(4) };
-        EmbeddedHub::open(config, clock(), &SeededEntropy::new(self.seed))
+        EmbeddedHub::open(config, clock(), Arc::new(SeededEntropy::new(self.seed)))
     }
 
     fn open(&self) -> EmbeddedHub {
@@ -193,16 +193,17 @@ async fn a_copy_is_whole_and_is_known_to_be_one() {
     let known = copy.obey(Some(hub.incarnation()), &call("d", 5, HubEffect::Seal)).await;
     assert_eq!(known, Err(CallFault::Refused(HubRefusal::WrongIncarnation { current: incarnation })));
     assert_eq!(report(&copy, "d", "{}").await, Err(TwinRefusal::Moving), "two open (trace 8a)");
-    assert_eq!(
-        told(&copy, "gone", 2, create()).await,
-        Err(CallFault::Refused(HubRefusal::Stale { highest: Order(3) }))
-    );
+    assert!(copy.describe().await.unwrap().restored);
     drop(copy);
 
     let copy = Place { seed: 10, ..place }.open_at(to).unwrap();
     assert_eq!(copy.incarnation(), incarnation, "one restore, one incarnation");
     assert_eq!(report(&copy, "d", "{}").await, Err(TwinRefusal::Moving), "it still waits");
-    assert_eq!(copy.readmit().await, Ok(()));
+    assert_eq!(copy.readmit(incarnation, Order(9)).await, Ok(()));
+    assert_eq!(
+        told(&copy, "gone", 2, create()).await,
+        Err(CallFault::Refused(HubRefusal::Stale { highest: Order(3) }))
+    );
     let reported = report(&copy, "d", "{}").await.unwrap().state.twin.reported.properties;
     assert_eq!(reported.to_text(), r#"{"before":1}"#);
 }
@@ -234,7 +235,7 @@ fn check_refused(prepare: impl FnOnce(&Path), expected: &str) {
 
 fn a_hub_at(path: &Path) {
     let config = Config { path: path.to_owned(), cache_bytes: CACHE, devices_max: None };
-    drop(EmbeddedHub::open(config, clock(), &SeededEntropy::new(1)).unwrap());
+    drop(EmbeddedHub::open(config, clock(), Arc::new(SeededEntropy::new(1))).unwrap());
 }
 
 fn cut(path: &Path, length: u64) {
@@ -257,7 +258,7 @@ fn files_that_are_not_opened() {
     check_refused(|path| fs::create_dir(path).unwrap(), "FILE cannot be opened");
     check_refused(|path| another_application_at(path, "registrations", "k", b"v"), "FILE is not a hub's file");
     check_refused(|path| another_application_at(path, "hub", "k", b"v"), "FILE is not a hub's file");
-    check_refused(|path| another_application_at(path, "hub", "format", &[0, 0, 0, 2]), "FILE has format 2, this build");
+    check_refused(|path| another_application_at(path, "hub", "format", &[0, 0, 0, 3]), "FILE has format 3, this build");
     check_refused(|path| another_application_at(path, "hub", "format", &[1]), "its format cannot be read");
     for length in [10, 100, 4096, 40_000] {
         check_refused(
@@ -320,7 +321,7 @@ async fn after_a_failed_commit_nothing_is_known_and_nothing_is_taken() {
     let identity = tables::Identity { incarnation: Incarnation(5), restored: false };
     tables::initialise(&database, identity).unwrap();
     let config = Config { path: PathBuf::from("memory"), cache_bytes: CACHE, devices_max: None };
-    let hub = EmbeddedHub::over(database, identity, config, clock()).unwrap();
+    let hub = EmbeddedHub::over(database, identity, config, clock(), Arc::new(SeededEntropy::new(1))).unwrap();
     told(&hub, "d", 1, create()).await.unwrap();
     told(&hub, "d", 2, HubEffect::Activate).await.unwrap();
     let mut watch = hub.twins().unwrap().watch(&id("d"), &TwinCaller::BackEnd).await.unwrap();
@@ -342,7 +343,7 @@ async fn twin_times_come_from_the_clock() {
     let place = Place::new();
     let clock = clock();
     let config = Config { path: place.path(), cache_bytes: CACHE, devices_max: None };
-    let hub = EmbeddedHub::open(config, clock.clone(), &SeededEntropy::new(1)).unwrap();
+    let hub = EmbeddedHub::open(config, clock.clone(), Arc::new(SeededEntropy::new(1))).unwrap();
     told(&hub, "d", 1, create()).await.unwrap();
     told(&hub, "d", 2, HubEffect::Activate).await.unwrap();
     clock.advance(Duration::from_secs(5));
@@ -369,4 +370,53 @@ async fn a_row_that_is_not_understood_troubles_its_own_device_only() {
     assert_eq!(bad, Err(TwinRefusal::Unavailable));
     assert!(matches!(seal, Err(CallFault::Unavailable(why)) if why.contains("version 9")));
     assert!(good.is_ok());
+}
+
+#[tokio::test]
+async fn an_older_copy_of_the_file_under_its_old_name_is_found_out() {
+    let place = Place::new();
+    let hub = place.open();
+    told(&hub, "d", 1, create()).await.unwrap();
+    told(&hub, "d", 2, HubEffect::Activate).await.unwrap();
+    let to = place.folder.path().join("older.redb");
+    fs::copy(place.path(), &to).unwrap();
+    report(&hub, "d", r#"{"b":1}"#).await.unwrap();
+    let seen = hub.changes(None, 8).await.unwrap();
+    assert!(!hub.changes(Some(seen.next), 8).await.unwrap().whole);
+    let incarnation = hub.incarnation();
+    drop(hub);
+
+    let place = Place { seed: 9, ..place };
+    let older = place.open_at(to.clone()).unwrap();
+    assert_eq!(older.incarnation(), incarnation);
+    let again = older.changes(Some(seen.next), 8).await.unwrap();
+    assert!(again.whole && again.next.incarnation != incarnation);
+    assert!(older.describe().await.unwrap().restored);
+    assert_eq!(report(&older, "d", "{}").await, Err(TwinRefusal::Moving));
+    let seal = older.obey(Some(incarnation), &call("d", 3, HubEffect::Seal)).await;
+    assert!(matches!(seal, Err(CallFault::Refused(HubRefusal::WrongIncarnation { .. }))));
+    let risen = older.incarnation();
+    drop(older);
+    assert_eq!(place.open_at(to).unwrap().incarnation(), risen, "once found out, always");
+}
+
+#[tokio::test]
+async fn a_file_of_the_first_format_gets_a_feed() {
+    let place = Place::new();
+    let hub = place.open();
+    for (order, device) in [(1, "a"), (2, "b")] {
+        told(&hub, device, order, create()).await.unwrap();
+        told(&hub, device, order + 10, HubEffect::Activate).await.unwrap();
+    }
+    told(&hub, "gone", 20, HubEffect::Delete).await.unwrap();
+    let told_then = hub.changes(None, 8).await.unwrap().rows;
+    drop(hub);
+    tables::tests::make_first_format(&place.path());
+    let hub = place.open();
+    assert_eq!(hub.describe().await.unwrap().highest, Order(20));
+    let page = hub.changes(None, 8).await.unwrap();
+    assert_eq!(page.rows, told_then);
+    report(&hub, "a", r#"{"b":1}"#).await.unwrap();
+    let changed = hub.changes(Some(page.next), 8).await.unwrap().rows;
+    assert_eq!(changed.iter().map(|row| row.device.as_str()).collect::<Vec<_>>(), ["a"]);
 }

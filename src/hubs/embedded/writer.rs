@@ -8,22 +8,27 @@ use std::sync::Arc;
 use redb::{Database, ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 use tokio::sync::oneshot;
 
+use super::Life;
 use super::gate::Gate;
-use super::records::{DepartedRow, ResidentRow, RowFault, decode, decode_state, encode, encode_state};
-use super::tables;
+use super::records::{
+    DepartedRow, ResidentRow, RowFault, decode, decode_resident, decode_state, encode, encode_resident, encode_state,
+};
+use super::tables::{self, Marks};
 use crate::ambient::Clock;
 use crate::domain::{
-    CallFault, CallOutcome, Credential, DeviceId, Document, HubCall, HubEffect, HubRefusal, Incarnation, Timestamp,
+    CallFault, CallOutcome, Credential, DeviceId, Document, HubCall, HubEffect, HubRefusal, Incarnation, Order,
+    Timestamp,
 };
 use crate::hubs::entry::{self, Entry, Outcome};
-use crate::hubs::twins::{self, Presence};
+use crate::hubs::twins::{self, Presence, Written};
 use crate::hubs::watch::{Notice, Watchers};
-use crate::hubs::{Resident, TwinCaller, TwinRefusal, TwinWrite};
+use crate::hubs::{Reinstated, Reinstatement, Resident, TwinCaller, TwinRefusal, TwinWrite};
 
 /// Work for the writer and whom to tell.
 pub enum Job {
     Call(CallJob),
     Twin(Box<TwinJob>),
+    Reinstate(Box<ReinstateJob>),
     Readmit(ReadmitJob),
 }
 
@@ -40,12 +45,30 @@ pub struct TwinJob {
 }
 
 pub enum TwinAsk {
-    Report { caller: TwinCaller, patch: Document },
-    Write { version: Option<u64>, write: TwinWrite },
+    Report {
+        caller: TwinCaller,
+        patch: Document,
+    },
+    Write {
+        version: Option<u64>,
+        write: TwinWrite,
+    },
+    /// The device has come in with a key that ends older ones.
+    Use {
+        caller: TwinCaller,
+    },
+}
+
+/// One device of a restored hub is set right.
+pub struct ReinstateJob {
+    pub device: Reinstatement,
+    pub asker: Asker<Result<(), CallFault>>,
 }
 
 /// A restored hub may take writes again.
 pub struct ReadmitJob {
+    pub incarnation: Incarnation,
+    pub session: Order,
     pub asker: Asker<Result<(), CallFault>>,
 }
 
@@ -61,8 +84,11 @@ pub struct Writer {
     pub clock: Arc<dyn Clock>,
     pub watchers: Arc<Watchers>,
     pub gate: Arc<Gate>,
-    pub incarnation: Incarnation,
-    pub restored: bool,
+    pub life: Arc<Life>,
+    /// The highest session that went through the hub's devices. Kept in memory: whoever sent a lower one lived in this
+    /// very process and went with it.
+    pub session: Order,
+    pub marks: Marks,
     /// Devices it takes; `None` is no bound.
     pub devices_max: Option<u64>,
 }
@@ -126,20 +152,19 @@ impl Writer {
         let begun = self.database.begin_write();
         let transaction = begun.map_err(|fault| Failure::NotWritten(fault.to_string()))?;
         let now = self.clock.now();
-        let readmitted = jobs.iter().any(|job| matches!(job, Job::Readmit(_)));
-        let (changed, notices) = self.settle_all(&transaction, jobs, now).map_err(|fault| {
-            self.break_down(&fault);
-            Failure::NotWritten(fault.to_string())
-        })?;
+        let Settled { changed, marks, readmitted, session, notices } =
+            self.settle_all(&transaction, jobs, now).map_err(|fault| {
+                self.break_down(&fault);
+                Failure::NotWritten(fault.to_string())
+            })?;
         if changed {
             transaction.commit().map_err(|fault| {
                 self.break_down(&fault);
                 Failure::Unknown(fault.to_string())
             })?;
         }
-        if readmitted {
-            self.restored = false;
-        }
+        (self.marks, self.session) = (marks, session);
+        self.life.advance(readmitted, marks);
         Ok(notices)
     }
 
@@ -154,14 +179,19 @@ impl Writer {
         transaction: &WriteTransaction,
         jobs: &mut [Job],
         now: Timestamp,
-    ) -> Result<(bool, Notices), Box<redb::Error>> {
-        let mut rows = Rows::open(transaction).map_err(Box::new)?;
-        let mut restored = self.restored;
+    ) -> Result<Settled, Box<redb::Error>> {
+        let mut rows = Rows::open(transaction, self.marks).map_err(Box::new)?;
+        let life = self.life.identity();
+        let (mut restored, mut session) = (life.restored, self.session);
         let mut notices = Vec::new();
         for job in jobs {
             match job {
+                Job::Call(job) if restored => {
+                    let refusal = HubRefusal::WrongIncarnation { current: life.incarnation };
+                    job.asker.answer = Some(Err(CallFault::Refused(refusal)));
+                }
                 Job::Call(job) => {
-                    let (answer, notice) = match self.obey(&mut rows, job, now) {
+                    let (answer, notice) = match self.obey(&mut rows, job, life.incarnation, now) {
                         Ok(done) => done,
                         // Found before anything was changed, and nobody else's trouble.
                         Err(WriteFault::Row(why)) => (Err(CallFault::Unavailable(why.to_string())), None),
@@ -183,26 +213,51 @@ impl Writer {
                     job.asker.answer = Some(answer);
                     notices.extend(notice.map(|notice| (job.device.clone(), notice)));
                 }
+                Job::Reinstate(job) if !restored => {
+                    let refusal = HubRefusal::WrongIncarnation { current: life.incarnation };
+                    job.asker.answer = Some(Err(CallFault::Refused(refusal)));
+                }
+                Job::Reinstate(job) => {
+                    let Reinstatement { incarnation, session: asked, device, becomes } = &job.device;
+                    let answer = match enter(&mut session, *asked, *incarnation, life.incarnation) {
+                        Ok(()) => match reinstate(&mut rows, device, becomes) {
+                            Ok(answer) => answer.map_err(CallFault::Refused),
+                            Err(WriteFault::Row(why)) => Err(CallFault::Unavailable(why.to_string())),
+                            Err(WriteFault::Database(fault)) => return Err(fault),
+                        },
+                        Err(refusal) => Err(CallFault::Refused(refusal)),
+                    };
+                    job.asker.answer = Some(answer);
+                }
                 Job::Readmit(job) => {
-                    tables::unmark_restored(transaction).map_err(Box::new)?;
-                    rows.changed = true;
-                    restored = false;
-                    job.asker.answer = Some(Ok(()));
+                    let entered = enter(&mut session, job.session, job.incarnation, life.incarnation);
+                    if entered.is_ok() && restored {
+                        tables::unmark_restored(transaction).map_err(Box::new)?;
+                        rows.changed = true;
+                        restored = false;
+                    }
+                    job.asker.answer = Some(entered.map_err(CallFault::Refused));
                 }
             }
         }
-        Ok((rows.changed, notices))
+        let (changed, marks) = (rows.changed, rows.marks);
+        drop(rows);
+        if marks != self.marks {
+            tables::write_marks(transaction, marks).map_err(Box::new)?;
+        }
+        Ok(Settled { changed, marks, readmitted: life.restored && !restored, session, notices })
     }
 
     fn obey(
         &self,
         rows: &mut Rows<'_>,
         job: &CallJob,
+        current: Incarnation,
         now: Timestamp,
     ) -> Result<(CallOutcome, Option<Notice>), WriteFault> {
         let refused = |refusal| Ok((Err(CallFault::Refused(refusal)), None));
-        if job.incarnation.is_some_and(|known| known != self.incarnation) {
-            return refused(HubRefusal::WrongIncarnation { current: self.incarnation });
+        if job.incarnation.is_some_and(|known| known != current) {
+            return refused(HubRefusal::WrongIncarnation { current });
         }
         let call = &job.call;
         let entry = rows.entry(&call.device)?;
@@ -226,6 +281,39 @@ impl Writer {
     }
 }
 
+/// Whether whoever goes through a restored hub is let in.
+fn enter(session: &mut Order, asked: Order, named: Incarnation, current: Incarnation) -> Result<(), HubRefusal> {
+    if named != current {
+        return Err(HubRefusal::WrongIncarnation { current });
+    }
+    if asked < *session {
+        return Err(HubRefusal::Stale { highest: *session });
+    }
+    *session = asked;
+    Ok(())
+}
+
+fn reinstate(
+    rows: &mut Rows<'_>,
+    device: &DeviceId,
+    becomes: &Reinstated,
+) -> Result<Result<(), HubRefusal>, WriteFault> {
+    let entry = match rows.entry(device) {
+        Ok(entry) => entry,
+        // What cannot be read is replaced by what the service knows.
+        Err(WriteFault::Row(why)) => {
+            tracing::error!(%why, "a device's row is not understood");
+            None
+        }
+        Err(fault @ WriteFault::Database(_)) => return Err(fault),
+    };
+    match entry::reinstate(entry.as_ref(), becomes) {
+        Ok(Some(next)) => rows.keep(device, entry.as_ref(), &next).map(Ok),
+        Ok(None) => Ok(Ok(())),
+        Err(refusal) => Ok(Err(refusal)),
+    }
+}
+
 fn write_twin(
     rows: &mut Rows<'_>,
     job: &mut TwinJob,
@@ -244,12 +332,26 @@ fn write_twin(
             .and_then(|tenant| Ok((tenant, twins::report(tenant, patch.clone(), now)?))),
         TwinAsk::Write { version, write } => twins::admit_write(presence, &TwinCaller::BackEnd)
             .and_then(|tenant| Ok((tenant, twins::write(tenant, *version, write.clone(), now)?))),
+        TwinAsk::Use { caller } => {
+            twins::admit_write(presence, caller).map(|tenant| (tenant, Written::nothing(tenant)))
+        }
     };
     match (written, row) {
         (Ok((tenant, written)), Some(row)) => {
-            rows.put_resident(&job.device, &row.with_state(&written.state))?;
-            let resident = twins::resident(&job.device, &entry::Tenant { state: written.state, ..tenant.clone() });
-            Ok((Ok(resident), written.notice))
+            let left = match &job.ask {
+                TwinAsk::Report { caller, .. } | TwinAsk::Use { caller } => twins::used_up(&tenant.credential, caller),
+                TwinAsk::Write { .. } => None,
+            };
+            let resident =
+                twins::resident(&job.device, &entry::Tenant { state: written.state.clone(), ..tenant.clone() });
+            let before = row.changed();
+            let (row, notice) = match &left {
+                // Whoever watches by an older key must come back with a newer one.
+                Some(left) => (row.with_credential(left), written.notice.or(Some(Notice::Ended))),
+                None => (row, written.notice),
+            };
+            rows.put_resident(&job.device, row.with_state(&written.state), before)?;
+            Ok((Ok(resident), notice))
         }
         (Ok(_), None) => Ok((Err(TwinRefusal::NotFound), None)),
         (Err(refusal), Some(_) | None) => Ok((Err(refusal), None)),
@@ -261,22 +363,26 @@ struct Rows<'txn> {
     residents: Table<'txn, &'static str, &'static [u8]>,
     departed: Table<'txn, &'static str, &'static [u8]>,
     replaced: Table<'txn, &'static str, &'static [u8]>,
+    changes: Table<'txn, u64, &'static str>,
+    marks: Marks,
     changed: bool,
 }
 
 impl<'txn> Rows<'txn> {
-    fn open(transaction: &'txn WriteTransaction) -> Result<Self, redb::Error> {
+    fn open(transaction: &'txn WriteTransaction, marks: Marks) -> Result<Self, redb::Error> {
         Ok(Self {
             residents: transaction.open_table(tables::RESIDENTS)?,
             departed: transaction.open_table(tables::DEPARTED)?,
             replaced: transaction.open_table(tables::REPLACED)?,
+            changes: transaction.open_table(tables::CHANGES)?,
+            marks,
             changed: false,
         })
     }
 
     fn resident(&self, device: &DeviceId) -> Result<Option<ResidentRow>, WriteFault> {
         let row = self.residents.get(device.as_str())?;
-        let row = row.map(|row| decode(row.value())).transpose();
+        let row = row.map(|row| decode_resident(row.value())).transpose();
         Ok(row.map_err(|fault| DeviceRowFault { device: device.clone(), fault })?)
     }
 
@@ -315,9 +421,11 @@ impl<'txn> Rows<'txn> {
             Outcome::Replaced(_) => true,
             Outcome::Done | Outcome::Sealed | Outcome::Refused(_) => false,
         });
+        self.marks.highest = self.marks.highest.max(next.highest);
+        let place = self.place(device)?;
         match &next.tenant {
             Some(tenant) => {
-                self.put_resident(device, &ResidentRow::new(next.highest, &next.last, tenant))?;
+                self.put_resident(device, ResidentRow::new(next.highest, &next.last, tenant), place)?;
                 if before.is_some_and(|before| before.tenant.is_none()) {
                     self.departed.remove(device.as_str())?;
                 }
@@ -327,6 +435,7 @@ impl<'txn> Rows<'txn> {
                 self.departed.insert(device.as_str(), encode(&row).map_err(fault)?.as_slice())?;
                 if before.is_some_and(|before| before.tenant.is_some()) {
                     self.residents.remove(device.as_str())?;
+                    self.changes.remove(place)?;
                 }
             }
         }
@@ -339,12 +448,34 @@ impl<'txn> Rows<'txn> {
         Ok(())
     }
 
-    fn put_resident(&mut self, device: &DeviceId, row: &ResidentRow) -> Result<(), WriteFault> {
-        let bytes = encode(row).map_err(|fault| DeviceRowFault { device: device.clone(), fault })?;
+    /// Where the device stands in the change feed; zero when it does not.
+    fn place(&self, device: &DeviceId) -> Result<u64, WriteFault> {
+        let row = self.residents.get(device.as_str())?;
+        // A row that cannot be read has its place for ever: it is left out when it is met.
+        Ok(row.and_then(|row| decode_resident(row.value()).ok()).map_or(0, |row| row.changed()))
+    }
+
+    /// Writes a device's row, at the end of the change feed from now on.
+    fn put_resident(&mut self, device: &DeviceId, row: ResidentRow, before: u64) -> Result<(), WriteFault> {
+        let position = self.marks.position + 1;
+        let row = encode_resident(&row.at(position));
+        let bytes = row.map_err(|fault| DeviceRowFault { device: device.clone(), fault })?;
         self.residents.insert(device.as_str(), bytes.as_slice())?;
+        self.changes.remove(before)?;
+        self.changes.insert(position, device.as_str())?;
+        self.marks.position = position;
         self.changed = true;
         Ok(())
     }
+}
+
+/// What a group of jobs comes to, once it is durable.
+struct Settled {
+    changed: bool,
+    marks: Marks,
+    readmitted: bool,
+    session: Order,
+    notices: Notices,
 }
 
 impl Job {
@@ -353,6 +484,7 @@ impl Job {
         match self {
             Job::Call(job) => job.asker.tell(|| Err(CallFault::Unavailable(forgotten()))),
             Job::Twin(job) => job.asker.tell(|| Err(TwinRefusal::Unavailable)),
+            Job::Reinstate(job) => job.asker.tell(|| Err(CallFault::Unavailable(forgotten()))),
             Job::Readmit(job) => job.asker.tell(|| Err(CallFault::Unavailable(forgotten()))),
         }
     }
@@ -365,6 +497,7 @@ impl Job {
         match self {
             Job::Call(job) => Asker { answer: None, ..job.asker }.tell(|| Err(call)),
             Job::Twin(job) => Asker { answer: None, ..job.asker }.tell(|| Err(twin)),
+            Job::Reinstate(job) => Asker { answer: None, ..job.asker }.tell(|| Err(call)),
             Job::Readmit(job) => Asker { answer: None, ..job.asker }.tell(|| Err(call)),
         }
     }

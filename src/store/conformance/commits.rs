@@ -290,3 +290,22 @@ pub async fn a_certificate_stands_in_one_enrollment(store: Arc<dyn Store>) {
         matches!(refused(&store, [with(one, 1, 4, 2)]).await, Unexpected::CertificateTaken { owner } if owner == two)
     );
 }
+
+pub async fn an_endorsement_key_stands_in_one_enrollment(store: Arc<dyn Store>) {
+    let with = |id: EnrollmentId, key: u8, version: u64| {
+        let attestation = Attestation::Tpm(tpm_device(key));
+        put_enrollment(Enrollment { attestation, version: Version(version), ..enrollment(id, 0) })
+    };
+    let (one, two) = (EnrollmentId::Individual(reg_id("One")), EnrollmentId::Individual(reg_id("two")));
+    commit(&store, [with(one.clone(), 1, 0)]).await.unwrap();
+    let taken = Unexpected::EndorsementKeyTaken { owner: one.clone() };
+    assert_eq!(refused(&store, [with(two.clone(), 1, 0)]).await, taken);
+    let both = [with(two.clone(), 5, 0), with(EnrollmentId::Individual(reg_id("three")), 5, 0)];
+    assert_eq!(refused(&store, both).await, Unexpected::EndorsementKeyTaken { owner: two.clone() });
+    // One's own is no obstacle; one that is given up, or whose enrollment is deleted, is free again.
+    commit(&store, [with(one.clone(), 1, 1)]).await.unwrap();
+    commit(&store, [with(one.clone(), 2, 2)]).await.unwrap();
+    commit(&store, [with(two.clone(), 1, 0)]).await.unwrap();
+    commit(&store, [Change::DeleteEnrollment { id: two, version: Version(1) }]).await.unwrap();
+    commit(&store, [with(one, 1, 3)]).await.unwrap();
+}

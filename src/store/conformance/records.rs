@@ -124,3 +124,57 @@ pub async fn records_come_back(store: Arc<dyn Store>) {
         assert_eq!(log.lines.into_iter().map(|line| line.record).collect::<Vec<_>>(), written);
     }
 }
+
+pub async fn what_tpms_prove_comes_back(store: Arc<dyn Store>) {
+    let pcrs = |mode| {
+        let (zero, seven) = (PcrIndex::new(0).unwrap(), PcrIndex::new(23).unwrap());
+        let allowed = [(zero, vec![PcrValue([1; 32])]), (seven, vec![PcrValue([2; 32]), PcrValue([3; 32])])];
+        Some(PcrPolicy::new(mode, allowed.into()).unwrap())
+    };
+    let rules = [
+        TpmRules::default(),
+        TpmRules { storage_root_key: SrkRule::PinFirst, pcrs: pcrs(PcrMode::Audit) },
+        TpmRules { storage_root_key: SrkRule::Pinned(tpm_name(4)), pcrs: pcrs(PcrMode::Enforce) },
+    ];
+    for (number, rules) in (0_u8..).zip(rules) {
+        let (device, group) =
+            (EnrollmentId::Individual(reg_id(&format!("d{number}"))), group_id(&format!("g{number}")));
+        let model = TpmModel::parse("swtpm").ok();
+        let makes = vec![TpmMake { manufacturer: TpmManufacturer(*b"INTC"), model }];
+        let anchors =
+            X509Anchors { primary: certificate(number * 2 + 1, 1), secondary: Some(certificate(number * 2 + 2, 2)) };
+        let fleet = TpmFleet { anchors, makes, usage_may_be_absent: number == 1, rules: rules.clone() };
+        let attestation = Attestation::Tpm(TpmDevice { rules, ..tpm_device(100 + number) });
+        for made in [
+            Enrollment { attestation, ..enrollment(device, 0) },
+            Enrollment { attestation: Attestation::TpmFleet(fleet), ..enrollment(group, 0) },
+        ] {
+            commit(&store, [put_enrollment(made.clone())]).await.unwrap();
+            let found = store.load_enrollment(&made.id).await.unwrap().unwrap();
+            assert_eq!(*found, Enrollment { version: Version(1), ..made });
+        }
+    }
+
+    for srk in [None, Some(tpm_name(1))] {
+        let tpm = Some(TpmDelivery { ek: EkHash([7; 32]), srk, blob: vec![9; 800].into() });
+        let credential = Credential::Delivered(DeliveredKeys::kept(vec![sealed_key(2), sealed_key(1)]));
+        let id = format!("T{}", tpm.as_ref().and_then(|tpm| tpm.srk.as_ref()).map_or(0, |_| 1));
+        let mut made = Registration { tpm: tpm.clone(), ..registration(&id, Some("a")) };
+        made.assignment = made.assignment.map(|it| Assignment { credential: Some(credential.clone()), ..it });
+        commit(&store, [put_registration(made.clone())]).await.unwrap();
+        let found = store.load_device(&made.id).await.unwrap().registration.unwrap();
+        assert_eq!(found.tpm, tpm);
+        let Some(Credential::Delivered(keys)) = found.assignment.unwrap().credential else { panic!("other keys") };
+        // Keys are the same by their fingerprints: what is kept must be whole, too.
+        let kept: Vec<&[u8]> = keys.newest_first().iter().map(SealedKey::sealed).collect();
+        assert_eq!(kept, [sealed_key(2).sealed(), sealed_key(1).sealed()]);
+
+        let made = crate::moves::Intent { tpm, credential, ..intent(&reg_id(&format!("I{id}")), assign_to("a")) };
+        let record = JournalRecord::Intent(Box::new(made.clone()));
+        let begin =
+            Change::Journal { registration: made.registration, generation: None, at: NOW, record: record.clone() };
+        let generation = commit(&store, [begin]).await.unwrap();
+        let log = store.load_move(generation).await.unwrap().unwrap();
+        assert_eq!(log.lines[0].record, record);
+    }
+}

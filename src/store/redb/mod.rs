@@ -160,6 +160,17 @@ impl RedbStore {
         Self::serve(database, config, hooks.group)
     }
 
+    /// A store on a disk that a test has made; it must hold a store already.
+    #[cfg(feature = "testing")]
+    pub fn on(backend: impl ::redb::StorageBackend, config: Config, hooks: Hooks) -> Result<Self, OpenFault> {
+        let mut builder = ::redb::Builder::new();
+        let opened = builder.set_cache_size(config.cache_bytes).create_with_backend(backend);
+        let damaged =
+            |why: ::redb::DatabaseError| OpenFault::Damaged { path: config.path.clone(), why: why.to_string() };
+        let database = opened.map_err(damaged)?;
+        Self::serve(database, config, hooks.group)
+    }
+
     fn serve(database: Database, config: Config, observer: GroupObserver) -> Result<Self, OpenFault> {
         let Config { path, cache_bytes: _, queue_max, group_max, audit_max, quick_repair } = config;
         let database = Arc::new(database);

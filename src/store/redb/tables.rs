@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | `meta` | name | number, big-endian |
 //! | `enrollments` | kind, folded id | record |
-//! | `certificates` | thumbprint | key of its enrollment |
+//! | `certificates` | thumbprint of a certificate or hash of an endorsement key | key of its enrollment |
 //! | `subjects` | subject, key of a group | – |
 //! | `hubs` | id | record |
 //! | `registrations` | folded id | record |
@@ -27,7 +27,7 @@ use std::ops::Bound;
 use redb::{ReadableTable, StorageError, TableDefinition, TableError, WriteTransaction};
 
 use super::records::{RecordFault, Stored};
-use crate::domain::{DeviceId, Enrollment, EnrollmentId, GroupId, HubId, Order, Registration, Thumbprint, TrackingId};
+use crate::domain::{DeviceId, Enrollment, EnrollmentId, GroupId, HubId, Order, Registration, TrackingId};
 use crate::store::{StatusFilter, StoreFault, listing};
 
 /// Every table holds bytes under bytes.
@@ -118,10 +118,6 @@ pub(super) fn enrollment_key(id: &EnrollmentId) -> Vec<u8> {
 pub(super) const INDIVIDUALS: u8 = 0;
 pub(super) const GROUPS: u8 = 1;
 
-pub(super) fn certificate_key(thumbprint: &Thumbprint) -> Vec<u8> {
-    thumbprint.0.to_vec()
-}
-
 pub(super) fn hub_key(id: &HubId) -> Vec<u8> {
     id.as_str().as_bytes().to_vec()
 }
@@ -165,8 +161,10 @@ pub(super) fn tracking_key(id: TrackingId) -> Vec<u8> {
 pub(super) fn enrollment_rows(enrollment: &Enrollment) -> Vec<IndexRow> {
     let key = enrollment_key(&enrollment.id);
     let mut rows = Vec::new();
+    for claim in enrollment.attestation.claims() {
+        rows.push((Table::Certificates, claim.digest().to_vec(), key.clone()));
+    }
     for certificate in enrollment.attestation.certificates() {
-        rows.push((Table::Certificates, certificate_key(&certificate.thumbprint), key.clone()));
         match &enrollment.id {
             EnrollmentId::Individual(_) => {}
             EnrollmentId::Group(_) => {

@@ -336,12 +336,12 @@ impl Draft<'_, '_> {
     fn put_enrollment(&mut self, put: &Enrollment) -> Result<(), CommitFault> {
         let before = self.enrollment_at(&put.id, put.version)?;
         let key = enrollment_key(&put.id);
-        for certificate in put.attestation.certificates() {
-            let owner = self.get(Table::Certificates, &certificate.thumbprint.0)?.filter(|owner| *owner != key);
+        for claim in put.attestation.claims() {
+            let owner = self.get(Table::Certificates, claim.digest())?.filter(|owner| *owner != key);
             if let Some(owner) = owner {
                 let found: Option<Enrollment> = self.load(Table::Enrollments, &owner)?;
                 let owner = found.ok_or_else(|| not_written("a certificate leads to no enrollment"))?.id;
-                return Err(Unexpected::CertificateTaken { owner }.into());
+                return Err(Unexpected::taken(claim, owner).into());
             }
         }
         let enrollment = Enrollment { version: put.version.next(), ..put.clone() };

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{field, json};
+use super::{field, json, tpm};
 use crate::domain::{
     AllocationPolicy, Attestation, AttestationDraft, Capabilities, CertificateRef, DeviceId, Enrollment,
     EnrollmentDraft, EnrollmentId, GroupId, HubId, InitialState, RegistrationId, ReprovisionPolicy, ResetOnSameHub,
-    Timestamp, UnreachableRule, Version, WebhookPolicy, limits,
+    SrkDraft, SrkRule, Timestamp, TpmDevice, TpmFleet, UnreachableRule, Version, WebhookPolicy, limits,
 };
 use crate::wire::WireFault;
 use crate::wire::admin::v1;
@@ -32,20 +32,25 @@ pub enum Writing {
 pub fn draft(message: &v1::Enrollment, writing: Writing) -> Result<EnrollmentDraft, WireFault> {
     let id = field::id("registration_id", &message.registration_id, RegistrationId::parse)?;
     let device_id = field::optional_id("device_id", &message.device_id, DeviceId::parse)?;
-    let parts = Parts { x509: message.x509.as_ref(), settings: message.settings.as_ref() };
+    let tpm = message.tpm.as_ref().map(tpm::attestation).transpose()?;
+    let parts = Parts { x509: message.x509.as_ref(), other: ("tpm", tpm), settings: message.settings.as_ref() };
     parts.draft(EnrollmentId::Individual(id), device_id, writing)
 }
 
 /// As [`draft`], of a group.
 pub fn group_draft(message: &v1::EnrollmentGroup, writing: Writing) -> Result<EnrollmentDraft, WireFault> {
     let id = field::id("group_id", &message.group_id, GroupId::parse)?;
-    let parts = Parts { x509: message.x509.as_ref(), settings: message.settings.as_ref() };
+    let fleet = message.endorsement.as_ref().map(tpm::fleet_attestation).transpose()?;
+    let parts =
+        Parts { x509: message.x509.as_ref(), other: ("endorsement", fleet), settings: message.settings.as_ref() };
     parts.draft(EnrollmentId::Group(id), None, writing)
 }
 
 /// What both kinds have in common.
 struct Parts<'a> {
     x509: Option<&'a v1::X509Attestation>,
+    /// The other way of proof, and its field.
+    other: (&'static str, Option<AttestationDraft>),
     settings: Option<&'a v1::EnrollmentSettings>,
 }
 
@@ -56,8 +61,16 @@ impl Parts<'_> {
         device_id: Option<DeviceId>,
         writing: Writing,
     ) -> Result<EnrollmentDraft, WireFault> {
-        let x509 = field::required("x509", self.x509)?;
-        let primary = field::required("x509.primary", x509.primary.as_ref())?;
+        let attestation = match (self.x509, self.other) {
+            (Some(x509), (_, None)) => by_certificate(x509)?,
+            (None, (_, Some(other))) => other,
+            (Some(_), (field, Some(_))) => {
+                return Err(WireFault::new(field, "is given together with x509: an enrollment has one way of proof"));
+            }
+            (None, (field, None)) => {
+                return Err(WireFault::new("x509", format!("is missing, and so is {field}: give one of them")));
+            }
+        };
         let absent = v1::EnrollmentSettings::default();
         let settings = self.settings.unwrap_or(&absent);
         let enabled = match (settings.enabled, writing) {
@@ -67,10 +80,7 @@ impl Parts<'_> {
         };
         Ok(EnrollmentDraft {
             id,
-            attestation: AttestationDraft::X509 {
-                primary: primary.der.clone(),
-                secondary: x509.secondary.as_ref().map(|certificate| certificate.der.clone()),
-            },
+            attestation,
             enabled,
             device_id,
             initial: initial(settings.initial.as_ref())?,
@@ -84,6 +94,14 @@ impl Parts<'_> {
             adopt_existing: settings.adopt_existing,
         })
     }
+}
+
+fn by_certificate(x509: &v1::X509Attestation) -> Result<AttestationDraft, WireFault> {
+    let primary = field::required("x509.primary", x509.primary.as_ref())?;
+    Ok(AttestationDraft::X509 {
+        primary: primary.der.clone(),
+        secondary: x509.secondary.as_ref().map(|certificate| certificate.der.clone()),
+    })
 }
 
 fn initial(message: Option<&v1::InitialState>) -> Result<InitialState, WireFault> {
@@ -210,6 +228,29 @@ pub fn wire_enrollment(enrollment: &Enrollment) -> EnrollmentMessage {
         attestation: match &enrollment.attestation {
             Attestation::X509Leaf(leaves) => attested(&leaves.primary, leaves.secondary.as_ref()),
             Attestation::X509Ca(anchors) => attested(&anchors.primary, anchors.secondary.as_ref()),
+            Attestation::Tpm(TpmDevice { endorsement_key, ek_hash: _, rules }) => AttestationDraft::Tpm {
+                endorsement_key: endorsement_key.clone(),
+                storage_root_key: match &rules.storage_root_key {
+                    SrkRule::Any => SrkDraft::Any,
+                    SrkRule::PinFirst => SrkDraft::PinFirst,
+                    SrkRule::Pinned(name) => SrkDraft::Name(name.clone()),
+                },
+                pcrs: rules.pcrs.clone(),
+            },
+            Attestation::TpmFleet(TpmFleet { anchors, makes, usage_may_be_absent, rules }) => {
+                AttestationDraft::TpmFleet {
+                    primary: anchors.primary.der.clone(),
+                    secondary: anchors.secondary.as_ref().map(|certificate| certificate.der.clone()),
+                    makes: makes.clone(),
+                    usage_may_be_absent: *usage_may_be_absent,
+                    pin_first: match &rules.storage_root_key {
+                        SrkRule::Any => false,
+                        // A group names no key: never stored so.
+                        SrkRule::PinFirst | SrkRule::Pinned(_) => true,
+                    },
+                    pcrs: rules.pcrs.clone(),
+                }
+            }
         },
         enabled: enrollment.enabled,
         device_id: enrollment.device_id.clone(),
@@ -226,24 +267,28 @@ pub fn wire_enrollment(enrollment: &Enrollment) -> EnrollmentMessage {
     let thumbprints: Vec<String> =
         enrollment.attestation.certificates().map(|certificate| certificate.thumbprint.to_string()).collect();
     let mut message = wire_draft(&draft);
-    let x509 = match &mut message {
+    let certificates: Vec<&mut v1::Certificate> = match &mut message {
         EnrollmentMessage::Individual(message) => {
             message.created_at = Some(field::wire_time(enrollment.created_at));
             message.updated_at = Some(field::wire_time(enrollment.updated_at));
             message.etag = enrollment.version.etag();
-            &mut message.x509
+            if let (Some(tpm), Attestation::Tpm(device)) = (&mut message.tpm, &enrollment.attestation) {
+                tpm.endorsement_key_hash = device.ek_hash.registration_id().to_string();
+            }
+            let x509 = message.x509.iter_mut();
+            x509.flat_map(|x509| x509.primary.iter_mut().chain(&mut x509.secondary)).collect()
         }
         EnrollmentMessage::Group(message) => {
             message.created_at = Some(field::wire_time(enrollment.created_at));
             message.updated_at = Some(field::wire_time(enrollment.updated_at));
             message.etag = enrollment.version.etag();
-            &mut message.x509
+            let x509 = message.x509.iter_mut().flat_map(|x509| x509.primary.iter_mut().chain(&mut x509.secondary));
+            let fleet = message.endorsement.iter_mut();
+            x509.chain(fleet.flat_map(|fleet| fleet.primary.iter_mut().chain(&mut fleet.secondary))).collect()
         }
     };
-    if let Some(x509) = x509 {
-        let certificates = x509.primary.iter_mut().chain(x509.secondary.iter_mut());
-        certificates.zip(thumbprints).for_each(|(certificate, thumbprint)| certificate.thumbprint = thumbprint);
-    }
+    let told = certificates.into_iter().zip(thumbprints);
+    told.for_each(|(certificate, thumbprint)| certificate.thumbprint = thumbprint);
     message
 }
 
@@ -268,12 +313,14 @@ fn masked(policy: &AllocationPolicy) -> AllocationPolicy {
 
 /// A draft on its way to the service, without etag.
 pub fn wire_draft(draft: &EnrollmentDraft) -> EnrollmentMessage {
-    let AttestationDraft::X509 { primary, secondary } = &draft.attestation;
     let certificate = |der: &Vec<u8>| v1::Certificate { der: der.clone(), thumbprint: String::new() };
-    let x509 = Some(v1::X509Attestation {
-        primary: Some(certificate(primary)),
-        secondary: secondary.as_ref().map(certificate),
-    });
+    let x509 = match &draft.attestation {
+        AttestationDraft::X509 { primary, secondary } => Some(v1::X509Attestation {
+            primary: Some(certificate(primary)),
+            secondary: secondary.as_ref().map(certificate),
+        }),
+        AttestationDraft::Tpm { .. } | AttestationDraft::TpmFleet { .. } => None,
+    };
     let settings = Some(wire_settings(draft));
     match &draft.id {
         EnrollmentId::Individual(id) => EnrollmentMessage::Individual(v1::Enrollment {
@@ -284,7 +331,7 @@ pub fn wire_draft(draft: &EnrollmentDraft) -> EnrollmentMessage {
             created_at: None,
             updated_at: None,
             etag: String::new(),
-            tpm: None,
+            tpm: tpm::wire_attestation(&draft.attestation),
         }),
         EnrollmentId::Group(id) => EnrollmentMessage::Group(v1::EnrollmentGroup {
             group_id: id.to_string(),
@@ -293,7 +340,7 @@ pub fn wire_draft(draft: &EnrollmentDraft) -> EnrollmentMessage {
             created_at: None,
             updated_at: None,
             etag: String::new(),
-            endorsement: None,
+            endorsement: tpm::wire_fleet_attestation(&draft.attestation),
         }),
     }
 }
@@ -333,6 +380,8 @@ pub struct EnrollmentRecord {
     pub draft: EnrollmentDraft,
     /// SHA-256 of the primary certificate, then of the secondary one.
     pub thumbprints: Vec<String>,
+    /// SHA-256 of the endorsement key in lower-case base32, of an enrollment by TPM.
+    pub endorsement_key_hash: Option<String>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     pub version: Version,
@@ -342,18 +391,28 @@ impl TryFrom<&EnrollmentMessage> for EnrollmentRecord {
     type Error = WireFault;
 
     fn try_from(message: &EnrollmentMessage) -> Result<Self, WireFault> {
-        let (draft, x509, created_at, updated_at, etag) = match message {
+        let of = |certificate: &v1::Certificate| certificate.thumbprint.clone();
+        let of_x509 = |x509: &Option<v1::X509Attestation>| -> Vec<String> {
+            x509.iter().flat_map(|x509| x509.primary.iter().chain(&x509.secondary)).map(of).collect()
+        };
+        let (draft, thumbprints, created_at, updated_at, etag) = match message {
             EnrollmentMessage::Individual(m) => {
-                (draft(m, Writing::Update)?, &m.x509, &m.created_at, &m.updated_at, &m.etag)
+                (draft(m, Writing::Update)?, of_x509(&m.x509), &m.created_at, &m.updated_at, &m.etag)
             }
             EnrollmentMessage::Group(m) => {
-                (group_draft(m, Writing::Update)?, &m.x509, &m.created_at, &m.updated_at, &m.etag)
+                let fleet = m.endorsement.iter().flat_map(|fleet| fleet.primary.iter().chain(&fleet.secondary));
+                let thumbprints = of_x509(&m.x509).into_iter().chain(fleet.map(of)).collect();
+                (group_draft(m, Writing::Update)?, thumbprints, &m.created_at, &m.updated_at, &m.etag)
             }
         };
-        let certificates = x509.iter().flat_map(|x509| x509.primary.iter().chain(&x509.secondary));
+        let endorsement_key_hash = match message {
+            EnrollmentMessage::Individual(m) => m.tpm.as_ref().map(|tpm| tpm.endorsement_key_hash.clone()),
+            EnrollmentMessage::Group(_) => None,
+        };
         Ok(Self {
             draft,
-            thumbprints: certificates.map(|certificate| certificate.thumbprint.clone()).collect(),
+            thumbprints,
+            endorsement_key_hash,
             created_at: field::required_time("created_at", created_at.as_ref())?,
             updated_at: field::required_time("updated_at", updated_at.as_ref())?,
             version: field::etag("etag", etag)?,

@@ -8,4 +8,5 @@ pub mod json;
 pub mod registration;
 pub mod registration_admin;
 pub mod registration_record;
+pub mod tpm;
 pub mod twin;

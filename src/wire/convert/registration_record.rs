@@ -8,8 +8,9 @@ use super::registration_admin::{applied_policy, wire_applied_policy};
 use super::twin::{DeviceRecord, wire_device};
 use super::{field, json};
 use crate::domain::{
-    AllocationPolicy, Assignment, Credential, DataSource, DeviceId, EnrollmentId, HubId, OperationId, Order, Pin,
-    RegistrationId, ReprovisionPolicy, RequestId, SubStatus, Thumbprint, Timestamp, Version,
+    AllocationPolicy, Assignment, Credential, DataSource, DeliveredKeys, DeviceId, EnrollmentId, HubId, KeyFingerprint,
+    OperationId, Order, Pin, RegistrationId, ReprovisionPolicy, RequestId, SealedKey, SubStatus, Thumbprint, Timestamp,
+    Version,
 };
 use crate::wire::WireFault;
 use crate::wire::admin::v1;
@@ -28,12 +29,23 @@ pub struct RegistrationRecord {
     pub operation: OperationRecord,
     pub pin: Option<Pin>,
     pub payload: Option<Value>,
+    /// What the device's TPM proved last.
+    pub tpm: Option<TpmFacts>,
     pub running: Option<MoveProgress>,
     pub obligations: Vec<Obligation>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     /// Absent while the first assignment runs.
     pub version: Version,
+}
+
+/// What a TPM proved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TpmFacts {
+    /// SHA-256 of the endorsement key in lower-case base32.
+    pub endorsement_key_hash: String,
+    /// Hexadecimal; absent after it was forgotten.
+    pub storage_root_key_name: Option<String>,
 }
 
 /// One run of a registration.
@@ -187,7 +199,10 @@ impl From<&RegistrationRecord> for v1::Registration {
             created_at: Some(field::wire_time(record.created_at)),
             updated_at: Some(field::wire_time(record.updated_at)),
             etag: record.version.etag(),
-            tpm: None,
+            tpm: record.tpm.as_ref().map(|tpm| v1::TpmRecord {
+                endorsement_key_hash: tpm.endorsement_key_hash.clone(),
+                storage_root_key_name: tpm.storage_root_key_name.clone().unwrap_or_default(),
+            }),
         }
     }
 }
@@ -220,6 +235,10 @@ impl TryFrom<&v1::Registration> for RegistrationRecord {
             },
             pin: message.pin.as_ref().map(Pin::try_from).transpose()?,
             payload: message.payload.as_ref().map(|value| json::payload("payload", value)).transpose()?,
+            tpm: message.tpm.as_ref().map(|tpm| TpmFacts {
+                endorsement_key_hash: tpm.endorsement_key_hash.clone(),
+                storage_root_key_name: optional_text(&tpm.storage_root_key_name),
+            }),
             running: message.r#move.as_ref().map(MoveProgress::try_from).transpose()?,
             obligations: message.obligations.iter().map(Obligation::try_from).collect::<Result<_, _>>()?,
             created_at: field::required_time("created_at", message.created_at.as_ref())?,
@@ -231,16 +250,21 @@ impl TryFrom<&v1::Registration> for RegistrationRecord {
 
 impl From<&Assignment> for v1::Assignment {
     fn from(assignment: &Assignment) -> Self {
-        let thumbprints = match &assignment.credential {
-            Some(Credential::X509 { thumbprints }) => thumbprints.iter().map(ToString::to_string).collect(),
-            None => Vec::new(),
+        let (thumbprints, key_fingerprints) = match &assignment.credential {
+            Some(Credential::X509 { thumbprints }) => {
+                (thumbprints.iter().map(ToString::to_string).collect(), Vec::new())
+            }
+            Some(Credential::Delivered(keys)) => {
+                (Vec::new(), keys.newest_first().iter().map(|key| key.fingerprint().to_string()).collect())
+            }
+            None => (Vec::new(), Vec::new()),
         };
         Self {
             hub_id: assignment.hub.to_string(),
             generation: assignment.generation.0,
             assigned_at: Some(field::wire_time(assignment.assigned_at)),
             thumbprints,
-            key_fingerprints: Vec::new(),
+            key_fingerprints,
         }
     }
 }
@@ -251,10 +275,22 @@ impl TryFrom<&v1::Assignment> for Assignment {
     fn try_from(message: &v1::Assignment) -> Result<Self, WireFault> {
         let thumbprint = |text: &String| field::id("assignment.thumbprints", text, str::parse::<Thumbprint>);
         let thumbprints: Vec<Thumbprint> = message.thumbprints.iter().map(thumbprint).collect::<Result<_, _>>()?;
+        // A fingerprint without its key.
+        let key = |text: &String| {
+            let fingerprint = field::id("assignment.key_fingerprints", text, str::parse::<KeyFingerprint>)?;
+            Ok(SealedKey::new(fingerprint, Vec::new()))
+        };
+        let keys: Vec<Option<SealedKey>> =
+            message.key_fingerprints.iter().map(key).collect::<Result<_, WireFault>>()?;
+        let keys: Vec<SealedKey> = keys.into_iter().flatten().collect();
         Ok(Self {
             hub: field::id("assignment.hub_id", &message.hub_id, HubId::parse)?,
             generation: Order(message.generation),
-            credential: (!thumbprints.is_empty()).then(|| Credential::x509(thumbprints)),
+            credential: match (thumbprints.is_empty(), keys.is_empty()) {
+                (false, _) => Some(Credential::x509(thumbprints)),
+                (true, false) => Some(Credential::Delivered(DeliveredKeys::kept(keys))),
+                (true, true) => None,
+            },
             assigned_at: field::required_time("assignment.assigned_at", message.assigned_at.as_ref())?,
         })
     }
@@ -528,6 +564,10 @@ mod tests {
                 updated_at: Timestamp(5),
             },
             pin: Some(pin()),
+            tpm: Some(TpmFacts {
+                endorsement_key_hash: "a".repeat(52),
+                storage_root_key_name: Some("000b".to_owned()),
+            }),
             payload: Some(serde_json::json!({"a": 1})),
             running: Some(MoveProgress {
                 generation: Order(8),

@@ -196,7 +196,8 @@ impl Surveyor<'_> {
                 break;
             }
         }
-        if words == ["cfg", "test"] {
+        // What the one feature `testing` adds is for tests in other targets, and no part of what is shipped.
+        if words == ["cfg", "test"] || words == ["cfg", "any", "test", "feature"] {
             if inner && self.scopes.is_empty() {
                 self.whole_file_in_test = true;
             } else {

@@ -171,6 +171,7 @@ fn what_only_looks_like_a_violation() {
         ("policy/allocation/mod.rs", "use super::reprovision::decide; use super::super::domain::Hub;"),
         ("policy/mod.rs", "#[cfg(test)] mod tests { use super::*; use crate::store::Memory; fn f() { println!() } }"),
         ("policy/mod.rs", "#[cfg(test)]\n#[allow(dead_code)]\npub(crate) mod tests { use crate::pki::Ca; }"),
+        ("policy/mod.rs", "#[cfg(any(test, feature = \"testing\"))]\npub mod suite { use crate::store::Memory; }"),
         ("policy/mod.rs", "pub(crate) fn f() {} pub(in crate::policy) fn g() {} pub(super) struct X(pub(crate) u8);"),
         ("policy/mod.rs", "fn store() {} fn f() { store(); let redb = 1; self.actix(); x.now(); }"),
         ("policy/mod.rs", "mod rand; fn f() { rand::pick() }"),

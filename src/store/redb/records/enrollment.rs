@@ -1,11 +1,13 @@
 //! Enrollments in the file.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Decoded, RecordFault, Stored, device_id, document, form, hub_id, text};
+use super::{Decoded, RecordFault, Stored, device_id, document, fault, form, hub_id, text, tpm_name};
 use crate::domain::{
-    AllocationPolicy, Attestation, Capabilities, CertificateRef, Enrollment, InitialState, Thumbprint, Timestamp,
-    UnreachableRule, Version, WebhookPolicy, X509Anchors, X509Leaves,
+    AllocationPolicy, Attestation, Capabilities, CertificateRef, EkHash, Enrollment, InitialState, PcrIndex, PcrPolicy,
+    PcrValue, SrkRule, Thumbprint, Timestamp, TpmDevice, TpmFleet, TpmMake, TpmManufacturer, TpmModel, TpmPublic,
+    TpmRules, UnreachableRule, Version, WebhookPolicy, X509Anchors, X509Leaves,
 };
 
 impl From<&CertificateRef> for form::Certificate {
@@ -34,21 +36,100 @@ impl From<&Attestation> for form::Attestation {
                 let (primary, secondary) = both(&anchors.primary, &anchors.secondary);
                 form::Attestation::X509Ca { primary, secondary }
             }
+            Attestation::Tpm(TpmDevice { endorsement_key, ek_hash, rules }) => form::Attestation::Tpm {
+                endorsement_key: endorsement_key.as_bytes().to_vec(),
+                ek_hash: ek_hash.0,
+                rules: rules.into(),
+            },
+            Attestation::TpmFleet(TpmFleet { anchors, makes, usage_may_be_absent, rules }) => {
+                let (primary, secondary) = both(&anchors.primary, &anchors.secondary);
+                let make = |make: &TpmMake| form::TpmMake {
+                    manufacturer: make.manufacturer.0,
+                    model: make.model.as_ref().map(|model| model.as_str().to_owned()),
+                };
+                form::Attestation::TpmFleet {
+                    primary,
+                    secondary,
+                    makes: makes.iter().map(make).collect(),
+                    usage_may_be_absent: *usage_may_be_absent,
+                    rules: rules.into(),
+                }
+            }
         }
     }
 }
 
-impl From<form::Attestation> for Attestation {
-    fn from(attestation: form::Attestation) -> Self {
-        match attestation {
+impl TryFrom<form::Attestation> for Attestation {
+    type Error = RecordFault;
+
+    fn try_from(attestation: form::Attestation) -> Decoded<Self> {
+        Ok(match attestation {
             form::Attestation::X509Leaf { primary, secondary } => {
                 Attestation::X509Leaf(X509Leaves { primary: primary.into(), secondary: secondary.map(Into::into) })
             }
             form::Attestation::X509Ca { primary, secondary } => {
                 Attestation::X509Ca(X509Anchors { primary: primary.into(), secondary: secondary.map(Into::into) })
             }
+            form::Attestation::Tpm { endorsement_key, ek_hash, rules } => Attestation::Tpm(TpmDevice {
+                endorsement_key: TpmPublic::parse(&endorsement_key).map_err(|why| fault("endorsement key", why))?,
+                ek_hash: EkHash(ek_hash),
+                rules: rules.try_into()?,
+            }),
+            form::Attestation::TpmFleet { primary, secondary, makes, usage_may_be_absent, rules } => {
+                let make = |make: form::TpmMake| {
+                    let model = make.model.as_deref().map(TpmModel::parse).transpose();
+                    let model = model.map_err(|why| fault("model of a TPM", why))?;
+                    Ok(TpmMake { manufacturer: TpmManufacturer(make.manufacturer), model })
+                };
+                Attestation::TpmFleet(TpmFleet {
+                    anchors: X509Anchors { primary: primary.into(), secondary: secondary.map(Into::into) },
+                    makes: makes.into_iter().map(make).collect::<Decoded<_>>()?,
+                    usage_may_be_absent,
+                    rules: rules.try_into()?,
+                })
+            }
+        })
+    }
+}
+
+impl From<&TpmRules> for form::TpmRules {
+    fn from(TpmRules { storage_root_key, pcrs }: &TpmRules) -> Self {
+        let digests = |values: &[PcrValue]| values.iter().map(|value| value.0).collect();
+        Self {
+            storage_root_key: match storage_root_key {
+                SrkRule::Any => form::SrkRule::Any,
+                SrkRule::PinFirst => form::SrkRule::PinFirst,
+                SrkRule::Pinned(name) => form::SrkRule::Pinned(name.as_bytes().to_vec()),
+            },
+            pcrs: pcrs.as_ref().map(|policy| form::PcrPolicy {
+                mode: (&policy.mode()).into(),
+                allowed: policy.allowed().iter().map(|(index, values)| (index.number(), digests(values))).collect(),
+            }),
         }
     }
+}
+
+impl TryFrom<form::TpmRules> for TpmRules {
+    type Error = RecordFault;
+
+    fn try_from(record: form::TpmRules) -> Decoded<Self> {
+        let storage_root_key = match record.storage_root_key {
+            form::SrkRule::Any => SrkRule::Any,
+            form::SrkRule::PinFirst => SrkRule::PinFirst,
+            form::SrkRule::Pinned(name) => SrkRule::Pinned(tpm_name(&name)?),
+        };
+        Ok(Self { storage_root_key, pcrs: record.pcrs.map(pcr_policy).transpose()? })
+    }
+}
+
+fn pcr_policy(record: form::PcrPolicy) -> Decoded<PcrPolicy> {
+    let wrong = |why| fault("PCR policy", why);
+    let mut allowed = BTreeMap::new();
+    for (index, values) in record.allowed {
+        let index = PcrIndex::new(index.into()).map_err(wrong)?;
+        allowed.insert(index, values.into_iter().map(PcrValue).collect());
+    }
+    PcrPolicy::new(record.mode.into(), allowed).map_err(wrong)
 }
 
 impl From<&AllocationPolicy> for form::AllocationPolicy {
@@ -161,7 +242,7 @@ impl Stored for Enrollment {
     fn from_record(record: form::Enrollment) -> Decoded<Self> {
         Ok(Self {
             id: record.id.try_into()?,
-            attestation: record.attestation.into(),
+            attestation: record.attestation.try_into()?,
             enabled: record.enabled,
             device_id: record.device_id.as_deref().map(device_id).transpose()?,
             initial: record.initial.try_into()?,

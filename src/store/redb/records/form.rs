@@ -1,4 +1,4 @@
-//! The shapes of records in the file, version 1.
+//! The shapes of records in the file; each says which version of its record it is when that is not the first.
 //!
 //! Append only: postcard writes fields and variants by position, so none is ever removed, moved or inserted; a new shape
 //! is a new record under the next version byte.
@@ -20,8 +20,57 @@ pub struct Certificate {
 
 #[derive(Serialize, Deserialize)]
 pub enum Attestation {
-    X509Leaf { primary: Certificate, secondary: Option<Certificate> },
-    X509Ca { primary: Certificate, secondary: Option<Certificate> },
+    X509Leaf {
+        primary: Certificate,
+        secondary: Option<Certificate>,
+    },
+    X509Ca {
+        primary: Certificate,
+        secondary: Option<Certificate>,
+    },
+    Tpm {
+        endorsement_key: Vec<u8>,
+        ek_hash: [u8; 32],
+        rules: TpmRules,
+    },
+    TpmFleet {
+        primary: Certificate,
+        secondary: Option<Certificate>,
+        makes: Vec<TpmMake>,
+        usage_may_be_absent: bool,
+        rules: TpmRules,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct TpmMake {
+    pub manufacturer: [u8; 4],
+    pub model: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub enum SrkRule {
+    Any,
+    PinFirst,
+    Pinned(Vec<u8>),
+}
+
+#[derive(Serialize, Deserialize)]
+pub enum PcrMode {
+    Enforce,
+    Audit,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct PcrPolicy {
+    pub mode: PcrMode,
+    pub allowed: Vec<(u8, Vec<[u8; 32]>)>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct TpmRules {
+    pub storage_root_key: SrkRule,
+    pub pcrs: Option<PcrPolicy>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -117,7 +166,26 @@ pub struct Hub {
 
 #[derive(Serialize, Deserialize)]
 pub enum Credential {
-    X509 { thumbprints: Vec<[u8; 32]> },
+    X509 {
+        thumbprints: Vec<[u8; 32]>,
+    },
+    /// Newest first.
+    Delivered {
+        keys: Vec<SealedKey>,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct SealedKey {
+    pub fingerprint: [u8; 32],
+    pub sealed: Vec<u8>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct TpmDelivery {
+    pub ek: [u8; 32],
+    pub srk: Option<Vec<u8>>,
+    pub blob: Vec<u8>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -169,8 +237,9 @@ pub struct Pin {
     pub expires_at: Option<i64>,
 }
 
+/// Version 1.
 #[derive(Serialize, Deserialize)]
-pub struct Registration {
+pub struct FirstRegistration {
     pub id: String,
     pub device_id: String,
     pub enrollment: EnrollmentId,
@@ -184,6 +253,13 @@ pub struct Registration {
     pub created_at: i64,
     pub updated_at: i64,
     pub version: u64,
+}
+
+/// Version 2: the first with what is added to it, so that the first is read by the same code.
+#[derive(Serialize, Deserialize)]
+pub struct Registration {
+    pub first: FirstRegistration,
+    pub tpm: Option<TpmDelivery>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -305,13 +381,42 @@ pub enum HubRefusal {
 #[derive(Serialize, Deserialize)]
 pub enum JournalRecord {
     Intent(Box<Intent>),
-    StepDone { effect: Effect, state: Option<Box<DeviceState>> },
-    Pivoted { data_source: Option<DataSource> },
-    Aborted { reason: String, message: String, spare_current: bool },
-    Collected { hub: String, state: Option<Box<DeviceState>> },
-    Settled { effect: Effect, hub: String, state: Option<Box<DeviceState>> },
-    Stuck { effect: Effect, hub: String, refusal: HubRefusal },
-    Dropped { effect: Effect, hub: String, why: String },
+    StepDone {
+        effect: Effect,
+        state: Option<Box<DeviceState>>,
+    },
+    Pivoted {
+        data_source: Option<DataSource>,
+    },
+    Aborted {
+        reason: String,
+        message: String,
+        spare_current: bool,
+    },
+    Collected {
+        hub: String,
+        state: Option<Box<DeviceState>>,
+    },
+    Settled {
+        effect: Effect,
+        hub: String,
+        state: Option<Box<DeviceState>>,
+    },
+    Stuck {
+        effect: Effect,
+        hub: String,
+        refusal: HubRefusal,
+    },
+    Dropped {
+        effect: Effect,
+        hub: String,
+        why: String,
+    },
+    /// An intent with what is delivered through a TPM.
+    TpmIntent {
+        intent: Box<Intent>,
+        tpm: TpmDelivery,
+    },
 }
 
 #[derive(Serialize, Deserialize)]

@@ -85,13 +85,14 @@ impl TryFrom<form::Intent> for Intent {
             enrollment_version: Version(record.enrollment_version),
             policy: record.policy.map(Into::into),
             sub_status: record.sub_status.into(),
-            credential: record.credential.into(),
+            credential: record.credential.try_into()?,
             initial: record.initial.try_into()?,
             planted: state_back(record.planted)?,
             unreachable: record.unreachable.into(),
             allow_late_writes: record.allow_late_writes,
             adopt_existing: record.adopt_existing,
             payload: record.payload,
+            tpm: None,
             pin: record.pin.map(TryInto::try_into).transpose()?,
             why: record.why,
         })
@@ -141,7 +142,13 @@ impl From<form::HubRefusal> for HubRefusal {
 impl From<&JournalRecord> for form::JournalRecord {
     fn from(record: &JournalRecord) -> Self {
         match record {
-            JournalRecord::Intent(intent) => form::JournalRecord::Intent(Box::new((&**intent).into())),
+            JournalRecord::Intent(intent) => {
+                let first = Box::new((&**intent).into());
+                match &intent.tpm {
+                    None => form::JournalRecord::Intent(first),
+                    Some(tpm) => form::JournalRecord::TpmIntent { intent: first, tpm: tpm.into() },
+                }
+            }
             JournalRecord::StepDone { effect, state } => {
                 form::JournalRecord::StepDone { effect: effect.into(), state: state_form(state) }
             }
@@ -175,6 +182,10 @@ impl TryFrom<form::JournalRecord> for JournalRecord {
     fn try_from(record: form::JournalRecord) -> Decoded<Self> {
         Ok(match record {
             form::JournalRecord::Intent(intent) => JournalRecord::Intent(Box::new((*intent).try_into()?)),
+            form::JournalRecord::TpmIntent { intent, tpm } => {
+                let intent = Intent { tpm: Some(tpm.try_into()?), ..(*intent).try_into()? };
+                JournalRecord::Intent(Box::new(intent))
+            }
             form::JournalRecord::StepDone { effect, state } => {
                 JournalRecord::StepDone { effect: effect.into(), state: state_back(state)? }
             }

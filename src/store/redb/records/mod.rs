@@ -16,13 +16,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::domain::{
-    DeviceId, Document, EnrollmentId, GroupId, HubId, HubKind, HubState, Order, Reason, RegistrationId,
-    ReprovisionPolicy, RequestId, ResetOnSameHub, SubStatus,
+    DeviceId, Document, EnrollmentId, GroupId, HubId, HubKind, HubState, Order, PcrMode, Reason, RegistrationId,
+    ReprovisionPolicy, RequestId, ResetOnSameHub, SubStatus, TpmName,
 };
 use crate::moves::{Carry, Effect};
-
-/// The version of every record that is written now.
-const VERSION: u8 = 1;
 
 /// Why stored bytes are not a record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,25 +39,37 @@ fn fault(what: &'static str, why: impl ToString) -> RecordFault {
 pub(super) trait Stored: Sized {
     /// What it is called in faults.
     const WHAT: &'static str;
+    /// The version that is written now.
+    const VERSION: u8 = 1;
     type Record: Serialize + DeserializeOwned;
 
     fn to_record(&self) -> Self::Record;
     fn from_record(record: Self::Record) -> Decoded<Self>;
 
+    /// Reads a version that was written before.
+    fn from_older(version: u8, _body: &[u8]) -> Decoded<Self> {
+        Err(fault(Self::WHAT, format!("record version {version} is not known")))
+    }
+
     fn encode(&self) -> Decoded<Vec<u8>> {
-        postcard::to_extend(&self.to_record(), vec![VERSION]).map_err(|why| fault(Self::WHAT, why))
+        postcard::to_extend(&self.to_record(), vec![Self::VERSION]).map_err(|why| fault(Self::WHAT, why))
     }
 
     fn decode(bytes: &[u8]) -> Decoded<Self> {
         match bytes.split_first() {
-            Some((&VERSION, body)) => match postcard::take_from_bytes(body) {
-                Ok((record, [])) => Self::from_record(record),
-                Ok((_, rest)) => Err(fault(Self::WHAT, format!("{} bytes too many", rest.len()))),
-                Err(why) => Err(fault(Self::WHAT, why)),
-            },
-            Some((version, _)) => Err(fault(Self::WHAT, format!("record version {version} is not known"))),
+            Some((version, body)) if *version == Self::VERSION => Self::from_record(whole(Self::WHAT, body)?),
+            Some((version, body)) => Self::from_older(*version, body),
             None => Err(fault(Self::WHAT, "no bytes")),
         }
+    }
+}
+
+/// A record that takes up all bytes.
+fn whole<T: DeserializeOwned>(what: &'static str, body: &[u8]) -> Decoded<T> {
+    match postcard::take_from_bytes(body) {
+        Ok((record, [])) => Ok(record),
+        Ok((_, rest)) => Err(fault(what, format!("{} bytes too many", rest.len()))),
+        Err(why) => Err(fault(what, why)),
     }
 }
 
@@ -88,6 +97,7 @@ words! {
     HubState { Active, Draining, Retired }
     SubStatus { InitialAssignment, DeviceDataMigrated, DeviceDataReset, ReprovisionedToInitialAssignment }
     Carry { State, Initial }
+    PcrMode { Enforce, Audit }
     Effect { Seal, Create, Withhold, UpdateCredential, Activate, Unseal, Delete, Collect, ReplaceTwin }
 }
 
@@ -105,6 +115,10 @@ fn hub_id(text: &str) -> Decoded<HubId> {
 
 fn request_id(text: &str) -> Decoded<RequestId> {
     RequestId::parse(text).map_err(|why| fault("request id", why))
+}
+
+fn tpm_name(bytes: &[u8]) -> Decoded<TpmName> {
+    TpmName::parse(bytes).map_err(|why| fault("name of a TPM's object", why))
 }
 
 fn document(text: &str) -> Decoded<Document> {
@@ -177,7 +191,7 @@ mod tests {
         };
         for (bytes, why) in [
             (vec![], "registration: no bytes"),
-            (with(0, 2), "registration: record version 2 is not known"),
+            (with(0, 3), "registration: record version 3 is not known"),
             (with(0, 0), "registration: record version 0 is not known"),
             ([good.clone(), vec![0]].concat(), "registration: 1 bytes too many"),
             (with(2, b'/'), "registration id: registration id may hold ASCII letters, digits and -._:, not '/'"),

@@ -1,9 +1,12 @@
 //! Registrations in the file.
 
-use super::{Decoded, RecordFault, Stored, device_id, form, hub_id, reason, registration_id, request_id, text};
+use super::{
+    Decoded, RecordFault, Stored, device_id, fault, form, hub_id, reason, registration_id, request_id, text, tpm_name,
+    whole,
+};
 use crate::domain::{
-    Assignment, Credential, DataSource, Operation, OperationId, OperationStatus, Order, Pin, Registration, Thumbprint,
-    Timestamp, Version,
+    Assignment, Credential, DataSource, DeliveredKeys, EkHash, KeyFingerprint, Operation, OperationId, OperationStatus,
+    Order, Pin, Registration, SealedKey, Thumbprint, Timestamp, TpmDelivery, Version, limits,
 };
 
 impl From<&Credential> for form::Credential {
@@ -12,15 +15,49 @@ impl From<&Credential> for form::Credential {
             Credential::X509 { thumbprints } => {
                 form::Credential::X509 { thumbprints: thumbprints.iter().map(|thumbprint| thumbprint.0).collect() }
             }
+            Credential::Delivered(keys) => form::Credential::Delivered {
+                keys: keys
+                    .newest_first()
+                    .iter()
+                    .map(|key| form::SealedKey { fingerprint: key.fingerprint().0, sealed: key.sealed().to_vec() })
+                    .collect(),
+            },
         }
     }
 }
 
-impl From<form::Credential> for Credential {
-    fn from(credential: form::Credential) -> Self {
-        match credential {
+impl TryFrom<form::Credential> for Credential {
+    type Error = RecordFault;
+
+    fn try_from(credential: form::Credential) -> Decoded<Self> {
+        Ok(match credential {
             form::Credential::X509 { thumbprints } => Credential::x509(thumbprints.into_iter().map(Thumbprint)),
+            form::Credential::Delivered { keys } => {
+                let key = |key: form::SealedKey| {
+                    let fingerprint = KeyFingerprint(key.fingerprint);
+                    SealedKey::new(fingerprint, key.sealed).ok_or_else(|| fault("key", "it is too long"))
+                };
+                Credential::Delivered(DeliveredKeys::kept(keys.into_iter().map(key).collect::<Decoded<_>>()?))
+            }
+        })
+    }
+}
+
+impl From<&TpmDelivery> for form::TpmDelivery {
+    fn from(TpmDelivery { ek, srk, blob }: &TpmDelivery) -> Self {
+        Self { ek: ek.0, srk: srk.as_ref().map(|name| name.as_bytes().to_vec()), blob: blob.to_vec() }
+    }
+}
+
+impl TryFrom<form::TpmDelivery> for TpmDelivery {
+    type Error = RecordFault;
+
+    fn try_from(record: form::TpmDelivery) -> Decoded<Self> {
+        if record.blob.len() > limits::TPM_BLOB_BYTES_MAX {
+            return Err(fault("activation blob", "it is too long"));
         }
+        let srk = record.srk.as_deref().map(tpm_name).transpose()?;
+        Ok(Self { ek: EkHash(record.ek), srk, blob: record.blob.into() })
     }
 }
 
@@ -105,6 +142,7 @@ impl TryFrom<form::Pin> for Pin {
 
 impl Stored for Registration {
     const WHAT: &'static str = "registration";
+    const VERSION: u8 = 2;
     type Record = form::Registration;
 
     fn to_record(&self) -> form::Registration {
@@ -114,7 +152,7 @@ impl Stored for Registration {
             credential: assignment.credential.as_ref().map(Into::into),
             assigned_at: assignment.assigned_at.0,
         };
-        form::Registration {
+        let first = form::FirstRegistration {
             id: self.id.as_str().to_owned(),
             device_id: self.device_id.as_str().to_owned(),
             enrollment: (&self.enrollment).into(),
@@ -134,15 +172,23 @@ impl Stored for Registration {
             created_at: self.created_at.0,
             updated_at: self.updated_at.0,
             version: self.version.0,
+        };
+        form::Registration { first, tpm: self.tpm.as_ref().map(Into::into) }
+    }
+
+    fn from_older(version: u8, body: &[u8]) -> Decoded<Self> {
+        match version {
+            1 => Self::from_record(form::Registration { first: whole(Self::WHAT, body)?, tpm: None }),
+            _ => Err(fault(Self::WHAT, format!("record version {version} is not known"))),
         }
     }
 
-    fn from_record(record: form::Registration) -> Decoded<Self> {
+    fn from_record(form::Registration { first: record, tpm }: form::Registration) -> Decoded<Self> {
         let assignment = |assignment: form::Assignment| {
             Ok(Assignment {
                 hub: hub_id(&assignment.hub)?,
                 generation: Order(assignment.generation),
-                credential: assignment.credential.map(Into::into),
+                credential: assignment.credential.map(TryInto::try_into).transpose()?,
                 assigned_at: Timestamp(assignment.assigned_at),
             })
         };
@@ -162,6 +208,7 @@ impl Stored for Registration {
             },
             pin: record.pin.map(TryInto::try_into).transpose()?,
             payload: record.payload,
+            tpm: tpm.map(TryInto::try_into).transpose()?,
             past: record.past.into_iter().map(Order).collect(),
             created_at: Timestamp(record.created_at),
             updated_at: Timestamp(record.updated_at),

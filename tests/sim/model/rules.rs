@@ -1,0 +1,65 @@
+//! The rules of a move that can be taken away, to see that each is needed.
+//!
+//! Nothing in the service knows of them: the model stands between the step function, the store and the hubs, and there
+//! does what a service without the rule would do.
+
+use rehome::domain::{HubAnswer, HubCall, HubEffect, HubRefusal, Order, Timestamp};
+use rehome::hubs::entry::{Entry, Phase, obey};
+
+/// What can be taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// A hub refuses a call of a lower order, and answers a repeat as before.
+    Orders,
+    /// A hub remembers the highest order of a device that has left.
+    OrdersOutliveDevice,
+    /// `activate` opens what is staged, and nothing else.
+    ActivateOpensStaged,
+    /// Giving up is committed before the first call that takes something back.
+    AbortBeforeUndo,
+    /// A step whose outcome is not known is taken back as well.
+    UndoTheUnknown,
+    /// What is left at a hub is read into the history before it is deleted.
+    Collect,
+    /// Clean-up that the target still owes comes first.
+    SettleFirst,
+    /// A hub that a registration, move or obligation names is not unlinked.
+    UnlinkRefused,
+    /// A reset that was done is not done again.
+    ResetOnce,
+    /// A move whose new home dies before it opened is planned again from the journal.
+    Replant,
+    /// A move uses the inputs it started with.
+    IntentHoldsInputs,
+    /// An operator's move outranks the enrollment.
+    Pin,
+}
+
+/// One device at one hub, obeying as the service's own hubs do, less what is taken away.
+pub fn obeyed(
+    entry: Option<&Entry>,
+    call: &HubCall,
+    without: &[Rule],
+    now: Timestamp,
+) -> (Option<Entry>, Result<HubAnswer, HubRefusal>) {
+    let off = |rule| without.contains(&rule);
+    let mut call = call.clone();
+    let mut before = entry.cloned();
+    if let Some(entry) = &mut before {
+        let repeats_reset = matches!(call.effect, HubEffect::ReplaceTwin(_)) && entry.highest == call.order;
+        if off(Rule::Orders) || (off(Rule::ResetOnce) && repeats_reset) {
+            entry.highest = Order(call.order.0 - 1);
+        }
+        let is_sealed = entry.tenant.as_ref().is_some_and(|tenant| tenant.phase == Phase::Sealed);
+        if off(Rule::ActivateOpensStaged) && is_sealed && call.effect == HubEffect::Activate {
+            call.effect = HubEffect::Unseal;
+        }
+    }
+    let verdict = obey(before.as_ref(), &call, now);
+    let after = match verdict.entry {
+        Some(after) if off(Rule::OrdersOutliveDevice) && after.tenant.is_none() => None,
+        Some(after) => Some(after),
+        None => entry.cloned(),
+    };
+    (after, verdict.answer)
+}
