@@ -16,20 +16,20 @@ const fn dated(date: u32) -> ApiVersion {
 
 /// The versions that are spoken (reference/dps.md §0.1), oldest first.
 const SPOKEN: &[ApiVersion] = &[
-    ApiVersion { date: 2017_08_31, preview: true },
-    dated(2017_11_15),
-    dated(2018_04_01),
-    ApiVersion { date: 2018_09_01, preview: true },
-    dated(2018_11_01),
-    dated(2019_03_31),
-    dated(2019_04_15),
-    dated(2021_06_01),
-    dated(2021_10_01),
+    ApiVersion { date: 20170831, preview: true },
+    dated(20171115),
+    dated(20180401),
+    ApiVersion { date: 20180901, preview: true },
+    dated(20181101),
+    dated(20190331),
+    dated(20190415),
+    dated(20210601),
+    dated(20211001),
 ];
 /// The last one that knows no reprovisioning, and so no sub-status.
-const LAST_STICKY: ApiVersion = dated(2018_04_01);
+const LAST_STICKY: ApiVersion = dated(20180401);
 /// From here on there is a word for a device that stays.
-const FIRST_WITH_STAYED: ApiVersion = dated(2019_04_15);
+const FIRST_WITH_STAYED: ApiVersion = dated(20190415);
 
 /// The version that a device states, when it is one that is spoken.
 pub fn api_version(text: Option<&str>) -> Result<ApiVersion, Refusal> {

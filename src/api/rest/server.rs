@@ -166,15 +166,14 @@ const MIN_BUFFER: usize = 8 * 1024;
 fn status_word(status: u16) -> &'static str {
     match status {
         0..400 => "ok",
-        400 => "invalid_argument",
         401 => "unauthenticated",
         403 => "permission_denied",
         404 => "not_found",
         409 | 412 => "failed_precondition",
         429 => "resource_exhausted",
         503 => "unavailable",
-        400..500 => "invalid_argument",
-        _ => "internal",
+        500.. => "internal",
+        _ => "invalid_argument",
     }
 }
 
