@@ -17,6 +17,7 @@ pub mod registration;
 pub mod role;
 pub mod scope;
 pub mod time;
+pub mod token;
 pub mod tpm;
 pub mod twin;
 
@@ -42,6 +43,7 @@ pub use registration::{
 pub use role::{Role, RoleGrant};
 pub use scope::IdScope;
 pub use time::Timestamp;
+pub use token::{SasToken, TokenFault, TokenKey, UnsignedToken};
 pub use tpm::{
     EkHash, PcrIndex, PcrMode, PcrPolicy, PcrValue, SrkRule, TpmDevice, TpmFault, TpmFleet, TpmMake, TpmManufacturer,
     TpmModel, TpmName, TpmPublic, TpmRules,

@@ -13,4 +13,6 @@ mod refusals;
 mod restart;
 mod serving;
 mod starting;
+mod swtpm;
+mod tpm_device;
 mod world;

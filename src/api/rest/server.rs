@@ -137,7 +137,7 @@ impl Server {
             Err(_) => refused(&Refusal::new(408_001, "the request took too long to arrive"), self.edge.service.now()),
         };
         let took = self.edge.service.monotonic().saturating_sub(began);
-        telemetry::api_call_finished("https", status_word(response.status().as_u16()), took);
+        telemetry::api_call_finished("https", status_word(response.status()), took);
         Ok(response)
     }
 }
@@ -163,16 +163,16 @@ fn refusal_of(status: StatusCode) -> Refusal {
 /// hyper's least.
 const MIN_BUFFER: usize = 8 * 1024;
 
-fn status_word(status: u16) -> &'static str {
+fn status_word(status: StatusCode) -> &'static str {
     match status {
-        0..400 => "ok",
-        401 => "unauthenticated",
-        403 => "permission_denied",
-        404 => "not_found",
-        409 | 412 => "failed_precondition",
-        429 => "resource_exhausted",
-        503 => "unavailable",
-        500.. => "internal",
+        status if status.is_success() || status.is_informational() => "ok",
+        StatusCode::UNAUTHORIZED => "unauthenticated",
+        StatusCode::FORBIDDEN => "permission_denied",
+        StatusCode::NOT_FOUND => "not_found",
+        StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => "failed_precondition",
+        StatusCode::TOO_MANY_REQUESTS => "resource_exhausted",
+        StatusCode::SERVICE_UNAVAILABLE => "unavailable",
+        status if status.is_server_error() => "internal",
         _ => "invalid_argument",
     }
 }
