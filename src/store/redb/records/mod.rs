@@ -192,6 +192,11 @@ impl From<form::Past> for Past {
     }
 }
 
+#[cfg(feature = "testing")]
+mod reread;
+#[cfg(feature = "testing")]
+pub use reread::{record_samples, reread_record};
+
 #[cfg(test)]
 mod tests {
     use super::*;
