@@ -48,6 +48,7 @@ pub struct Config {
     pub hubs: Hubs,
     pub webhook: Webhook,
     pub client: Client,
+    pub tpm: Tpm,
 }
 
 /// Where the server's certificates come from.
@@ -130,6 +131,17 @@ pub struct Client {
 pub struct ClientIdentity {
     pub cert: PathBuf,
     pub key: PathBuf,
+}
+
+/// Where a device's keys are in its TPM, and the files with the passwords that it asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tpm {
+    pub endorsement_handle: Option<u32>,
+    pub storage_root_handle: u32,
+    pub identity_handle: u32,
+    pub exchange_handle: u32,
+    pub owner_auth_file: Option<PathBuf>,
+    pub endorsement_auth_file: Option<PathBuf>,
 }
 
 /// What the command line says.

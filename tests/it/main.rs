@@ -12,4 +12,6 @@ mod refusals;
 mod restart;
 mod serving;
 mod starting;
+mod swtpm;
+mod tpm_device;
 mod world;
