@@ -58,7 +58,7 @@ fn certificates_of_a_manufacturing_tool() {
     for (key, certificate) in [("ek-rsa.pub", "ek-rsa-cert.der"), ("ek-p384.pub", "ek-p384-cert.der")] {
         let key = endorsement_key(&vector(key));
         let chain = [vector(certificate), intermediate.clone()];
-        let trusted = fleet(&[root.clone()]);
+        let trusted = fleet(std::slice::from_ref(&root));
         let (matched, facts) = verdict(&key, &chain, &trusted, NOW).unwrap();
         let anchor = trusted.anchors.primary.thumbprint;
         assert_eq!(matched, Matched::Anchor { slot: Slot::Primary, anchor });
@@ -70,9 +70,9 @@ fn certificates_of_a_manufacturing_tool() {
         assert_eq!(facts.not_after, Timestamp::from_secs(253_402_300_799));
 
         // The root may come along, the anchor may be the intermediate, and the second anchor counts as the first does.
-        let with_root = [&chain[..], &[root.clone()]].concat();
+        let with_root = [&chain[..], std::slice::from_ref(&root)].concat();
         assert_eq!(refusal(&key, &with_root, &trusted), Ok(()));
-        assert_eq!(refusal(&key, &chain[..1], &fleet(&[intermediate.clone()])), Ok(()));
+        assert_eq!(refusal(&key, &chain[..1], &fleet(std::slice::from_ref(&intermediate))), Ok(()));
         let (matched, _) = verdict(&key, &chain, &fleet(&[stranger().der().to_vec(), root.clone()]), NOW).unwrap();
         assert_eq!(matched, Matched::Anchor { slot: Slot::Secondary, anchor });
 
@@ -312,7 +312,7 @@ fn a_key_marked_for_oaep_is_taken() {
     let der = usual().signed_by(&spki, &by).unwrap().der().to_vec();
     let (_, certificate) = X509Certificate::from_der(&der).unwrap();
     let key = endorsement_key(&vector("ek-rsa.pub"));
-    assert_eq!(refusal(&key, &[der.clone()], &fleet(&[by.der().to_vec()])), Ok(()));
+    assert_eq!(refusal(&key, std::slice::from_ref(&der), &fleet(&[by.der().to_vec()])), Ok(()));
 
     let mut signed = certificate.tbs_certificate.as_ref().to_vec();
     let at = signed.windows(RSA.len()).position(|window| window == RSA).unwrap();
