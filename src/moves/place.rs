@@ -68,6 +68,7 @@ pub fn stand_at<'a>(
                     Plan::Assign { .. }
                     | Plan::TakeOver { .. }
                     | Plan::Relocate { .. }
+                    | Plan::Restore { .. }
                     | Plan::Rehouse { .. }
                     | Plan::ResetInPlace { .. }
                     | Plan::Refresh { .. }
@@ -109,7 +110,8 @@ fn due_at(this: &Move, hub: &HubId) -> Option<Order> {
     }
 }
 
-fn names(this: &Move, hub: &HubId) -> bool {
+/// Whether a move still has something to do with the hub.
+pub fn names(this: &Move, hub: &HubId) -> bool {
     match &this.phase {
         Phase::Before { .. } => [Side::From, Side::To].into_iter().any(|side| this.intent.plan.hub(side) == Some(hub)),
         Phase::After { owed, .. } | Phase::Undoing { owed, .. } => owed.iter().any(|owed| owed.hub == *hub),

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
 use crate::domain::hub::HubEvent;
 use crate::domain::{
     AuditAction, AuditEntry, Fault, Hub, HubDraft, HubId, HubKind, HubState, Reason, Timestamp, Version, limits,
 };
 use crate::hubs::HubConnector;
-use crate::moves::{Move, OwedState};
-use crate::store::{Change, Commit, Expect, HubUse};
+use crate::moves::{Move, MoveLog, OwedState, names};
+use crate::store::{Change, Commit, CommitFault, Expect, HubUse, Unexpected};
 
 use super::{Service, fault};
 
@@ -39,6 +41,9 @@ pub struct HubDebts {
     /// Devices that were moved away while it could not be reached.
     pub splits: u64,
 }
+
+/// How often devices are forced out of a hub while others go on to name it.
+const FORCED_TRIES_MAX: u32 = 16;
 
 /// Devices with unfinished moves that are read for the debts of a hub: a second's work.
 const DEBTORS_MAX: usize = 2_000;
@@ -228,38 +233,74 @@ impl Service {
         self.change_hub(Hub { state, ..hub }, used, by, detail).await
     }
 
-    /// Forgets a hub; its data stays where it is. Forced, devices that live there are left without a hub; moves that name
-    /// it must be over all the same.
+    /// Forgets a hub; its data stays where it is. Forced, it is the operator's word that the hub accepts no writes: moves
+    /// that have not pivoted are given up, what is owed to the hub is abandoned, and devices that live there are left
+    /// without a hub.
     pub async fn unlink_hub(&self, id: &HubId, version: Option<Version>, force: bool, by: &str) -> Result<(), Fault> {
         let _gate = self.inner.fleet_gate.lock().await;
         let HubReading { hub, used, .. } = self.hub(id).await?;
         fault::check_etag(format!("hub {id}"), version, hub.version)?;
         let HubUse { homes, arriving: _, moves } = used;
-        if force && moves > 0 {
-            let message =
-                format!("{moves} moves name hub {id}, and giving up what is owed to a hub is not supported yet");
-            return Err(Fault::new(Reason::NotYetSupported, message).with("moves", moves.to_string()));
-        }
         if !force && (homes > 0 || moves > 0) {
             return Err(fault::hub_in_use(id, homes, moves));
         }
-        let expect = match force {
-            true => vec![Expect::HubUnnamed { hub: id.clone() }],
-            false => vec![Expect::HubUnused { hub: id.clone() }],
-        };
-        let detail = match force {
-            true => format!("hub {id} was unlinked by force; {homes} devices lived there"),
-            false => format!("hub {id} was unlinked"),
-        };
         let now = self.inner.clock.now();
-        let audit = AuditEntry { hub: Some(id.clone()), ..AuditEntry::new(now, by, AuditAction::HubUnlinked, detail) };
+        let entry = |detail: String| AuditEntry {
+            hub: Some(id.clone()),
+            ..AuditEntry::new(now, by, AuditAction::HubUnlinked, detail)
+        };
         let change = Change::DeleteHub { id: id.clone(), version: hub.version };
-        let commit = Commit { expect, changes: vec![change], audit: vec![audit] };
-        self.inner.store.commit(commit).await.map_err(fault::of_commit)?;
+        if force {
+            self.force_out(id, by).await?;
+            // What begins while the last ones are forced out is found by the commit, and forced out in its turn.
+            for attempt in 1.. {
+                let detail = format!(
+                    "hub {id} was unlinked by force: {by} states that it accepts no writes; {homes} devices lived there and {moves} moves named it"
+                );
+                let commit = Commit {
+                    expect: vec![Expect::HubUnnamed { hub: id.clone() }],
+                    changes: vec![change.clone()],
+                    audit: vec![entry(detail)],
+                };
+                match self.inner.store.commit(commit).await {
+                    Ok(_) => break,
+                    Err(CommitFault::Unexpected(Unexpected::HubInUse { .. })) if attempt < FORCED_TRIES_MAX => {
+                        self.force_out(id, by).await?;
+                    }
+                    Err(fault) => return Err(fault::of_commit(fault)),
+                }
+            }
+        } else {
+            let expect = vec![Expect::HubUnused { hub: id.clone() }];
+            let audit = vec![entry(format!("hub {id} was unlinked"))];
+            let commit = Commit { expect, changes: vec![change], audit };
+            self.inner.store.commit(commit).await.map_err(fault::of_commit)?;
+        }
         // The connector closes its files when the last call on them has ended.
         drop(self.inner.directory.detach_hub(id));
         self.inner.hubs.close(id).await;
         Ok(())
+    }
+
+    /// Has every device give up what names the hub.
+    async fn force_out(&self, id: &HubId, by: &str) -> Result<(), Fault> {
+        let why = format!("hub {id} is unlinked by force: it accepts no writes");
+        let store = &self.inner.store;
+        let unfinished = store.unfinished().await.map_err(fault::of_store)?;
+        let forced = stream::iter(unfinished).map(|device| {
+            let why = why.clone();
+            async move {
+                let file = store.load_device(&device).await.map_err(fault::of_store)?;
+                // A journal that cannot be replayed is said by its device's actor, which refuses.
+                let is_named = |log: MoveLog| Move::replay(log).map_or(true, |this| names(&this, id));
+                if !file.open.into_iter().any(is_named) {
+                    return Ok(());
+                }
+                self.inner.directory.force_out(&device, id, by, &why).await?.map_err(fault::of_refused)?;
+                Ok(())
+            }
+        });
+        forced.buffer_unordered(limits::RECONCILED_AT_ONCE).try_collect::<()>().await
     }
 
     /// Makes a hub behave as if it did not answer, for the service and for devices.

@@ -18,7 +18,7 @@ use super::{
     PageRequest, RegistrationFilter, Store, StoreFault, StoreLife, Unexpected,
 };
 use crate::domain::{
-    AnchorRef, AuditEntry, Claim, DeviceId, DeviceState, Enrollment, EnrollmentId, FeedToken, Hub, HubId, Order,
+    AnchorRef, AuditEntry, Claim, DeviceId, DeviceState, Enrollment, EnrollmentId, FeedToken, Hub, HubId, Order, Past,
     Registration, RegistrationId, StoredAudit, Timestamp, TrackingId, Version, limits,
 };
 use crate::moves::{JournalLine, MoveLog};
@@ -121,7 +121,7 @@ struct State {
     hubs: Table<HubId, Hub>,
     registrations: Table<RegistrationId, Registration>,
     devices: Table<DeviceId, RegistrationId>,
-    earlier: Table<RegistrationId, Vec<Order>>,
+    earlier: Table<RegistrationId, Past>,
     moves: Table<Order, Arc<Kept>>,
     open: Table<(RegistrationId, Order), ()>,
     last_known: Table<RegistrationId, LastKnown>,

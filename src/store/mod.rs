@@ -25,8 +25,8 @@ use futures_util::future::BoxFuture;
 
 use crate::domain::{
     AnchorRef, AuditAction, AuditEntry, Claim, DeviceId, DeviceState, Enrollment, EnrollmentId, FeedToken, GroupId,
-    Hub, HubId, HubState, Order, Registration, RegistrationId, ReprovisionPolicy, StoredAudit, Timestamp, TrackingId,
-    Version,
+    Hub, HubId, HubState, Order, Past, Registration, RegistrationId, ReprovisionPolicy, StoredAudit, Timestamp,
+    TrackingId, Version,
 };
 use crate::moves::{self, JournalRecord, MoveLog, RecordChange};
 
@@ -148,7 +148,7 @@ pub enum Change {
     DeleteRegistration {
         id: RegistrationId,
         version: Version,
-        past: Vec<Order>,
+        past: Past,
     },
     /// Appends a line to a move's journal; without a generation it opens a move, whose generation is this commit's order.
     /// At most one line of each move in a commit. The line of a pivot comes with the new assignment, so that the device
@@ -223,7 +223,7 @@ pub struct DeviceFile {
     pub registration: Option<Registration>,
     pub open: Vec<MoveLog>,
     /// Generations kept from a registration that was deleted.
-    pub earlier: Vec<Order>,
+    pub earlier: Past,
 }
 
 /// How a hub is used.

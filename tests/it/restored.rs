@@ -158,3 +158,34 @@ async fn a_whole_backup_is_put_back() {
     assert_eq!(world.twin("hub-b", "dev-1").await.state.twin.reported.properties, document(r#"{"n":3}"#));
     world.stop().await;
 }
+
+/// Traces 7a and 7b: unlinked only when nothing names the hub, or on an operator's word that it accepts no writes.
+#[tokio::test]
+async fn a_hub_is_unlinked_by_force_with_moves_under_way() {
+    let world = started().await;
+    let [leaving, arriving] = [world.registered("dev-1").await, world.registered("dev-2").await];
+    world.send("dev-2", Some("hub-b"), "moving closer").await;
+    world.settled("dev-2").await;
+    arriving.home().await.report(&document(r#"{"n":1}"#)).await.unwrap();
+    world.operator.take_down_hub(&hub_id("hub-a")).await.unwrap();
+    for (id, to) in [("dev-1", "hub-b"), ("dev-2", "hub-a")] {
+        let record = world.send(id, Some(to), "an outage").await;
+        assert!(record.running.is_some(), "{record:?}");
+    }
+    let in_use = world.operator.unlink_hub(&hub_id("hub-a"), None, false).await;
+    assert_eq!(reason(in_use), Some(Reason::HubInUse));
+    in_time(world.operator.unlink_hub(&hub_id("hub-a"), None, true)).await.unwrap();
+    assert_eq!(reason(world.operator.hub(&hub_id("hub-a")).await), Some(Reason::HubNotFound));
+
+    let record = world.settled("dev-2").await;
+    assert_eq!(record.assignment.unwrap().hub, hub_id("hub-b"), "a move to it is given up");
+    in_time(arriving.home().await.report(&document(r#"{"n":2}"#))).await.unwrap();
+    let record = world.settled("dev-1").await;
+    assert_eq!(record.assignment.unwrap().hub, hub_id("hub-a"), "kept on record");
+    assert!(record.obligations.is_empty());
+    let audit = world.audit().await;
+    let said = |word: &str| audit.iter().any(|row| row.entry.action.as_str() == word);
+    assert!(said("hub_unlinked") && said("obligation_abandoned") && said("move_aborted"));
+    drop(leaving);
+    world.stop().await;
+}

@@ -5,11 +5,11 @@ use tokio::sync::oneshot;
 use tracing::Instrument;
 
 use crate::allocators::{AllocationAnswer, AllocatorFault};
-use crate::domain::{CallFault, CallOutcome, HubCall, OperationId, Timestamp};
-use crate::moves::CallKey;
+use crate::domain::{CallFault, CallOutcome, HubCall, OperationId, Timestamp, limits};
+use crate::moves::{CallKey, EndLease};
 use crate::telemetry::{self, Queue, WebhookOutcome};
 
-use super::super::messages::{Allocated, Perform, StepFinished, Wake};
+use super::super::messages::{self, Allocated, LeaseEnded, Perform, StepFinished, Wake};
 use super::{After, DeviceActor};
 
 impl DeviceActor {
@@ -28,9 +28,30 @@ impl DeviceActor {
                 let _ = this.send(Allocated { outcome }).await;
             });
         }
+        if let Some(asked) = after.end_lease {
+            self.end_lease(asked, ctx);
+        }
         if let Some(at) = after.wake_at {
             self.wake_at(at, ctx);
         }
+    }
+
+    /// Asks the hub's actor when the lease has surely run out. Where nobody can tell it is asked again, and never taken for
+    /// ended.
+    fn end_lease(&self, asked: EndLease, ctx: &mut Context<Self>) {
+        let hub = self.surroundings.fleet.living_actor(&asked.hub, &self.surroundings);
+        let (clock, this) = (self.surroundings.clock.clone(), ctx.address());
+        actix_rt::spawn(async move {
+            let EndLease { generation, hub: _, must_seal } = asked;
+            let (reply, over) = oneshot::channel();
+            let sent = hub.map(|hub| hub.try_send(messages::EndLease { must_seal, reply }));
+            let ended = matches!(sent, Some(Ok(()))) && over.await.is_ok();
+            if !ended {
+                clock.sleep(limits::RETRY_MAX).await;
+            }
+            // Where the actor has stopped, its successor asks again.
+            let _ = this.send(LeaseEnded { generation, ended }).await;
+        });
     }
 
     fn call(&self, key: CallKey, call: HubCall, operation: OperationId, ctx: &mut Context<Self>) {

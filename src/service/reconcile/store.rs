@@ -147,8 +147,8 @@ impl Run {
         let seen = moves.iter().map(|this| (this.generation, this.last)).collect();
         let closed = moves.iter().map(|this| Change::CloseMove { generation: this.generation });
         let kept = |generation: Order| match record {
-            Some(record) => record.past.contains(&generation),
-            None => file.earlier.contains(&generation),
+            Some(record) => record.past.contains(generation),
+            None => file.earlier.contains(generation),
         };
         let gone = moves.iter().map(|this| this.generation).filter(|generation| !kept(*generation));
         let forgotten = gone.map(|generation| Change::ForgetMove { generation });
