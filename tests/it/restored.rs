@@ -74,7 +74,7 @@ async fn a_restored_hub_is_gone_through() {
     assert!(!world.is_at("hub-a", "dev-3").await);
     assert!(world.is_at("hub-b", "dev-3").await);
     let history = world.operator.history(&registration_id("dev-3")).await.unwrap();
-    assert!(history.iter().any(|it| it.has_state && it.why.contains("had a twin of dev-3 left")), "{history:?}");
+    assert!(history.iter().any(|it| it.has_twins && it.why.contains("had a twin of dev-3 left")), "{history:?}");
     assert_eq!(told(&world.reconciled(None, false).await), Vec::<String>::new(), "there is nothing left to do");
     assert_eq!(outcome(&world.registered_as("dev-3", &moved.issued).await).0, "hub-b");
     world.stop().await;
@@ -122,7 +122,7 @@ async fn a_restored_store_is_held_against_the_hubs() {
     // A registration that nobody remembers: what its hub has goes to the history.
     assert_eq!(outcome(&world.registered_as("dev-3", &later.issued).await).0, "hub-a");
     let history = world.operator.history(&registration_id("dev-3")).await.unwrap();
-    assert!(history.iter().any(|it| it.has_state), "{history:?}");
+    assert!(history.iter().any(|it| it.has_twins), "{history:?}");
     world.stop().await;
 }
 

@@ -167,7 +167,7 @@ pub async fn what_was_seen_is_kept_for_homes(store: Arc<dyn Store>) {
     // An unlinked hub leaves what was seen there, and loses its place in the feed.
     commit(&store, [Change::DeleteHub { id: hub_id("a"), version: Version(1) }]).await.unwrap();
     assert_eq!((known("d").await, store.load_feed(&hub_id("a")).await.unwrap()), (seen(9, 150), None));
-    commit(&store, [Change::DeleteRegistration { id: reg_id("d"), version: Version(4), past: Vec::new() }])
+    commit(&store, [Change::DeleteRegistration { id: reg_id("d"), version: Version(4), past: Past::default() }])
         .await
         .unwrap();
     assert_eq!(known("d").await, None);
