@@ -37,9 +37,10 @@ pub use self::backup::BackupPart;
 pub use self::devices::{Explained, KeptState, PinRequest, RegistrationView, Revoked};
 pub use self::fleet::HubReading;
 pub use self::registration::{DeviceView, Peer, RegisterAsk, Registering};
+pub use crate::actors::UndoWish;
 pub use crate::attestation::x509::Operator;
 pub use crate::hubs::{DesiredEvent, Resident, TwinWrite};
-pub use crate::moves::{CallKey, Effect, Episode, Tries};
+pub use crate::moves::{CallKey, Effect, Episode, Resolve, Tries, Way};
 pub use crate::policy::Outcome;
 pub use crate::store::{AuditFilter, EnrollmentListing, PageRequest, RegistrationFilter, StatusFilter};
 
