@@ -3,6 +3,8 @@
 //! Pure: the caller hands in the enrollment and the time. Whether the enrollment is enabled is not judged here; that is
 //! an operator's decision and belongs to `policy`.
 
+pub mod sas;
+pub mod tpm;
 mod verified;
 pub mod x509;
 

@@ -4,8 +4,9 @@
 
 use std::sync::Arc;
 
+use super::tpm::TpmProof;
 use super::x509::{CertificateInfo, describe};
-use crate::domain::{Credential, EnrollmentId, RegistrationId, Thumbprint, Timestamp, Version};
+use crate::domain::{Credential, EkHash, EnrollmentId, RegistrationId, Thumbprint, Timestamp, Version};
 
 /// Which of an enrollment's two certificates. Two, so that one can be rolled while the other stays in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,8 +29,10 @@ impl Slot {
 pub enum Matched {
     /// The presented leaf is this enrolled leaf.
     Leaf(Slot),
-    /// The presented leaf's path ends at this enrolled anchor.
+    /// The path of the presented leaf, or of the EK certificate, ends at this enrolled anchor.
     Anchor { slot: Slot, anchor: Thumbprint },
+    /// The TPM is the one with the enrolled endorsement key.
+    EndorsementKey(EkHash),
 }
 
 /// A device that proved itself against one version of one enrollment.
@@ -40,19 +43,37 @@ pub struct Verified {
     enrollment_version: Version,
     credential: Credential,
     matched: Matched,
-    leaf_not_after: Timestamp,
-    leaf_der: Arc<[u8]>,
+    proof: Proof,
+}
+
+/// By what it proved itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Proof {
+    Leaf { not_after: Timestamp, der: Arc<[u8]> },
+    Tpm(Arc<TpmProof>),
 }
 
 impl Verified {
-    pub(in crate::attestation) fn new(
+    pub(in crate::attestation) fn of_leaf(
         registration_id: RegistrationId,
         (enrollment_id, enrollment_version): (EnrollmentId, Version),
         credential: Credential,
         matched: Matched,
-        (leaf_not_after, leaf_der): (Timestamp, Arc<[u8]>),
+        (not_after, der): (Timestamp, Arc<[u8]>),
     ) -> Self {
-        Self { registration_id, enrollment_id, enrollment_version, credential, matched, leaf_not_after, leaf_der }
+        let proof = Proof::Leaf { not_after, der };
+        Self { registration_id, enrollment_id, enrollment_version, credential, matched, proof }
+    }
+
+    pub(in crate::attestation) fn of_tpm(
+        registration_id: RegistrationId,
+        (enrollment_id, enrollment_version): (EnrollmentId, Version),
+        credential: Credential,
+        matched: Matched,
+        tpm: TpmProof,
+    ) -> Self {
+        let proof = Proof::Tpm(Arc::new(tpm));
+        Self { registration_id, enrollment_id, enrollment_version, credential, matched, proof }
     }
 
     /// In the casing the device asked with.
@@ -78,13 +99,27 @@ impl Verified {
         self.matched
     }
 
-    /// What the presented leaf certificate says, for whoever is asked to allocate. `None` cannot be: it was read before.
+    /// What the presented leaf certificate says, for whoever is asked to allocate. `None` where there is none.
     pub fn leaf(&self) -> Option<CertificateInfo> {
-        describe(&self.leaf_der).ok()
+        match &self.proof {
+            Proof::Leaf { not_after: _, der } => describe(der).ok(),
+            Proof::Tpm(_) => None,
+        }
     }
 
     /// When the presented leaf certificate ends.
-    pub fn leaf_not_after(&self) -> Timestamp {
-        self.leaf_not_after
+    pub fn leaf_not_after(&self) -> Option<Timestamp> {
+        match &self.proof {
+            Proof::Leaf { not_after, der: _ } => Some(*not_after),
+            Proof::Tpm(_) => None,
+        }
+    }
+
+    /// The TPM, if it was one that proved itself.
+    pub fn tpm(&self) -> Option<&Arc<TpmProof>> {
+        match &self.proof {
+            Proof::Leaf { .. } => None,
+            Proof::Tpm(tpm) => Some(tpm),
+        }
     }
 }

@@ -38,12 +38,25 @@ pub const CERTIFICATE_BYTES_MAX: usize = 16 * 1024;
 pub const TPM_PUBLIC_BYTES_MAX: usize = 1024;
 /// The model in an EK certificate; the longest known has some twenty characters.
 pub const TPM_MODEL_BYTES_MAX: usize = 64;
+/// What goes with a credential to the device in clear text for it: the name of its hub. A TPM's buffers hold 1024.
+pub const TPM_USER_DATA_BYTES_MAX: usize = 512;
+/// A `TPMS_ATTEST` with eight banks of registers has some 300 bytes; a signature by RSA-4096 has 518.
+pub const TPM_QUOTE_BYTES_MAX: usize = 1024;
 /// Makes of TPMs that a group accepts: the TCG's registry has some forty manufacturers, few of whom sell TPMs.
 pub const TPM_MAKES_MAX: usize = 32;
 /// A PC's TPM has 24 registers.
 pub const PCR_INDEX_MAX: u8 = 23;
 /// Values that a register may hold: a fleet in the middle of a firmware roll-out has a handful.
 pub const PCR_VALUES_MAX: usize = 32;
+/// A token in text: a host name of 253 and an id of 128 characters, each encoded as three, and room for the rest.
+pub const TOKEN_BYTES_MAX: usize = 2048;
+/// HMAC-SHA256 gains nothing from more than its block, and a TPM takes no more; less than 16 bytes can be guessed.
+pub const TOKEN_KEY_BYTES_MIN: usize = 16;
+pub const TOKEN_KEY_BYTES_MAX: usize = 64;
+/// The longest that known clients make tokens for.
+pub const TOKEN_LIFETIME_MAX: Duration = Duration::from_secs(3600);
+/// How far a device's clock may run ahead; more is not drift but a clock that was never set.
+pub const CLOCK_SKEW: Duration = Duration::from_secs(300);
 /// How long a TPM challenge can be answered (DESIGN 8): a slow TPM with a slow link needs seconds.
 pub const CHALLENGE_TTL: Duration = Duration::from_secs(120);
 

@@ -16,6 +16,7 @@ pub mod limits;
 pub mod registration;
 pub mod role;
 pub mod time;
+pub mod token;
 pub mod tpm;
 pub mod twin;
 
@@ -40,6 +41,7 @@ pub use registration::{
 };
 pub use role::{Role, RoleGrant};
 pub use time::Timestamp;
+pub use token::{SasToken, TokenFault, TokenKey, UnsignedToken};
 pub use tpm::{
     EkHash, PcrIndex, PcrMode, PcrPolicy, PcrValue, SrkRule, TpmDevice, TpmFault, TpmFleet, TpmMake, TpmManufacturer,
     TpmModel, TpmName, TpmPublic, TpmRules,

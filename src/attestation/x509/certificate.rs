@@ -11,6 +11,7 @@ use x509_parser::public_key::PublicKey;
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::{SubjectPublicKeyInfo, X509Name};
 
+use super::path::Errand;
 use super::refusal::Refusal;
 use crate::domain::{AnchorRef, CertificateRef, Thumbprint, Timestamp, limits};
 
@@ -53,7 +54,12 @@ pub fn check_leaf(certificate: &CertificateRef) -> Result<(), Refusal> {
 /// May the certificate stand in a group? It must be an authority's, fit to sign device certificates, with an allowed key.
 /// Its dates are not asked: an authority may be enrolled ahead of time, and [`super::judge`] asks at every call.
 pub fn check_anchor(certificate: &CertificateRef) -> Result<(), Refusal> {
-    Facts::parse(&certificate.der)?.check_anchor()
+    check_authority(&certificate.der, Errand::Device)
+}
+
+/// May the certificate stand for an authority that vouches for leaves of the kind?
+pub(in crate::attestation) fn check_authority(der: &[u8], errand: Errand) -> Result<(), Refusal> {
+    Facts::parse(der)?.check_anchor(errand)
 }
 
 /// What a listing shows of a certificate. Control characters in names are replaced.
@@ -81,14 +87,14 @@ pub fn shares_authority(one: &[u8], other: &[u8]) -> Result<bool, Refusal> {
 
 /// From when to when a certificate is valid, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Window {
+pub(in crate::attestation) struct Window {
     pub(super) not_before: Timestamp,
     pub(super) not_after: Timestamp,
 }
 
 /// The place of a certificate in a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+pub(in crate::attestation) enum Part {
     Leaf,
     Intermediate,
     Anchor,
@@ -164,12 +170,17 @@ impl Facts {
         require(self.key_allowed, Refusal::KeyNotAllowed)
     }
 
-    /// As the leaf of a group's device.
-    pub(super) fn check_leaf(&self) -> Result<(), Refusal> {
-        self.check_key()?;
-        require(!self.is_ca, Refusal::LeafIsCa)?;
-        require(self.may_sign_data, Refusal::KeyUsageNotAllowed)?;
-        require(self.for_client_authentication, Refusal::ExtendedKeyUsageNotAllowed)
+    /// As the leaf of a path.
+    pub(super) fn check_leaf(&self, errand: Errand) -> Result<(), Refusal> {
+        match errand {
+            Errand::Device => {
+                self.check_key()?;
+                require(!self.is_ca, Refusal::LeafIsCa)?;
+                require(self.may_sign_data, Refusal::KeyUsageNotAllowed)?;
+                require(self.for_client_authentication, Refusal::ExtendedKeyUsageNotAllowed)
+            }
+            Errand::EndorsementKey => require(!self.is_ca, Refusal::LeafIsCa),
+        }
     }
 
     /// As a certificate that vouches for another.
@@ -179,10 +190,13 @@ impl Facts {
     }
 
     /// As an enrolled authority.
-    pub(super) fn check_anchor(&self) -> Result<(), Refusal> {
+    pub(super) fn check_anchor(&self, errand: Errand) -> Result<(), Refusal> {
         self.check_key()?;
         self.check_issuer()?;
-        require(self.for_client_authentication, Refusal::ExtendedKeyUsageNotAllowed)
+        match errand {
+            Errand::Device => require(self.for_client_authentication, Refusal::ExtendedKeyUsageNotAllowed),
+            Errand::EndorsementKey => Ok(()),
+        }
     }
 
     /// As an enrolled authority with that many intermediates below it.
@@ -260,6 +274,7 @@ fn der_of_pem(pem: &[u8]) -> Result<Vec<u8>, Refusal> {
     }
 }
 
-pub(super) fn printable(text: &str) -> String {
+/// Without control characters, which are replaced.
+pub(in crate::attestation) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }

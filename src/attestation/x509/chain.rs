@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::certificate::{Facts, common_name, parse, sha256};
 use super::refusal::Refusal;
-use crate::domain::{AnchorRef, RegistrationId, Thumbprint, limits};
+use crate::domain::{AnchorRef, RegistrationId, Thumbprint, Timestamp, limits};
 
 /// What a caller presented, leaf first. It names who the leaf says it is; it proves nothing.
 #[derive(Clone)]
@@ -17,9 +17,23 @@ pub struct Presented {
 }
 
 #[derive(Clone)]
-pub(super) struct PresentedCertificate {
+pub(in crate::attestation) struct PresentedCertificate {
     pub(super) der: Vec<u8>,
     pub(super) facts: Facts,
+}
+
+impl PresentedCertificate {
+    pub(in crate::attestation) fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    pub(in crate::attestation) fn reference(&self) -> AnchorRef {
+        self.facts.reference
+    }
+
+    pub(in crate::attestation) fn not_after(&self) -> Timestamp {
+        self.facts.window.not_after
+    }
 }
 
 impl Presented {
@@ -67,7 +81,7 @@ impl fmt::Debug for Presented {
 }
 
 /// Reads 1 to [`limits::CHAIN_CERTIFICATES_MAX`] certificates; nothing is parsed before all sizes are known to fit.
-pub(super) fn read(chain: &[Vec<u8>]) -> Result<Vec<PresentedCertificate>, Refusal> {
+pub(in crate::attestation) fn read(chain: &[Vec<u8>]) -> Result<Vec<PresentedCertificate>, Refusal> {
     if chain.is_empty() {
         return Err(Refusal::NothingPresented);
     }

@@ -21,7 +21,10 @@ mod tests;
 mod verify;
 
 pub use certificate::{CertificateInfo, certificate_ref, check_anchor, check_leaf, describe, shares_authority};
+pub(super) use certificate::{check_authority, printable};
 pub use chain::Presented;
+pub(super) use chain::{PresentedCertificate, read as read_chain};
 pub use operator::{Operator, verify_operator};
+pub(super) use path::{Errand, find_any as find_path};
 pub use refusal::Refusal;
 pub use verify::{ChainProof, judge, verify, verify_chain};

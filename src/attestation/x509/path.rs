@@ -27,24 +27,47 @@ static SIGNATURES: &[&dyn SignatureVerificationAlgorithm] = &[
     algorithms::RSA_PSS_2048_8192_SHA512_LEGACY_KEY,
 ];
 
+/// What a path is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::attestation) enum Errand {
+    /// A device's certificate, which it signs in with.
+    Device,
+    /// The certificate of a TPM's endorsement key. It encrypts and signs nothing, and its key was compared already.
+    EndorsementKey,
+}
+
+/// `tcg-kp-EKCertificate`, 2.23.133.8.1. Authorities of manufacturers often leave it out, so it is held only where there
+/// is any extended key usage.
+const EK_CERTIFICATE: &[u8] = &[0x67, 0x81, 0x05, 0x08, 0x01];
+
+impl Errand {
+    fn key_usage(self) -> KeyUsage {
+        match self {
+            Errand::Device => KeyUsage::client_auth(),
+            Errand::EndorsementKey => KeyUsage::required_if_present(EK_CERTIFICATE),
+        }
+    }
+}
+
 /// When each certificate of a path is valid.
-pub(super) type Windows = Vec<(Part, Window)>;
+pub(in crate::attestation) type Windows = Vec<(Part, Window)>;
 
 /// Finds a path from the leaf of a presented chain to one of the anchors; answers which one, and the path's windows.
 ///
 /// The anchors are tried one by one: a renewed authority may have the name and key of the one it replaces.
-pub(super) fn find_any<A>(
+pub(in crate::attestation) fn find_any<A>(
     presented: &[PresentedCertificate],
     anchors: impl IntoIterator<Item = (A, impl AsRef<[u8]>)>,
+    errand: Errand,
     now: Timestamp,
 ) -> Result<(A, Windows), Refusal> {
     let (leaf, others) = presented.split_first().ok_or(Refusal::NothingPresented)?;
-    presented.iter().try_for_each(|certificate| certificate.facts.check_key())?;
-    leaf.facts.check_leaf()?;
+    others.iter().try_for_each(|certificate| certificate.facts.check_key())?;
+    leaf.facts.check_leaf(errand)?;
     leaf.facts.window.check(Part::Leaf, now)?;
     let mut refusal = Refusal::UntrustedIssuer;
     for (which, anchor) in anchors {
-        match find(leaf, others, anchor.as_ref(), now) {
+        match find(leaf, others, anchor.as_ref(), errand, now) {
             Ok(windows) => return Ok((which, windows)),
             // The first anchor that is more than a stranger says best what is wrong.
             Err(found) if refusal == Refusal::UntrustedIssuer => refusal = found,
@@ -62,6 +85,7 @@ fn find(
     leaf: &PresentedCertificate,
     others: &[PresentedCertificate],
     anchor: &[u8],
+    errand: Errand,
     now: Timestamp,
 ) -> Result<Windows, Refusal> {
     let anchor_facts = Facts::parse(anchor)?;
@@ -78,7 +102,7 @@ fn find(
             &trusted,
             &candidates,
             UnixTime::since_unix_epoch(since_epoch),
-            KeyUsage::client_auth(),
+            errand.key_usage(),
             None,
             None,
         )
@@ -91,7 +115,7 @@ fn find(
     if intermediates.len() > limits::CHAIN_INTERMEDIATES_MAX {
         return Err(Refusal::TooManyIntermediates);
     }
-    anchor_facts.check_anchor()?;
+    anchor_facts.check_anchor(errand)?;
     anchor_facts.check_path_length(intermediates.len())?;
     anchor_facts.window.check(Part::Anchor, now)?;
     let mut windows = vec![(Part::Leaf, leaf.facts.window), (Part::Anchor, anchor_facts.window)];

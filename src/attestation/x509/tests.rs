@@ -151,6 +151,7 @@ fn verdict(chain: &[Vec<u8>], enrollment: &Enrollment) -> Result<Verified, Refus
 fn check(case: &str, chain: Vec<Vec<u8>>, enrollment: &Enrollment, expected: Result<Slot, Refusal>) {
     let slot = verdict(&chain, enrollment).map(|verified| match verified.matched() {
         Matched::Leaf(slot) | Matched::Anchor { slot, .. } => slot,
+        Matched::EndorsementKey(hash) => panic!("{hash}"),
     });
     assert_eq!(slot, expected, "{case}");
 }
@@ -545,7 +546,7 @@ fn the_witness_says_what_was_proven() {
     assert_eq!(verified.enrollment_version(), Version(7));
     assert_eq!(verified.credential(), &Credential::x509([thumbprint(&device)]));
     assert_eq!(verified.matched(), Matched::Anchor { slot: Slot::Primary, anchor: thumbprint(ca.der()) });
-    assert_eq!(verified.leaf_not_after(), NOW.plus(30 * DAY));
+    assert_eq!(verified.leaf_not_after(), Some(NOW.plus(30 * DAY)));
 
     let (first, second) = (self_signed("dev-1", &same), self_signed("dev-1", &same));
     let verified = verdict(std::slice::from_ref(&second), &individual("dev-1", &[&first, &second])).unwrap();

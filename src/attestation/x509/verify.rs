@@ -5,7 +5,7 @@
 
 use super::certificate::Part;
 use super::chain::Presented;
-use super::path::{self, Windows};
+use super::path::{self, Errand, Windows};
 use super::refusal::Refusal;
 use crate::attestation::verified::{Matched, Slot, Verified};
 use crate::domain::{
@@ -46,9 +46,11 @@ impl ChainProof {
                 slots.any(|it| it.0 == slot && it.1.thumbprint == anchor).then(|| Credential::x509([leaf]))
             }
             (Matched::Leaf(_), Attestation::X509Ca(_) | Attestation::Tpm(_) | Attestation::TpmFleet(_))
-            | (Matched::Anchor { .. }, Attestation::X509Leaf(_) | Attestation::Tpm(_) | Attestation::TpmFleet(_)) => {
-                None
-            }
+            | (Matched::Anchor { .. }, Attestation::X509Leaf(_) | Attestation::Tpm(_) | Attestation::TpmFleet(_))
+            | (
+                Matched::EndorsementKey(_),
+                Attestation::X509Leaf(_) | Attestation::X509Ca(_) | Attestation::Tpm(_) | Attestation::TpmFleet(_),
+            ) => None,
         }
     }
 }
@@ -99,7 +101,7 @@ pub fn judge(
         return Err(Refusal::CommonNameMismatch);
     }
     proof.windows.iter().try_for_each(|(part, window)| window.check(*part, now))?;
-    Ok(Verified::new(
+    Ok(Verified::of_leaf(
         registration_id.clone(),
         proof.enrollment.clone(),
         credential,
@@ -123,7 +125,7 @@ fn match_leaf(presented: &Presented, leaves: &X509Leaves) -> Result<Match, Refus
 fn match_anchor(presented: &Presented, anchors: &X509Anchors, now: Timestamp) -> Result<Match, Refusal> {
     let candidates = slots(&anchors.primary, anchors.secondary.as_ref())
         .map(|(slot, anchor)| (Matched::Anchor { slot, anchor: anchor.thumbprint }, &anchor.der));
-    path::find_any(presented.certificates(), candidates, now)
+    path::find_any(presented.certificates(), candidates, Errand::Device, now)
 }
 
 /// Both enrolled leaves, whichever was presented: the device may change over without a word.
