@@ -12,4 +12,5 @@ mod refusals;
 mod restart;
 mod serving;
 mod starting;
+mod tpm;
 mod world;
