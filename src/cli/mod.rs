@@ -18,6 +18,7 @@ mod register;
 mod serve;
 mod settings;
 mod store;
+mod tpm;
 mod twin;
 mod view;
 
@@ -72,6 +73,9 @@ enum Command {
     Twin(twin::TwinCommand),
     /// Act as a device and register
     Register(register::Register),
+    /// Look at a device's TPM, to enroll it
+    #[command(subcommand)]
+    Tpm(tpm::TpmCommand),
     /// What was changed and what was refused
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -108,6 +112,7 @@ impl Cli {
             Command::Device(command) => wait_for(command.run(&context)),
             Command::Twin(command) => wait_for(command.run(&context)),
             Command::Register(command) => wait_for(command.run(&context)),
+            Command::Tpm(command) => wait_for(command.run(&context)),
             Command::Audit(command) => wait_for(command.run(&context)),
             Command::Store(command) => wait_for(command.run(&context)),
         }

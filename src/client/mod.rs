@@ -11,6 +11,7 @@ mod operator;
 mod register;
 mod retry;
 mod target;
+pub mod tpm;
 
 pub use crate::wire::RemoteFault;
 pub use crate::wire::convert::enrollment::EnrollmentRecord;

@@ -9,7 +9,9 @@ use serde::de::{self, Deserialize, Deserializer};
 
 use super::fault::ConfigFault;
 use super::span::read_span;
-use super::{Actors, Client, ClientIdentity, Config, Hubs, InitialHub, Limits, Log, LogFormat, Store, Tls, Webhook};
+use super::{
+    Actors, Client, ClientIdentity, Config, Hubs, InitialHub, Limits, Log, LogFormat, Store, Tls, Tpm, Webhook,
+};
 use crate::domain::{HubId, limits};
 
 const METRICS_OFF: &str = "off";
@@ -34,6 +36,7 @@ pub(super) struct Draft {
     webhook: WebhookDraft,
     #[serde(default)]
     client: ClientDraft,
+    tpm: TpmDraft,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -100,6 +103,17 @@ struct ClientDraft {
     key: Option<PathBuf>,
 }
 
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TpmDraft {
+    endorsement_handle: Option<String>,
+    storage_root_handle: String,
+    identity_handle: String,
+    exchange_handle: String,
+    owner_auth_file: Option<PathBuf>,
+    endorsement_auth_file: Option<PathBuf>,
+}
+
 #[derive(Debug)]
 struct Span(Duration);
 
@@ -138,6 +152,7 @@ impl Draft {
             hubs: Hubs { initial: initial_hubs(&self.hubs.initial)?, cache_bytes: self.hubs.cache_bytes },
             webhook: Webhook { extra_ca: self.webhook.extra_ca, allow_loopback_http: self.webhook.allow_loopback_http },
             client: self.client.validated(listen)?,
+            tpm: self.tpm.validated()?,
         })
     }
 }
@@ -202,6 +217,34 @@ impl ClientDraft {
         };
         Ok(Client { server, ca: self.ca, identity })
     }
+}
+
+impl TpmDraft {
+    fn validated(self) -> Result<Tpm, ConfigFault> {
+        let endorsement = self.endorsement_handle.as_deref();
+        let tpm = Tpm {
+            endorsement_handle: endorsement.map(|text| handle("tpm.endorsement_handle", text)).transpose()?,
+            storage_root_handle: handle("tpm.storage_root_handle", &self.storage_root_handle)?,
+            identity_handle: handle("tpm.identity_handle", &self.identity_handle)?,
+            exchange_handle: handle("tpm.exchange_handle", &self.exchange_handle)?,
+            owner_auth_file: self.owner_auth_file,
+            endorsement_auth_file: self.endorsement_auth_file,
+        };
+        let handles = [tpm.storage_root_handle, tpm.identity_handle, tpm.exchange_handle];
+        let handles: Vec<u32> = handles.into_iter().chain(tpm.endorsement_handle).collect();
+        if (1..handles.len()).any(|index| handles[..index].contains(&handles[index])) {
+            return Err(ConfigFault::Together("the handles of tpm must differ from each other".to_owned()));
+        }
+        Ok(tpm)
+    }
+}
+
+/// A persistent handle (TPM 2.0 part 2, section 7.4).
+fn handle(key: &str, text: &str) -> Result<u32, ConfigFault> {
+    text.strip_prefix("0x")
+        .and_then(|digits| u32::from_str_radix(digits, 16).ok())
+        .filter(|handle| handle >> 24 == 0x81)
+        .ok_or_else(|| ConfigFault::Together(format!("{key} is not a persistent handle, as 0x81000100: {text:?}")))
 }
 
 /// Where a command on this machine finds a service that listens on `listen`.

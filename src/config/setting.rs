@@ -116,6 +116,18 @@ setting_table! {
         "PEM certificate that the commands present; absent: the development operator's";
     "client.key": Text, "",
         "PEM private key of `client.cert`";
+    "tpm.endorsement_handle": Text, "",
+        "persistent handle of a device's endorsement key; absent: the usual one of its kind";
+    "tpm.storage_root_handle": Text, "0x81000001",
+        "persistent handle of a device's storage root key";
+    "tpm.identity_handle": Text, "0x81000100",
+        "persistent handle of the key that a hub gave a device";
+    "tpm.exchange_handle": Text, "0x81000101",
+        "persistent handle that is free but for the moment in which the identity key is replaced";
+    "tpm.owner_auth_file": Text, "",
+        "file with the password of the TPM's owner hierarchy, where it has one";
+    "tpm.endorsement_auth_file": Text, "",
+        "file with the password of the TPM's endorsement hierarchy, where it has one";
 }
 
 impl Setting {

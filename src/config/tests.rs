@@ -171,6 +171,15 @@ fn bad_values_are_refused_with_what_would_be_right() {
             "metrics_listen = \"0.0.0.0:9464\"",
             "metrics_listen is 0.0.0.0:9464: metrics are served without TLS and so on loopback only, or off",
         ),
+        (
+            "tpm.identity_handle = \"81000100\"",
+            "tpm.identity_handle is not a persistent handle, as 0x81000100: \"81000100\"",
+        ),
+        (
+            "tpm.endorsement_handle = \"0x80000000\"",
+            "tpm.endorsement_handle is not a persistent handle, as 0x81000100: \"0x80000000\"",
+        ),
+        ("tpm.identity_handle = \"0x81000101\"", "the handles of tpm must differ from each other"),
     ] {
         assert_eq!(refusal(load(file, &[], &[])), line, "{file}");
     }
@@ -224,6 +233,7 @@ fn the_draft_and_the_table_name_the_same_settings() {
         .iter()
         .map(|setting| match (setting.default, setting.key) {
             ("", "client.server") => "https://localhost:1",
+            ("", "tpm.endorsement_handle") => "0x81010002",
             ("", _) => "file.pem",
             (default, _) => default,
         })
@@ -233,4 +243,6 @@ fn the_draft_and_the_table_name_the_same_settings() {
     let config = Config::from_layers(None, &BTreeMap::new(), &flags).unwrap();
     assert!(matches!(config.tls, Tls::Own { .. }));
     assert!(config.client.identity.is_some() && config.client.ca.is_some() && config.webhook.extra_ca.is_some());
+    assert_eq!((config.tpm.endorsement_handle, config.tpm.identity_handle), (Some(0x8101_0002), 0x8100_0100));
+    assert!(config.tpm.owner_auth_file.is_some() && config.tpm.endorsement_auth_file.is_some());
 }

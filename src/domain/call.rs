@@ -32,6 +32,9 @@ pub enum HubEffect {
     Unseal,
     /// Remove the device; its order is remembered.
     Delete,
+    /// Remove what this generation brought there, and nothing else: takes back a *create* of which nobody knows whether it
+    /// happened. Whoever has the name stays as he is. To a hub it is a *delete* in every other way.
+    Discard(Order),
     /// Set the twin back to the initial one (versions continue, *disabled* stays); answer the state it replaced.
     /// A repeat of the same order changes nothing and answers the same.
     ReplaceTwin(Box<InitialState>),
@@ -48,6 +51,7 @@ impl HubEffect {
             HubEffect::Seal => "seal",
             HubEffect::Unseal => "unseal",
             HubEffect::Delete => "delete",
+            HubEffect::Discard(_) => "discard",
             HubEffect::ReplaceTwin(_) => "replace_twin",
             HubEffect::UpdateCredential(_) => "update_credential",
         }

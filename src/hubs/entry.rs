@@ -45,7 +45,7 @@ impl From<&HubEffect> for EffectKind {
             HubEffect::Activate => EffectKind::Activate,
             HubEffect::Seal => EffectKind::Seal,
             HubEffect::Unseal => EffectKind::Unseal,
-            HubEffect::Delete => EffectKind::Delete,
+            HubEffect::Delete | HubEffect::Discard(_) => EffectKind::Delete,
             HubEffect::ReplaceTwin(_) => EffectKind::ReplaceTwin,
             HubEffect::UpdateCredential(_) => EffectKind::UpdateCredential,
         }
@@ -318,6 +318,10 @@ fn step(tenant: Option<&Tenant>, effect: &HubEffect, now: Timestamp) -> Result<S
             let tenant = tenant.ok_or(HubRefusal::NoSuchDevice)?;
             Ok(quiet(in_phase(tenant, Phase::Open)))
         }
+        HubEffect::Discard(generation) => match tenant {
+            Some(tenant) if tenant.generation != *generation => Ok(quiet(tenant.clone())),
+            Some(_) | None => step(tenant, &HubEffect::Delete, now),
+        },
         HubEffect::Delete => {
             Ok(Step { tenant: None, outcome: Outcome::Done, answer: HubAnswer::Done, change: Change::Closed })
         }

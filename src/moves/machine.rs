@@ -18,9 +18,9 @@
 //! the same order, which a hub answers as before. Only [`Machine::replantable`] needs to know that a call was *never* made,
 //! and it counts every call that was due at the load as one that may have been.
 //!
-//! **Superseding.** A new move that *leaves* its home X voids older debts `activate`, `unseal` and `replace_twin` at X in the
-//! commit of its intent: its own calls to X carry higher orders, so the older ones could only be refused as stale, and its
-//! own undo opens X again. A move that *stays* at X (a refresh, a reset in place) opens nothing: it waits until X is open
+//! **Superseding.** A new move that *leaves* its home X voids older debts `activate` and `unseal` at X in the commit of its
+//! intent: its own calls to X carry higher orders, so the older ones could only be refused as stale, and its own undo opens
+//! X again. A `replace_twin` is settled first: what it replaced is in its answer and nowhere else. A move that *stays* at X (a refresh, a reset in place) opens nothing: it waits until X is open
 //! ([`Machine::is_home_closed`] keeps it from beginning), or the device would have no home that accepts writes. Clean-up
 //! (`delete`, `collect`) owed *at the target* is settled before the first step; clean-up elsewhere goes on beside the move.
 
@@ -168,7 +168,8 @@ impl Machine {
 
     /// The move whose operation is not over; a second register joins it.
     pub fn running(&self) -> Option<&Move> {
-        self.moves.values().rev().find(|this| !this.is_told())
+        let mut of_this_life = self.moves.values().rev().take_while(|this| !this.ends_a_life());
+        of_this_life.find(|this| !this.is_told())
     }
 
     /// Nothing runs, nothing is due, nothing is in flight: the machine can be forgotten and loaded again when needed.
@@ -241,9 +242,7 @@ impl Machine {
             | Plan::Release { from: None } => return,
         };
         for this in self.moves.values() {
-            let void = this.owed().iter().find(|owed| {
-                owed.hub == *home && matches!(owed.effect, Effect::Activate | Effect::Unseal | Effect::ReplaceTwin)
-            });
+            let void = this.owed().iter().find(|owed| owed.hub == *home && is_void_once_left(owed));
             let Some(void) = void else { continue };
             if this.owed().len() == 1 {
                 self.close(this, commit);
@@ -271,6 +270,11 @@ impl Machine {
     ) -> Commit {
         let mut commit = self.blank_commit(now);
         commit.expect = expect;
+        // A first record takes its device id: were another device on its way under that name, its pivot could never be
+        // written.
+        if self.registration.is_none() {
+            commit.expect.device = Some(record.device_id.clone());
+        }
         commit.record = RecordChange::Put(Box::new(record));
         commit.audit.push(audit);
         commit
@@ -418,7 +422,10 @@ impl Machine {
         if deadline_of(this)? > now {
             return None;
         }
-        let message = format!("hub {hub} could not be reached in time to {}", step.effect.as_str());
+        let message = match self.first_to_settle(this) {
+            Some(first) => format!("hub {first} could not be reached in time to take back what it has of the device"),
+            None => format!("hub {hub} could not be reached in time to {}", step.effect.as_str()),
+        };
         Some(self.abort(this, Reason::HubUnavailable, message, false, now))
     }
 
@@ -439,21 +446,37 @@ impl Machine {
                     deleting: false,
                 });
             }
+            if this.ends_a_life() && self.must_settle_first(this) {
+                continue;
+            }
             let due = this.owed().iter().filter(|owed| !matches!(owed.state, OwedState::Stuck(_)));
             keys.extend(due.map(|owed| owed_key(this, owed)));
         }
         keys
     }
 
-    /// Whether the target still owes clean-up of an older move (DESIGN 7, step 1b).
+    /// Whether something must be settled before the first step (DESIGN 7, step 1b): see [`Machine::first_to_settle`].
     fn must_settle_first(&self, this: &Move) -> bool {
-        let Some(target) = this.intent.plan.arrives_at() else { return false };
-        self.moves.values().filter(|other| other.generation < this.generation).any(|other| {
-            other
-                .owed()
-                .iter()
-                .any(|owed| owed.hub == *target && matches!(owed.effect, Effect::Delete | Effect::Collect))
-        })
+        self.first_to_settle(this).is_some()
+    }
+
+    /// The hub at which an older move has to settle something before this one may begin: its target, while that is owed
+    /// clean-up; a home that a release gave up, as long as it is not known to be sealed, since it accepts writes and the
+    /// device would have two; and the home it leaves, while a reset there may have happened, whose answer alone has what
+    /// was replaced.
+    fn first_to_settle(&self, this: &Move) -> Option<&HubId> {
+        let (leaves, arrives) = (this.intent.plan.hub(Side::From), this.intent.plan.arrives_at());
+        let older = self.moves.values().filter(|other| other.generation < this.generation);
+        let mut owed = older.flat_map(|other| other.owed().iter().map(move |owed| (other, owed)));
+        let blocks = |(other, owed): &(&Move, &Owed)| {
+            let at_target = arrives == Some(&owed.hub) && matches!(owed.effect, Effect::Delete | Effect::Collect);
+            let given_up = other.ends_a_life() && owed.effect == Effect::Collect;
+            let is_reset = owed.effect == Effect::ReplaceTwin && owed.state == OwedState::Due;
+            at_target
+                || (arrives.is_some() && given_up && owed.state != OwedState::Collected)
+                || (leaves == Some(&owed.hub) && is_reset)
+        };
+        owed.find(blocks).map(|(_, owed)| &owed.hub)
     }
 
     fn done(&self, this: &Move, key: &CallKey, state: Option<Box<DeviceState>>, now: Timestamp) -> Commit {
@@ -533,6 +556,8 @@ impl Machine {
     }
 
     fn abort(&self, this: &Move, reason: Reason, message: String, spare_current: bool, now: Timestamp) -> Commit {
+        // A step that waits for something to be settled was never asked for: its undo would overtake what it waits for.
+        let spare_current = spare_current || self.must_settle_first(this);
         let mut commit = self.blank_commit(now);
         commit.audit.push(self.audit(&this.intent, AuditAction::MoveAborted, message.clone(), now));
         let status = OperationStatus::Failed { reason, message: message.clone() };
@@ -724,6 +749,20 @@ fn spares(refusal: &HubRefusal) -> bool {
     }
 }
 
+/// A debt at a home that is left: the orders of leaving void it. A reset that is still due is none: it may have happened.
+fn is_void_once_left(owed: &Owed) -> bool {
+    match owed.effect {
+        Effect::Activate | Effect::Unseal => true,
+        Effect::ReplaceTwin => matches!(owed.state, OwedState::Stuck(_)),
+        Effect::Seal
+        | Effect::Create
+        | Effect::Withhold
+        | Effect::UpdateCredential
+        | Effect::Delete
+        | Effect::Collect => false,
+    }
+}
+
 fn due_step(this: &Move) -> Option<Step> {
     match this.phase {
         Phase::Before { next } => this.intent.plan.steps().before.get(next).copied(),
@@ -754,6 +793,8 @@ fn call_of(this: &Move, key: &CallKey) -> Option<HubCall> {
         Effect::UpdateCredential => HubEffect::UpdateCredential(this.intent.credential.clone()),
         Effect::Activate => HubEffect::Activate,
         Effect::Unseal => HubEffect::Unseal,
+        // A create that never arrived must not cost whoever has the name there his twin.
+        Effect::Delete if matches!(this.phase, Phase::Undoing { .. }) => HubEffect::Discard(this.generation),
         Effect::Delete => HubEffect::Delete,
         Effect::Collect if key.deleting => HubEffect::Delete,
         Effect::Collect => HubEffect::Seal,

@@ -185,6 +185,11 @@ impl Move {
         }
     }
 
+    /// It ended the registration: what is older belongs to an earlier life of the device.
+    pub fn ends_a_life(&self) -> bool {
+        matches!(self.intent.plan, Plan::Release { .. })
+    }
+
     /// The operation is over: the device can be told its end.
     pub fn is_told(&self) -> bool {
         match &self.phase {

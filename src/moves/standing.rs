@@ -67,7 +67,8 @@ impl Standing {
         registration: Option<&Registration>,
         moves: impl DoubleEndedIterator<Item = &'a Move> + Clone,
     ) -> Option<Self> {
-        let running = moves.clone().rev().find(|this| !this.is_told());
+        let mut of_this_life = moves.clone().rev().take_while(|this| !this.ends_a_life());
+        let running = of_this_life.find(|this| !this.is_told());
         let obligations = moves.clone().flat_map(obligations_of).collect();
         // A move that pivoted but whose activation was refused: the record says assigned, the device must not be told so.
         let refused = moves.clone().next_back().filter(|this| this.is_told()).and_then(|this| {

@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::plan::Side;
 use super::*;
 use crate::domain::{
-    CallFault, CallOutcome, Capabilities, Credential, DeviceId, DeviceState, Document, EnrollmentId, HubAnswer,
-    HubCall, HubEffect, HubId, HubRefusal, HubStatus, InitialState, OperationId, OperationStatus, Order, Reason,
-    Registration, RegistrationId, ReprovisionPolicy, SubStatus, Thumbprint, Timestamp, Twin, TwinPatch,
-    UnreachableRule, Version,
+    AuditAction, AuditEntry, CallFault, CallOutcome, Capabilities, Credential, DeviceId, DeviceState, Document,
+    EnrollmentId, HubAnswer, HubCall, HubEffect, HubId, HubRefusal, HubStatus, InitialState, OperationId,
+    OperationStatus, Order, Reason, Registration, RegistrationId, ReprovisionPolicy, SubStatus, Thumbprint, Timestamp,
+    Twin, TwinPatch, UnreachableRule, Version, limits,
 };
 
 const WAIT: Duration = Duration::from_secs(60);
@@ -123,6 +123,8 @@ enum Phase {
 struct Hub {
     highest: Order,
     tenant: Option<(Phase, DeviceState)>,
+    /// What brought the tenant there.
+    generation: Order,
     /// The answer of the highest order, for repeats.
     said: Option<(&'static str, HubAnswer)>,
     obeyed: Vec<(&'static str, Order)>,
@@ -148,9 +150,14 @@ impl Hub {
             }
             (HubEffect::Create(new), None) => {
                 self.tenant = Some((Phase::Staged, new.state.clone()));
+                self.generation = new.generation;
                 HubAnswer::Done
             }
-            (HubEffect::Delete, _) => HubAnswer::Done,
+            (HubEffect::Discard(generation), Some(tenant)) if self.generation != *generation => {
+                self.tenant = Some(tenant);
+                HubAnswer::Done
+            }
+            (HubEffect::Delete | HubEffect::Discard(_), _) => HubAnswer::Done,
             (_, None) => return refuse(HubRefusal::NoSuchDevice),
             (HubEffect::Activate, Some((Phase::Staged, state))) => {
                 self.tenant = Some((Phase::Open, state));
@@ -504,6 +511,99 @@ fn a_refused_create_never_deletes_whoever_is_there() {
     assert!(world.hubs[&hub("a")].is_open());
     let status = machine.registration().unwrap().operation.status.clone();
     assert!(matches!(status, OperationStatus::Failed { reason: Reason::HubRefused, .. }));
+}
+
+#[test]
+fn a_create_that_may_have_happened_is_taken_back_and_whoever_is_there_stays() {
+    let plan = Plan::Relocate { from: hub("a"), to: hub("b"), carry: Carry::State };
+    for occupied in [false, true] {
+        let mut world = world_of(&plan);
+        if occupied {
+            world.hubs.get_mut(&hub("b")).unwrap().tenant = Some((Phase::Sealed, old_state()));
+        }
+        let mut machine = world.load();
+        let begin = machine.begin(intent(plan.clone(), 7), Preconditions::default(), world.now);
+        world.commit(&mut machine, begin, Fault::None);
+        let (seal, call) = machine.due(world.now).calls.remove(0);
+        let sealed = world.call(&call, Fault::None);
+        let step = machine.finished(&seal, sealed, world.now).unwrap();
+        world.commit(&mut machine, step, Fault::None);
+        let (create, call) = machine.due(world.now).calls.remove(0);
+        if !occupied {
+            world.call(&call, Fault::None).unwrap();
+        }
+        machine.finished(&create, Err(CallFault::Unknown("lost".to_owned())), world.now);
+        let abort = machine.give_up(Reason::MoveAborted, "no".to_owned(), world.now).unwrap();
+        world.commit(&mut machine, abort, Fault::None);
+        let machine = world.drive(machine, Fault::None);
+        assert_eq!(machine.moves().count(), 0);
+        assert!(world.hubs[&hub("a")].is_open());
+        assert_eq!(world.hubs[&hub("b")].tenant.is_some(), occupied, "its own goes, another's stays");
+    }
+}
+
+/// What is due, as words.
+fn due_words(machine: &mut Machine, now: Timestamp) -> Vec<String> {
+    let calls = machine.due(now).calls;
+    calls.iter().map(|(_, call)| format!("{}({})", call.effect.as_str(), call.hub)).collect()
+}
+
+/// Begins a move after what is under way.
+fn begin(world: &mut World, machine: &mut Machine, plan: Plan) {
+    let commit = machine.begin(intent(plan, 8), Preconditions::default(), world.now);
+    world.commit(machine, commit, Fault::None);
+}
+
+#[test]
+fn a_new_life_begins_once_the_home_of_the_old_one_is_sealed() {
+    let release = Plan::Release { from: Some(hub("a")) };
+    for to in ["a", "b"] {
+        let mut world = world_of(&release);
+        let mut machine = world.load();
+        begin(&mut world, &mut machine, release.clone());
+        let (seal, call) = machine.due(world.now).calls.remove(0);
+        begin(&mut world, &mut machine, Plan::Assign { to: hub(to) });
+        assert_eq!(due_words(&mut machine, world.now), Vec::<String>::new(), "hub a accepts writes");
+        // Given up while it waits, it takes nothing back: nothing was asked, and an undo would overtake the collect.
+        let given_up = machine.clone();
+        let abort = given_up.give_up(Reason::HubUnavailable, "no".to_owned(), world.now).unwrap();
+        assert_eq!((abort.lines.len(), abort.close.len()), (0, 1));
+        let sealed = world.call(&call, Fault::None);
+        let collected = machine.finished(&seal, sealed, world.now).unwrap();
+        world.commit(&mut machine, collected, Fault::None);
+        let expected: &[&str] = if to == "a" { &["delete(a)"] } else { &["delete(a)", "create(b)"] };
+        assert_eq!(due_words(&mut machine, world.now), expected);
+    }
+}
+
+#[test]
+fn a_reset_that_may_have_happened_is_settled_before_its_home_is_left() {
+    let reset = Plan::ResetInPlace { at: hub("a"), credential: false };
+    let mut world = world_of(&reset);
+    let mut machine = world.load();
+    begin(&mut world, &mut machine, reset);
+    let (replace, call) = machine.due(world.now).calls.remove(0);
+    world.call(&call, Fault::None).unwrap();
+    assert_eq!(machine.finished(&replace, Err(CallFault::Unknown("lost".to_owned())), world.now), None);
+    begin(&mut world, &mut machine, Plan::Release { from: Some(hub("a")) });
+    assert!(machine.running().is_none(), "the registration is over, whatever is still owed");
+    assert_eq!(Standing::of(machine.registration(), machine.moves()), None);
+    world.now = world.now.plus(limits::RETRY_FIRST * 2);
+    assert_eq!(due_words(&mut machine.clone(), world.now), ["replace_twin(a)"]);
+    let machine = world.drive(machine, Fault::None);
+    assert_eq!((machine.moves().count(), machine.earlier().len()), (0, 2));
+    let reset = world.logs[&machine.earlier()[0]].clone();
+    assert!(Episode::read(reset).unwrap().has_state, "what was replaced is in the history");
+}
+
+#[test]
+fn a_first_record_takes_its_device_id_and_a_later_one_has_it() {
+    for (existing, expected) in [(None, true), (Some(record(Some("a"))), false)] {
+        let machine = Machine::load(id(), existing, vec![], vec![]).unwrap();
+        let audit = AuditEntry::new(Timestamp(1), "device", AuditAction::RegistrationDisabled, "disabled");
+        let commit = machine.record_only(record(None), Preconditions::default(), audit, Timestamp(1));
+        assert_eq!(commit.expect.device, expected.then(|| record(None).device_id));
+    }
 }
 
 #[test]

@@ -5,21 +5,18 @@
 //! is not known (any more) is told apart from that, since nothing about an enrollment is said by it and a device whose
 //! challenge was lost with a restart must begin again instead of giving up.
 //!
-//! The storage root key and the registers' values are judged after the proof, by `policy` in the device's actor, where
-//! what is on record cannot change meanwhile: the challenge itself is made and judged as if every key and every value
-//! were allowed.
+//! Which storage root key and which values of registers are let in is judged after the proof, by `policy` in the device's
+//! actor, where what is on record cannot change meanwhile.
 
 use std::sync::Arc;
 
 use crate::attestation::Verified;
 use crate::attestation::sas;
-use crate::attestation::tpm::{
-    Answer, Challenge, Claim, Draw, Enrolled, Invitation, Presented, Quote, Refusal, Rule, begin,
-};
+use crate::attestation::tpm::{Answer, Challenge, Draw, Enrolled, Invitation, Presented, Quote, Refusal, Rule, begin};
 use crate::domain::token::{SasToken, registration_resource};
 use crate::domain::{
-    Attestation, Credential, DeliveredKeys, Enrollment, EnrollmentId, Evidence, Fault, OperationId, PcrIndex, PcrMode,
-    PcrPolicy, Reason, RegistrationId, SrkRule, Timestamp, TokenKey, TpmDevice, TpmFleet, TpmPublic, TpmRules, Version,
+    Attestation, Credential, DeliveredKeys, Enrollment, EnrollmentId, Evidence, Fault, OperationId, PcrIndex, PcrValue,
+    Reason, RegistrationId, Timestamp, TokenKey, TpmPublic, Version,
 };
 use crate::policy::matching::{Match, Reference, choose_fleet};
 use crate::telemetry;
@@ -45,63 +42,60 @@ pub struct BeginAsk {
     pub attestation_key: Option<TpmPublic>,
 }
 
-/// What follows from a [`BeginAsk`] of a device that an enrollment knows.
+/// A challenge that was made for a device which an enrollment knows. Where the enrollment asks for a quote and no key for it
+/// was presented, it cannot be answered: begin again with one.
 #[derive(Debug, Clone)]
-pub enum Begun {
-    Challenge {
-        id: u128,
-        invitation: Invitation,
-    },
-    /// The enrollment asks for a quote of these registers: begin again with the key that will make it.
-    AttestationKeyWanted {
-        pcrs: Vec<PcrIndex>,
-    },
+pub struct Begun {
+    pub id: u128,
+    pub invitation: Invitation,
 }
 
 /// What a device answers, beside its token.
 #[derive(Debug, Clone)]
 pub struct TpmAnswer {
     pub challenge: u128,
-    pub quote: Option<Quote>,
+    pub quote: Option<QuoteAsk>,
 }
 
-/// The enrollment that decides, and what it asks for before the device is proven.
-struct Deciding {
-    enrollment: Arc<Enrollment>,
-    relaxed: Attestation,
+/// A quote as it was received, with the values it stands for.
+#[derive(Clone)]
+pub struct QuoteAsk {
+    /// `TPMS_ATTEST`.
+    pub attest: Vec<u8>,
+    /// `TPMT_SIGNATURE`.
+    pub signature: Vec<u8>,
+    pub values: Vec<(PcrIndex, PcrValue)>,
+    pub key_proof: [u8; 32],
 }
 
-impl Deciding {
-    /// `None` when the enrollment asks for another proof.
-    fn of(enrollment: Arc<Enrollment>) -> Option<Self> {
-        let relaxed = match &enrollment.attestation {
-            Attestation::Tpm(device) => Attestation::Tpm(TpmDevice { rules: relaxed(&device.rules), ..device.clone() }),
-            Attestation::TpmFleet(fleet) => {
-                Attestation::TpmFleet(TpmFleet { rules: relaxed(&fleet.rules), ..fleet.clone() })
-            }
-            Attestation::X509Leaf(_) | Attestation::X509Ca(_) => return None,
-        };
-        Some(Self { enrollment, relaxed })
-    }
-
-    fn enrolled(&self, version: Version) -> Option<Enrolled<'_>> {
-        let rule = match &self.relaxed {
-            Attestation::Tpm(device) => Rule::Device(device),
-            Attestation::TpmFleet(fleet) => Rule::Fleet(fleet),
-            Attestation::X509Leaf(_) | Attestation::X509Ca(_) => return None,
-        };
-        Some(Enrolled { id: &self.enrollment.id, version, rule })
+impl std::fmt::Debug for QuoteAsk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "QuoteAsk({} values)", self.values.len())
     }
 }
 
-/// The rules as they are before `policy` judges: every storage root key, every value. A quote is asked for all the same.
-fn relaxed(rules: &TpmRules) -> TpmRules {
-    let audited = |policy: &PcrPolicy| PcrPolicy::new(PcrMode::Audit, policy.allowed().clone()).ok();
-    TpmRules { storage_root_key: SrkRule::Any, pcrs: rules.pcrs.as_ref().and_then(audited) }
+impl From<&QuoteAsk> for Quote {
+    fn from(ask: &QuoteAsk) -> Self {
+        Self {
+            attest: ask.attest.clone(),
+            signature: ask.signature.clone(),
+            values: ask.values.clone(),
+            key_proof: ask.key_proof,
+        }
+    }
 }
 
-fn claim(registration_id: &RegistrationId) -> Claim<'_> {
-    Claim { registration_id, storage_key_on_record: None }
+/// What an enrollment asks of a TPM; `None` when it asks for another proof.
+fn rule(enrollment: &Enrollment) -> Option<Rule<'_>> {
+    match &enrollment.attestation {
+        Attestation::Tpm(device) => Some(Rule::Device(device)),
+        Attestation::TpmFleet(fleet) => Some(Rule::Fleet(fleet)),
+        Attestation::X509Leaf(_) | Attestation::X509Ca(_) => None,
+    }
+}
+
+fn enrolled(enrollment: &Enrollment, version: Version) -> Option<Enrolled<'_>> {
+    Some(Enrolled { id: &enrollment.id, version, rule: rule(enrollment)? })
 }
 
 impl Service {
@@ -137,25 +131,18 @@ impl Service {
         let candidates = self.tpm_candidates(&ask.registration_id, &presented).await?;
         let resource = registration_resource(TOKEN_SCOPE, &ask.registration_id);
         let mut last = Unproven::refused("no enrollment refers to the endorsement key", None);
-        for (deciding, by) in candidates {
-            let enrollment = deciding.enrollment.clone();
-            let Some(enrolled) = deciding.enrolled(enrollment.version) else { continue };
-            let opened =
-                begin(presented.clone(), enrolled, claim(&ask.registration_id), resource.as_bytes(), &self.draw(), now);
-            match opened {
-                Ok(_) | Err(Refusal::AttestationKeyMissing) if !enrollment.enabled => {
+        for (enrollment, by) in candidates {
+            let Some(enrolled) = enrolled(&enrollment, enrollment.version) else { continue };
+            let (id, user_data, draw) = (&ask.registration_id, resource.as_bytes(), self.draw());
+            match begin(presented.clone(), enrolled, id, user_data, &draw, now) {
+                Ok(_) if !enrollment.enabled => {
                     return Err(Unproven::refused("the enrollment is disabled", Some(&enrollment)));
                 }
                 Ok((challenge, invitation)) => {
                     let id = self.inner.entropy.draw_u128();
                     let of = (enrollment.id.clone(), enrollment.version);
                     self.inner.challenges.keep(id, peer.address.ip(), challenge, of, now);
-                    return Ok(Begun::Challenge { id, invitation });
-                }
-                Err(Refusal::AttestationKeyMissing) => {
-                    let policy = enrollment.attestation.tpm_rules().and_then(|rules| rules.pcrs.as_ref());
-                    let pcrs = policy.map(|policy| policy.indices().collect()).unwrap_or_default();
-                    return Ok(Begun::AttestationKeyWanted { pcrs });
+                    return Ok(Begun { id, invitation });
                 }
                 Err(refusal) => {
                     let is_namesake = by == Reference::IssuerName && is_of_the_path(&refusal);
@@ -175,12 +162,12 @@ impl Service {
         &self,
         id: &RegistrationId,
         presented: &Presented,
-    ) -> Result<Vec<(Deciding, Reference)>, Unproven> {
+    ) -> Result<Vec<(Arc<Enrollment>, Reference)>, Unproven> {
         let read = |fault| Unproven::Fault(fault::of_store(fault));
         let individual = EnrollmentId::Individual(id.clone());
         if let Some(enrollment) = self.inner.store.load_enrollment(&individual).await.map_err(read)? {
             let other = Unproven::refused("the enrollment asks for a certificate", Some(&enrollment));
-            return Deciding::of(enrollment).map(|it| vec![(it, Reference::Presented)]).ok_or(other);
+            return if rule(&enrollment).is_some() { Ok(vec![(enrollment, Reference::Presented)]) } else { Err(other) };
         }
         let Some(chain) = presented.certificates() else { return Ok(Vec::new()) };
         let groups = self.inner.store.find_groups(chain.references()).await.map_err(read)?;
@@ -190,7 +177,7 @@ impl Service {
         };
         let found = candidates.iter().filter_map(|candidate| {
             let group = groups.iter().find(|group| group.id == candidate.group.id)?;
-            Some((Deciding::of(group.clone())?, candidate.by))
+            Some((group.clone(), candidate.by))
         });
         Ok(found.collect())
     }
@@ -278,10 +265,7 @@ impl Service {
                 self.inner.store.load_enrollment(&individual).await.map_err(read)?.is_some()
             }
         };
-        let Some(deciding) = Deciding::of(enrollment.clone()) else {
-            return Err(refused(&"the enrollment asks for a certificate", Some(&enrollment)));
-        };
-        let Some(enrolled) = deciding.enrolled(*version) else {
+        let Some(enrolled) = enrolled(&enrollment, *version) else {
             return Err(refused(&"the enrollment asks for a certificate", Some(&enrollment)));
         };
         let verified = self
@@ -321,8 +305,8 @@ impl Service {
         now: Timestamp,
     ) -> Result<Verified, Refusal> {
         let resource = registration_resource(TOKEN_SCOPE, id);
-        let answer = Answer { token: token.clone(), quote: answer.quote.clone() };
-        challenge.judge(&answer, enrolled, claim(id), &resource, credential.clone(), now)
+        let answer = Answer { token: token.clone(), quote: answer.quote.as_ref().map(Quote::from) };
+        challenge.judge(&answer, enrolled, id, &resource, credential.clone(), now)
     }
 
     /// The key that the device will sign in at its hub with.

@@ -12,5 +12,7 @@ mod refusals;
 mod restart;
 mod serving;
 mod starting;
+mod swtpm;
 mod tpm;
+mod tpm_device;
 mod world;

@@ -121,13 +121,10 @@ impl Chip {
 
     fn evidence(&self, opened: &Opened) -> v1::TpmEvidence {
         let quote = opened.challenge.quote.as_ref().map(|asked| {
-            let size = usize::from(u16::from_be_bytes([asked.credential[0], asked.credential[1]])) + 2;
-            let (id_object, encrypted_secret) = asked.credential.split_at(size);
             let wanted = QuoteWanted {
                 nonce: asked.nonce.as_slice().try_into().unwrap(),
                 indices: asked.pcrs.iter().map(|index| PcrIndex::new(*index).unwrap()).collect(),
-                id_object: id_object.to_vec(),
-                encrypted_secret: encrypted_secret.to_vec(),
+                credential: Some(asked.credential.clone()),
             };
             let quote = self.tpm.quote(&wanted).unwrap();
             let value = |(index, value): &(PcrIndex, PcrValue)| v1::PcrValue {
@@ -566,7 +563,7 @@ async fn registers_are_held_to_the_policy_at_every_registration() {
     let bare = v1::BeginTpmAttestationRequest { attestation_key: Vec::new(), ..chip.begin_request() };
     let told = in_time(chip.registrations().begin_tpm_attestation(bare)).await.unwrap().into_inner();
     let asked = told.quote.unwrap();
-    assert_eq!((told.challenge_id.as_str(), asked.pcrs, asked.credential.len()), ("", vec![7], 0));
+    assert_eq!((asked.pcrs, asked.credential.len()), (vec![7], 0));
 
     // Without the quote, or with another's.
     let opened = chip.begin().await.unwrap();

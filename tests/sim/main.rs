@@ -1,5 +1,22 @@
 //! The seeded simulation of devices, hubs, network, store and operators over the very code that the service runs.
 
+mod check;
+mod clock;
 mod conformance;
+mod dice;
 mod disks;
+mod hub;
+mod identity;
+mod keys;
+mod ledger;
 mod model;
+mod network;
+mod operator;
+mod rest;
+mod run;
+mod script;
+mod seat;
+mod seeds;
+mod store;
+mod twins;
+mod world;

@@ -6,14 +6,12 @@ use tonic::{Request, Response, Status};
 
 use crate::domain::token::hub_resource;
 use crate::domain::{OperationStatus, RegistrationId, limits};
-use crate::service::{
-    BeginAsk, Begun, DeviceView, Invitation, Quote, QuoteWanted, RegisterAsk, Service, TOKEN_KEY_NAME, TpmAnswer,
-};
+use crate::service::{BeginAsk, Begun, DeviceView, QuoteAsk, RegisterAsk, Service, TOKEN_KEY_NAME, TpmAnswer};
 use crate::wire::convert::field;
 use crate::wire::convert::registration::{
     AssignedHub, RegisterCall, RegistrationUpdate, TpmCredential, UpdateStatus, operation_of,
 };
-use crate::wire::convert::tpm::{BeginAnswer, BeginCall, ChallengeAnswer, QuoteChallenge};
+use crate::wire::convert::tpm::{BeginAnswer, BeginCall, QuoteChallenge};
 use crate::wire::device::v1;
 use crate::wire::device::v1::registration_service_server::{RegistrationService, RegistrationServiceServer};
 
@@ -36,7 +34,7 @@ fn ask(request: &v1::RegisterRequest) -> Result<RegisterAsk, Status> {
     let RegisterCall { registration_id, facts, request_id, tpm } = RegisterCall::try_from(request).map_err(failed)?;
     let tpm = tpm.map(|answer| TpmAnswer {
         challenge: answer.challenge,
-        quote: answer.quote.map(|quote| Quote {
+        quote: answer.quote.map(|quote| QuoteAsk {
             attest: quote.attested,
             signature: quote.signature,
             values: quote.values.into_iter().collect(),
@@ -82,21 +80,19 @@ fn tpm_credential(DeviceView { standing, home, .. }: &DeviceView) -> Option<TpmC
     }
 }
 
-/// What follows from a proof that was begun.
+/// A challenge in the words of the wire.
 fn begun(begun: Begun) -> BeginAnswer {
-    match begun {
-        Begun::Challenge { id, invitation: Invitation { blob, expires_at, quote } } => BeginAnswer {
-            challenge: Some(ChallengeAnswer { id, blob, key_name: TOKEN_KEY_NAME.to_owned(), expires_at }),
-            quote: quote.map(|QuoteWanted { nonce, indices, id_object, encrypted_secret }| QuoteChallenge {
-                nonce: nonce.to_vec(),
-                pcrs: indices,
-                credential: [id_object, encrypted_secret].concat(),
-            }),
-        },
-        Begun::AttestationKeyWanted { pcrs } => BeginAnswer {
-            challenge: None,
-            quote: Some(QuoteChallenge { nonce: Vec::new(), pcrs, credential: Vec::new() }),
-        },
+    let invitation = begun.invitation;
+    BeginAnswer {
+        challenge: begun.id,
+        blob: invitation.blob,
+        key_name: TOKEN_KEY_NAME.to_owned(),
+        expires_at: invitation.expires_at,
+        quote: invitation.quote.map(|quote| QuoteChallenge {
+            nonce: quote.nonce.to_vec(),
+            pcrs: quote.indices,
+            credential: quote.credential.unwrap_or_default(),
+        }),
     }
 }
 

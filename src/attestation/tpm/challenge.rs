@@ -32,8 +32,8 @@ use super::refusal::{CertificateFault, Part, QuoteFault, Refusal};
 use crate::attestation::sas::{self, Demand};
 use crate::attestation::verified::{Matched, Verified};
 use crate::domain::{
-    Credential, EkHash, EnrollmentId, PcrIndex, PcrMode, PcrPolicy, RegistrationId, SasToken, SrkRule, Timestamp,
-    TokenKey, TpmDevice, TpmFleet, TpmName, TpmRules, Version, limits,
+    Credential, EkHash, EnrollmentId, PcrIndex, PcrPolicy, RegistrationId, SasToken, Timestamp, TokenKey, TpmDevice,
+    TpmFleet, TpmName, TpmRules, Version, limits,
 };
 
 /// Bytes of a token key that is made for a challenge.
@@ -119,14 +119,6 @@ impl<'a> Rule<'a> {
     }
 }
 
-/// Who asks, and what is on record of him.
-#[derive(Debug, Clone, Copy)]
-pub struct Claim<'a> {
-    pub registration_id: &'a RegistrationId,
-    /// The storage root key that the registration is bound to, if it is.
-    pub storage_key_on_record: Option<&'a TpmName>,
-}
-
 /// What goes to the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invitation {
@@ -144,9 +136,9 @@ pub struct QuoteWanted {
     pub nonce: [u8; NONCE_SIZE],
     /// Of the SHA-256 bank, ascending.
     pub indices: Vec<PcrIndex>,
-    /// `TPM2B_ID_OBJECT` of the credential for the attestation key, and `TPM2B_ENCRYPTED_SECRET`.
-    pub id_object: Vec<u8>,
-    pub encrypted_secret: Vec<u8>,
+    /// `TPM2B_ID_OBJECT` of the credential for the attestation key, then its `TPM2B_ENCRYPTED_SECRET`. `None` where no
+    /// attestation key was presented: the challenge cannot be answered then, and the device begins again with one.
+    pub credential: Option<Vec<u8>>,
 }
 
 /// What must be kept until the answer comes. Whoever keeps it gives it up with the first answer that verifies.
@@ -161,6 +153,7 @@ pub struct Challenge {
 
 struct QuotePending {
     nonce: [u8; NONCE_SIZE],
+    /// What the credential for the attestation key holds.
     secret: Zeroizing<Vec<u8>>,
 }
 
@@ -181,23 +174,23 @@ pub struct Answer {
 pub fn begin(
     presented: Presented,
     enrolled: Enrolled<'_>,
-    claim: Claim<'_>,
+    registration_id: &RegistrationId,
     user_data: &[u8],
     draw: &Draw,
     now: Timestamp,
 ) -> Result<(Challenge, Invitation), Refusal> {
-    admit(&presented, enrolled, claim, now)?;
+    admit(&presented, enrolled, registration_id, now)?;
     let unusable = |Refused| Refusal::KeyUnusable;
     let key = draw.secret("token key", KEY_SIZE).map_err(unusable)?;
     let key = TokenKey::new(&key).map_err(|_| Refusal::KeyUnusable)?;
     let blob = activation_blob(&presented.endorsement_key, &presented.storage_key, &key, user_data, draw)?;
     let asked = match &enrolled.rule.rules().pcrs {
-        Some(policy) => Some(ask_for_quote(&presented, policy, draw)?),
+        Some(policy) => Some(ask_for_quote(&presented, policy, draw).map_err(unusable)?),
         None => None,
     };
     let (quote, wanted) = asked.unzip();
     let expires_at = now.plus(limits::CHALLENGE_TTL);
-    let registration_id = claim.registration_id.clone();
+    let registration_id = registration_id.clone();
     let enrollment = (enrolled.id.clone(), enrolled.version);
     let challenge = Challenge { registration_id, presented, enrollment, key, quote, expires_at };
     Ok((challenge, Invitation { blob, expires_at, quote: wanted }))
@@ -207,23 +200,19 @@ fn ask_for_quote(
     presented: &Presented,
     policy: &PcrPolicy,
     draw: &Draw,
-) -> Result<(QuotePending, QuoteWanted), Refusal> {
-    let key = presented.attestation_key.as_ref().ok_or(Refusal::AttestationKeyMissing)?;
-    let made = || {
-        let secret = draw.secret("attestation key secret", KEY_SIZE)?;
-        let label = "attestation key credential seed";
-        let credential = make_credential(&presented.endorsement_key, key.name(), &secret, draw, label)?;
-        let mut nonce = [0; NONCE_SIZE];
-        nonce.copy_from_slice(&draw.secret("quote nonce", NONCE_SIZE)?);
-        Ok((nonce, secret, credential))
+) -> Result<(QuotePending, QuoteWanted), Refused> {
+    let secret = draw.secret("attestation key secret", KEY_SIZE)?;
+    let mut nonce = [0; NONCE_SIZE];
+    nonce.copy_from_slice(&draw.secret("quote nonce", NONCE_SIZE)?);
+    let credential = match &presented.attestation_key {
+        Some(key) => {
+            let label = "attestation key credential seed";
+            let made = make_credential(&presented.endorsement_key, key.name(), &secret, draw, label)?;
+            Some([made.id_object, made.encrypted_secret].concat())
+        }
+        None => None,
     };
-    let (nonce, secret, credential) = made().map_err(|Refused| Refusal::KeyUnusable)?;
-    let wanted = QuoteWanted {
-        nonce,
-        indices: policy.indices().collect(),
-        id_object: credential.id_object,
-        encrypted_secret: credential.encrypted_secret,
-    };
+    let wanted = QuoteWanted { nonce, indices: policy.indices().collect(), credential };
     Ok((QuotePending { nonce, secret }, wanted))
 }
 
@@ -236,7 +225,10 @@ impl Challenge {
         self.expires_at
     }
 
-    /// Judges an answer against the enrollment as it stands now. `resource` is what the token must be for, `credential`
+    /// Judges an answer against the enrollment as it stands now: who it is, and what its keys are. Which storage root key
+    /// and which values of registers the enrollment lets in, `policy` decides of the [`TpmProof`]; but where it names
+    /// registers, a quote of them is part of the proof.
+    /// `resource` is what the token must be for, `credential`
     /// what the hub is to be told if this succeeds.
     ///
     /// Judging does not use the challenge up: a stranger who answers nonsense must not be able to take it from the device.
@@ -244,7 +236,7 @@ impl Challenge {
         &self,
         answer: &Answer,
         enrolled: Enrolled<'_>,
-        claim: Claim<'_>,
+        registration_id: &RegistrationId,
         resource: &str,
         credential: Credential,
         now: Timestamp,
@@ -252,14 +244,14 @@ impl Challenge {
         if now >= self.expires_at {
             return Err(Refusal::ChallengeExpired);
         }
-        if *claim.registration_id != self.registration_id {
+        if *registration_id != self.registration_id {
             return Err(Refusal::ChallengeMismatch);
         }
         if (enrolled.id, enrolled.version) != (&self.enrollment.0, self.enrollment.1) {
             return Err(Refusal::EnrollmentChanged);
         }
         // An id and a version do not tell an enrollment from one that was deleted and made again.
-        let (matched, certificate) = admit(&self.presented, enrolled, claim, now)?;
+        let (matched, certificate) = admit(&self.presented, enrolled, registration_id, now)?;
         sas::verify(&answer.token, [&self.key], Demand::of(resource), now).map_err(Refusal::Token)?;
         let pcr_mismatches = self.judge_quote(answer.quote.as_ref(), enrolled.rule.rules())?;
         let proof = TpmProof::new(
@@ -268,23 +260,19 @@ impl Challenge {
             certificate,
             pcr_mismatches,
         );
-        Ok(Verified::of_tpm(claim.registration_id.clone(), self.enrollment.clone(), credential, matched, proof))
+        Ok(Verified::of_tpm(registration_id.clone(), self.enrollment.clone(), credential, matched, proof))
     }
 
-    /// The registers that hold other values than allowed; only under a policy that lets them.
+    /// The registers that hold other values than the enrollment names. What follows from that, `policy` decides.
     fn judge_quote(&self, quote: Option<&Quote>, rules: &TpmRules) -> Result<Vec<PcrIndex>, Refusal> {
         let Some(policy) = &rules.pcrs else { return Ok(Vec::new()) };
-        let key = self.presented.attestation_key.as_ref().ok_or(Refusal::AttestationKeyMissing)?;
         let pending = self.quote.as_ref().ok_or(Refusal::EnrollmentChanged)?;
+        let key = self.presented.attestation_key.as_ref().ok_or(Refusal::Quote(QuoteFault::KeyMissing))?;
         let quote = quote.ok_or(Refusal::Quote(QuoteFault::Missing))?;
         if !Hash::Sha256.has_hmac(&pending.secret, &[&pending.nonce], &quote.key_proof) {
             return Err(Refusal::Quote(QuoteFault::KeyNotBound));
         }
-        let mismatches = quote::verify(quote, key, &pending.nonce, policy).map_err(Refusal::Quote)?;
-        match (policy.mode(), mismatches.first()) {
-            (PcrMode::Enforce, Some(index)) => Err(Refusal::PcrMismatch { index: *index }),
-            (PcrMode::Enforce, None) | (PcrMode::Audit, _) => Ok(mismatches),
-        }
+        quote::verify(quote, key, &pending.nonce, policy).map_err(Refusal::Quote)
     }
 }
 
@@ -292,36 +280,29 @@ impl Challenge {
 fn admit(
     presented: &Presented,
     enrolled: Enrolled<'_>,
-    claim: Claim<'_>,
+    registration_id: &RegistrationId,
     now: Timestamp,
 ) -> Result<(Matched, Option<EkFacts>), Refusal> {
     match enrolled.id {
-        EnrollmentId::Individual(id) if id != claim.registration_id => return Err(Refusal::EnrollmentMismatch),
+        EnrollmentId::Individual(id) if id != registration_id => return Err(Refusal::EnrollmentMismatch),
         EnrollmentId::Individual(_) | EnrollmentId::Group(_) => {}
     }
-    let admitted = match enrolled.rule {
+    match enrolled.rule {
         Rule::Device(device) => {
             // Byte for byte; neither is a secret.
             if presented.endorsement_key.public() != &device.endorsement_key {
                 return Err(Refusal::EndorsementKeyNotEnrolled);
             }
-            (Matched::EndorsementKey(presented.ek_hash()), None)
+            Ok((Matched::EndorsementKey(presented.ek_hash()), None))
         }
         Rule::Fleet(fleet) => {
-            if *claim.registration_id != presented.registration_id() {
+            if *registration_id != presented.registration_id() {
                 return Err(Refusal::RegistrationIdMismatch);
             }
             let chain = presented.certificates.as_ref().ok_or(Refusal::Certificate(CertificateFault::Missing))?;
             let (matched, facts) =
                 chain.verify(&presented.endorsement_key, fleet, now).map_err(Refusal::Certificate)?;
-            (matched, Some(facts))
+            Ok((matched, Some(facts)))
         }
-    };
-    let name = presented.storage_key.name();
-    let is_expected = match &enrolled.rule.rules().storage_root_key {
-        SrkRule::Any => true,
-        SrkRule::PinFirst => claim.storage_key_on_record.is_none_or(|on_record| on_record == name),
-        SrkRule::Pinned(pinned) => pinned == name,
-    };
-    if is_expected { Ok(admitted) } else { Err(Refusal::StorageRootKeyChanged) }
+    }
 }

@@ -32,7 +32,7 @@ pub mod software;
 mod tests;
 
 pub use blob::{Blob, Malformed, activation_blob};
-pub use challenge::{Answer, Challenge, Claim, Enrolled, Invitation, Presented, QuoteWanted, Rule, begin};
+pub use challenge::{Answer, Challenge, Enrolled, Invitation, Presented, QuoteWanted, Rule, begin};
 pub use draw::Draw;
 pub use ek_certificate::{EkChain, EkFacts, check_authority};
 pub use keys::{AttestationKey, EndorsementKey, StorageKey};

@@ -30,7 +30,7 @@ impl TpmProof {
         self.endorsement_key.ek_hash()
     }
 
-    /// To be kept on record: a changed one is worth an audit entry, and `pin_first` holds it.
+    /// Of this TPM for sure: whether it is one that the enrollment lets in is not judged here.
     pub fn storage_key_name(&self) -> &TpmName {
         self.storage_key.name()
     }
@@ -40,7 +40,8 @@ impl TpmProof {
         self.certificate.as_ref()
     }
 
-    /// Registers whose values were not allowed, under a policy that only records that. Ascending.
+    /// Registers that were quoted with a value which the enrollment does not name, ascending: what follows from that is the
+    /// enrollment's to say.
     pub fn pcr_mismatches(&self) -> &[PcrIndex] {
         &self.pcr_mismatches
     }

@@ -2,7 +2,7 @@
 
 use crate::attestation::sas;
 use crate::attestation::x509;
-use crate::domain::{PcrIndex, limits};
+use crate::domain::limits;
 
 /// Which of the keys that a device presents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -128,6 +128,8 @@ impl CertificateFault {
 pub enum QuoteFault {
     #[error("there is none, and the enrollment asks for one")]
     Missing,
+    #[error("no attestation key was presented when the challenge was made")]
+    KeyMissing,
     #[error("the attestation key was not shown to be in the TPM of the endorsement key")]
     KeyNotBound,
     #[error("it is larger than a TPM makes them")]
@@ -156,6 +158,7 @@ impl QuoteFault {
     pub fn as_str(self) -> &'static str {
         match self {
             QuoteFault::Missing => "quote_missing",
+            QuoteFault::KeyMissing => "quote_key_missing",
             QuoteFault::KeyNotBound => "quote_key_not_bound",
             QuoteFault::TooLarge => "quote_too_large",
             QuoteFault::Malformed => "quote_malformed",
@@ -186,10 +189,6 @@ pub enum Refusal {
     EnrollmentMismatch,
     #[error("the registration id is not the one of the endorsement key")]
     RegistrationIdMismatch,
-    #[error("the storage root key is not the one that the enrollment is bound to")]
-    StorageRootKeyChanged,
-    #[error("the enrollment asks for a quote, and no attestation key was presented")]
-    AttestationKeyMissing,
     // What was answered.
     #[error("the challenge has expired")]
     ChallengeExpired,
@@ -199,12 +198,8 @@ pub enum Refusal {
     EnrollmentChanged,
     #[error("the token: {0}")]
     Token(sas::Refusal),
-    /// Found before the token was looked at, or after: it says nothing of who answered.
     #[error("the quote: {0}")]
     Quote(QuoteFault),
-    /// The device proved itself: it is the enrolled TPM, in a state that the enrollment does not allow.
-    #[error("register {index} holds a value that the enrollment does not allow")]
-    PcrMismatch { index: PcrIndex },
     // What the provider says of keys that passed every check above.
     #[error("the keys could not be used")]
     KeyUnusable,
@@ -219,14 +214,11 @@ impl Refusal {
             Refusal::EndorsementKeyNotEnrolled => "endorsement_key_not_enrolled",
             Refusal::EnrollmentMismatch => "enrollment_mismatch",
             Refusal::RegistrationIdMismatch => "registration_id_mismatch",
-            Refusal::StorageRootKeyChanged => "storage_root_key_changed",
-            Refusal::AttestationKeyMissing => "attestation_key_missing",
             Refusal::ChallengeExpired => "challenge_expired",
             Refusal::ChallengeMismatch => "challenge_mismatch",
             Refusal::EnrollmentChanged => "enrollment_changed",
             Refusal::Token(refusal) => refusal.as_str(),
             Refusal::Quote(fault) => fault.as_str(),
-            Refusal::PcrMismatch { index: _ } => "pcr_mismatch",
             Refusal::KeyUnusable => "key_unusable",
         }
     }

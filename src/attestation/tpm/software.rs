@@ -154,8 +154,8 @@ impl SoftwareTpm {
     pub fn quote(&self, wanted: &QuoteWanted) -> Result<Quote, Fault> {
         let name = PublicArea::of(self.attestation_key.clone()).map_err(|_| Fault::QuoteRefused)?.name();
         let opened = || -> Result<Vec<u8>, Refused> {
-            let id_object = Reader::new(&wanted.id_object).sized()?;
-            let secret = self.activate_credential(&name, id_object, Reader::new(&wanted.encrypted_secret).sized()?)?;
+            let mut reader = Reader::new(wanted.credential.as_ref().ok_or(Refused)?);
+            let secret = self.activate_credential(&name, reader.sized()?, reader.sized()?)?;
             Ok(Hash::Sha256.hmac(&secret, &[&wanted.nonce]))
         };
         let proof = opened().map_err(|Refused| Fault::CredentialRefused)?;

@@ -47,10 +47,7 @@ impl ChainProof {
             }
             (Matched::Leaf(_), Attestation::X509Ca(_) | Attestation::Tpm(_) | Attestation::TpmFleet(_))
             | (Matched::Anchor { .. }, Attestation::X509Leaf(_) | Attestation::Tpm(_) | Attestation::TpmFleet(_))
-            | (
-                Matched::EndorsementKey(_),
-                Attestation::X509Leaf(_) | Attestation::X509Ca(_) | Attestation::Tpm(_) | Attestation::TpmFleet(_),
-            ) => None,
+            | (Matched::EndorsementKey(_), _) => None,
         }
     }
 }

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod enrollment;
 pub mod hub;
 pub mod registration;
+pub mod tpm;
 pub mod twin;
 pub mod update;
 

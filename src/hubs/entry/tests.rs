@@ -161,6 +161,26 @@ fn the_table_of_phases_effects_and_orders() {
 }
 
 #[test]
+fn a_discard_removes_what_its_generation_brought_and_nothing_else() {
+    use EffectKind::{Activate, Create};
+    for (generation, calls, phase) in [
+        (1, &[][..], "nothing"),
+        (1, &[(4, Create)], "gone"),
+        (1, &[(4, Create), (5, Activate)], "gone"),
+        (2, &[(4, Create)], "staged"),
+        (2, &[(4, Create), (5, Activate)], "open"),
+    ] {
+        let entry = after(calls);
+        let verdict = obey(entry.as_ref(), &call(9, HubEffect::Discard(Order(generation))), LATER);
+        assert_eq!(verdict.answer, Ok(HubAnswer::Done));
+        let kept = verdict.entry.unwrap();
+        assert_eq!(kept.highest, Order(9), "a late create is stale in any case");
+        let expected = if phase == "nothing" { "gone" } else { phase };
+        assert_eq!(phase_word(Some(&kept)), expected, "{calls:?} by {generation}");
+    }
+}
+
+#[test]
 fn order_zero_is_before_every_order() {
     let verdict = obey(None, &call(0, effect(EffectKind::Create)), NOW);
     assert_eq!(verdict, unchanged(Err(HubRefusal::Stale { highest: Order(0) })));

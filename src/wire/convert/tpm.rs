@@ -204,21 +204,14 @@ impl TryFrom<device::BeginTpmAttestationRequest> for BeginCall {
     }
 }
 
-/// What follows from a [`BeginCall`].
-#[derive(Clone, PartialEq, Eq)]
-pub struct BeginAnswer {
-    /// Absent when the device must begin again with an attestation key.
-    pub challenge: Option<ChallengeAnswer>,
-    pub quote: Option<QuoteChallenge>,
-}
-
 /// A challenge on its way to the device.
 #[derive(Clone, PartialEq, Eq)]
-pub struct ChallengeAnswer {
-    pub id: u128,
+pub struct BeginAnswer {
+    pub challenge: u128,
     pub blob: Vec<u8>,
     pub key_name: String,
     pub expires_at: Timestamp,
+    pub quote: Option<QuoteChallenge>,
 }
 
 /// What a quote must be.
@@ -226,19 +219,13 @@ pub struct ChallengeAnswer {
 pub struct QuoteChallenge {
     pub nonce: Vec<u8>,
     pub pcrs: Vec<PcrIndex>,
-    /// `TPM2B_ID_OBJECT`, then `TPM2B_ENCRYPTED_SECRET`.
+    /// `TPM2B_ID_OBJECT`, then `TPM2B_ENCRYPTED_SECRET`; empty where the device sent no key for the quote.
     pub credential: Vec<u8>,
 }
 
 impl std::fmt::Debug for BeginAnswer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "BeginAnswer({:?})", self.challenge)
-    }
-}
-
-impl std::fmt::Debug for ChallengeAnswer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ChallengeAnswer({:032x}, until {})", self.id, self.expires_at)
+        write!(f, "BeginAnswer({:032x}, until {})", self.challenge, self.expires_at)
     }
 }
 
@@ -250,20 +237,16 @@ impl std::fmt::Debug for QuoteChallenge {
 
 impl From<BeginAnswer> for device::BeginTpmAttestationResponse {
     fn from(answer: BeginAnswer) -> Self {
-        let quote = answer.quote.map(|quote| device::TpmQuoteChallenge {
-            nonce: quote.nonce,
-            pcrs: quote.pcrs.iter().map(|index| index.number().into()).collect(),
-            credential: quote.credential,
-        });
-        match answer.challenge {
-            None => Self { quote, ..Self::default() },
-            Some(challenge) => Self {
-                challenge_id: format!("{:032x}", challenge.id),
-                authentication_key: challenge.blob,
-                key_name: challenge.key_name,
-                expires_at: Some(field::wire_time(challenge.expires_at)),
-                quote,
-            },
+        Self {
+            challenge_id: format!("{:032x}", answer.challenge),
+            authentication_key: answer.blob,
+            key_name: answer.key_name,
+            expires_at: Some(field::wire_time(answer.expires_at)),
+            quote: answer.quote.map(|quote| device::TpmQuoteChallenge {
+                nonce: quote.nonce,
+                pcrs: quote.pcrs.iter().map(|index| index.number().into()).collect(),
+                credential: quote.credential,
+            }),
         }
     }
 }

@@ -15,6 +15,8 @@ pub enum Rule {
     OrdersOutliveDevice,
     /// `activate` opens what is staged, and nothing else.
     ActivateOpensStaged,
+    /// The undo of a create removes what that create made, and nothing else.
+    DiscardOwn,
     /// Giving up is committed before the first call that takes something back.
     AbortBeforeUndo,
     /// A step whose outcome is not known is taken back as well.
@@ -44,6 +46,9 @@ pub fn obeyed(
 ) -> (Option<Entry>, Result<HubAnswer, HubRefusal>) {
     let off = |rule| without.contains(&rule);
     let mut call = call.clone();
+    if off(Rule::DiscardOwn) && matches!(call.effect, HubEffect::Discard(_)) {
+        call.effect = HubEffect::Delete;
+    }
     let mut before = entry.cloned();
     if let Some(entry) = &mut before {
         let repeats_reset = matches!(call.effect, HubEffect::ReplaceTwin(_)) && entry.highest == call.order;

@@ -112,7 +112,7 @@ fn trace_1c_a_late_seal_does_not_close_the_home_after_the_move_was_given_up() {
 #[test]
 fn trace_1d_a_late_create_leaves_no_orphan() {
     let scenario = away(Left { delayed: 1, given_up: 1, ..Left::default() });
-    check(scenario, &[Rule::OrdersOutliveDevice], Orphan, &["deadline", "delete(b)", "late create(b)"]);
+    check(scenario, &[Rule::OrdersOutliveDevice], Orphan, &["deadline", "discard(b)", "late create(b)"]);
 }
 
 #[test]
@@ -125,7 +125,12 @@ fn trace_2a_an_abort_never_goes_forward_after_a_restart() {
 fn trace_2b_a_late_undo_does_not_delete_the_new_home() {
     let left = Left { doubled: 1, given_up: 1, ..Left::default() };
     let scenario = Scenario { asks: vec![register("b"), register("b")], ..there_and_back(left) };
-    check(scenario, &[Rule::Orders], NoHome, &["deadline", "delete(b)", "create(b)", "late delete(b)"]);
+    check(
+        scenario,
+        &[Rule::Orders, Rule::DiscardOwn],
+        NoHome,
+        &["deadline", "discard(b)", "create(b)", "late discard(b)"],
+    );
 }
 
 #[test]

@@ -873,6 +873,7 @@ fn take_todays_inputs(call: &mut HubCall, initial: &InitialState) {
         | HubEffect::Seal
         | HubEffect::Unseal
         | HubEffect::Delete
+        | HubEffect::Discard(_)
         | HubEffect::UpdateCredential(_) => {}
     }
 }

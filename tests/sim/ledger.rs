@@ -1,0 +1,310 @@
+//! What ought to be: follows every durable commit and every accepted write, and says where each write must be found.
+//!
+//! It reads journals as an auditor would and shares no code with the machine that writes them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rehome::domain::{DataSource, DeviceId, HubId, Order, RegistrationId};
+use rehome::moves::{Carry, Effect, Intent, JournalRecord, Plan};
+use rehome::store::{Change, Commit};
+
+use super::keys::Keys;
+
+/// A move as its journal tells it.
+#[derive(Debug, Clone)]
+pub struct Note {
+    pub registration: RegistrationId,
+    pub device: DeviceId,
+    pub plan: Plan,
+    pub open: bool,
+    pub pivoted: bool,
+    /// Effects whose refusal is on record.
+    pub stuck: usize,
+    planted: Keys,
+    sealed: Option<Keys>,
+    /// The writes in all states that its lines hold.
+    kept: Keys,
+}
+
+/// A registration's record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    pub device: DeviceId,
+    pub hub: Option<HubId>,
+    pub generation: Order,
+    pub past: Vec<Order>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Ledger {
+    /// Writes that must be in the twin that a hub has of a device.
+    pub owed: BTreeMap<DeviceId, BTreeMap<HubId, Keys>>,
+    /// Writes that must be in a journal that is kept.
+    pub history: BTreeMap<DeviceId, Keys>,
+    pub moves: BTreeMap<Order, Note>,
+    pub homes: BTreeMap<RegistrationId, Home>,
+    /// Devices at hubs that the service was never told of.
+    pub strays: BTreeSet<(HubId, DeviceId)>,
+    /// Devices that began a new life with a fresh twin: versions start again.
+    pub reborn: BTreeSet<DeviceId>,
+    /// Every journal line that was ever durable: its move and its order.
+    pub lines: BTreeSet<(Order, Order)>,
+    /// Moves begun, by plan.
+    pub begun: BTreeMap<&'static str, u64>,
+    /// Registrations and devices that a commit was about since the last check.
+    pub touched: BTreeSet<DeviceId>,
+    pub broken: Vec<String>,
+    /// Writes that an operator gave up by unlinking a hub by force.
+    pub abandoned: u64,
+    /// Writes whose history fell out of its bound.
+    pub trimmed: u64,
+    generations: BTreeMap<RegistrationId, Order>,
+    last: Order,
+}
+
+impl Ledger {
+    pub fn owed_at(&mut self, device: &DeviceId, hub: &HubId) -> &mut Keys {
+        self.owed.entry(device.clone()).or_default().entry(hub.clone()).or_default()
+    }
+
+    /// A write was accepted; `gone` are those that it replaced.
+    pub fn accepted(&mut self, device: &DeviceId, hub: &HubId, write: Keys, gone: Keys) {
+        let owed = self.owed_at(device, hub);
+        *owed = (*owed | write).without(gone);
+        self.touched.insert(device.clone());
+    }
+
+    /// Takes in a commit that has become durable.
+    pub fn note(&mut self, order: Order, commit: &Commit) {
+        if order <= self.last {
+            self.broken.push(format!("order {order} was given after {}", self.last));
+        }
+        self.last = order;
+        let mut forgotten = Vec::new();
+        for change in &commit.changes {
+            match change {
+                Change::Journal {
+                    registration: _, generation: None, record: JournalRecord::Intent(intent), ..
+                } => {
+                    self.begin(order, intent);
+                }
+                Change::Journal { generation: None, .. } => self.broken.push("a move begins without intent".to_owned()),
+                Change::Journal { generation: Some(generation), record, .. } => self.line(*generation, order, record),
+                Change::CloseMove { generation } => {
+                    if let Some(note) = self.moves.get_mut(generation) {
+                        note.open = false;
+                        self.touched.insert(note.device.clone());
+                    }
+                }
+                Change::ForgetMove { generation } => forgotten.push(*generation),
+                Change::PutRegistration(record) => {
+                    let generation = record.assignment.as_ref().map(|assignment| match assignment.generation {
+                        Order(0) => order,
+                        named => named,
+                    });
+                    let highest = self.generations.entry(record.id.clone()).or_default();
+                    if let Some(generation) = generation {
+                        if generation < *highest {
+                            let what = format!("generation of {} went from {highest} to {generation}", record.id);
+                            self.broken.push(what);
+                        }
+                        *highest = generation;
+                    }
+                    let past = record.past.iter().map(|it| if *it == Order(0) { order } else { *it }).collect();
+                    let home = Home {
+                        device: record.device_id.clone(),
+                        hub: record.assignment.as_ref().map(|assignment| assignment.hub.clone()),
+                        generation: generation.unwrap_or_default(),
+                        past,
+                    };
+                    self.touched.insert(home.device.clone());
+                    let before = self.homes.insert(record.id.clone(), home.clone());
+                    if let Some(before) = before {
+                        if before.hub.is_some() && home.hub.is_none() {
+                            self.broken.push(format!("{} was assigned and has no home any more", record.id));
+                        }
+                        if before.device != home.device {
+                            self.broken.push(format!("{} has another device id than before", record.id));
+                        }
+                    }
+                }
+                Change::DeleteRegistration { id, .. } => {
+                    if let Some(home) = self.homes.remove(id) {
+                        self.touched.insert(home.device);
+                    }
+                }
+                Change::PutEnrollment(_)
+                | Change::DeleteEnrollment { .. }
+                | Change::PutHub(_)
+                | Change::DeleteHub { .. } => {}
+            }
+        }
+        for generation in forgotten {
+            self.forget(generation);
+        }
+    }
+
+    fn begin(&mut self, order: Order, intent: &Intent) {
+        *self.begun.entry(word(&intent.plan)).or_default() += 1;
+        let planted = intent.planted.as_deref().map(Keys::of).unwrap_or_default();
+        let note = Note {
+            registration: intent.registration.clone(),
+            device: intent.device.clone(),
+            plan: intent.plan.clone(),
+            open: true,
+            pivoted: intent.plan.steps().before.is_empty(),
+            stuck: 0,
+            planted,
+            sealed: None,
+            kept: planted,
+        };
+        self.touched.insert(intent.device.clone());
+        self.lines.insert((order, order));
+        self.moves.insert(order, note);
+    }
+
+    fn line(&mut self, generation: Order, order: Order, record: &JournalRecord) {
+        let Some(note) = self.moves.get_mut(&generation).filter(|note| note.open) else {
+            self.broken.push(format!("a line was written to move {generation}, which is not open"));
+            return;
+        };
+        self.lines.insert((generation, order));
+        let device = note.device.clone();
+        self.touched.insert(device.clone());
+        match record {
+            JournalRecord::Intent(_) => self.broken.push(format!("move {generation} has a second intent")),
+            JournalRecord::StepDone { effect, state } => {
+                let Some(state) = state else { return };
+                let keys = Keys::of(state);
+                note.kept |= keys;
+                if *effect == Effect::Seal {
+                    note.sealed = Some(keys);
+                }
+                if let Plan::TakeOver { to, adopt: false } = note.plan.clone() {
+                    self.keep_in_history(&device, &to, keys);
+                    self.strays.remove(&(to, device));
+                }
+            }
+            JournalRecord::Pivoted { data_source } => {
+                note.pivoted = true;
+                let note = note.clone();
+                self.pivot(generation, &note, *data_source);
+            }
+            JournalRecord::Aborted { .. } => {
+                if note.pivoted {
+                    self.broken.push(format!("move {generation} was given up after its pivot"));
+                }
+            }
+            JournalRecord::Collected { hub, state: Some(state) }
+            | JournalRecord::Settled { hub, state: Some(state), .. } => {
+                let keys = Keys::of(state);
+                note.kept |= keys;
+                self.keep_in_history(&device, hub, keys);
+            }
+            JournalRecord::Stuck { .. } => note.stuck += 1,
+            JournalRecord::Collected { state: None, .. }
+            | JournalRecord::Settled { state: None, .. }
+            | JournalRecord::Dropped { .. } => {}
+        }
+    }
+
+    /// The states of a twin that is no more are in the history.
+    fn keep_in_history(&mut self, device: &DeviceId, hub: &HubId, keys: Keys) {
+        let owed = self.owed_at(device, hub);
+        let moved = *owed & keys;
+        *owed = owed.without(keys);
+        *self.history.entry(device.clone()).or_default() |= moved;
+    }
+
+    fn pivot(&mut self, generation: Order, note: &Note, data_source: Option<DataSource>) {
+        let device = &note.device;
+        match &note.plan {
+            Plan::Relocate { from, to, carry } => {
+                let written = *self.owed_at(device, from);
+                let sealed = note.sealed.unwrap_or_default();
+                match (carry, data_source) {
+                    (_, Some(DataSource::LastKnown { .. })) => {
+                        *self.owed_at(device, to) = written & sealed;
+                        return;
+                    }
+                    (Carry::State, Some(DataSource::Initial)) => return,
+                    (Carry::State, Some(DataSource::Sealed) | None) => *self.owed_at(device, to) = written,
+                    (Carry::Initial, Some(DataSource::Sealed | DataSource::Initial) | None) => {
+                        *self.history.entry(device.clone()).or_default() |= written;
+                    }
+                }
+                if !sealed.holds(written) {
+                    let lost = written.without(sealed);
+                    self.broken.push(format!("move {generation} of {device} from {from} leaves {lost:?} behind"));
+                }
+                *self.owed_at(device, from) = Keys::default();
+            }
+            Plan::Replant { from, to, .. } => {
+                let written = std::mem::take(self.owed_at(device, from));
+                if !note.planted.holds(written) {
+                    let lost = written.without(note.planted);
+                    self.broken.push(format!("move {generation} of {device} plants a state without {lost:?}"));
+                }
+                *self.owed_at(device, to) = written;
+            }
+            Plan::Rehouse { from, .. } => {
+                self.abandoned += std::mem::take(self.owed_at(device, from)).count();
+                self.reborn.insert(device.clone());
+            }
+            Plan::TakeOver { to, adopt } => {
+                self.strays.remove(&(to.clone(), device.clone()));
+                self.reborn.insert(device.clone());
+                debug_assert!(*adopt || self.owed_at(device, to).is_empty());
+            }
+            Plan::Assign { .. } => {
+                self.reborn.insert(device.clone());
+            }
+            Plan::ResetInPlace { .. } | Plan::Refresh { .. } | Plan::Release { .. } => {}
+        }
+    }
+
+    /// What a journal kept is gone: allowed for what the history's bound pushed out.
+    fn forget(&mut self, generation: Order) {
+        let Some(note) = self.moves.remove(&generation) else { return };
+        if note.open {
+            self.broken.push(format!("move {generation} was forgotten while open"));
+        }
+        let needed = self.history.get(&note.device).copied().unwrap_or_default();
+        let kept = self.kept(&note.device);
+        let lost = needed.without(kept);
+        if lost.is_empty() {
+            return;
+        }
+        let full = self.homes.get(&note.registration).is_some_and(|home| {
+            home.past.len() >= rehome::domain::limits::HISTORY_ENTRIES_MAX
+                && home.past.iter().all(|it| *it > generation)
+        });
+        if full {
+            self.trimmed += lost.count();
+            *self.history.entry(note.device).or_default() = needed.without(lost);
+        } else {
+            self.broken.push(format!("move {generation} was forgotten with {lost:?} of {}", note.device));
+        }
+    }
+
+    /// Writes in the states of all journals of a device.
+    pub fn kept(&self, device: &DeviceId) -> Keys {
+        let of_device = self.moves.values().filter(|note| note.device == *device);
+        of_device.fold(Keys::default(), |keys, note| keys | note.kept)
+    }
+}
+
+fn word(plan: &Plan) -> &'static str {
+    match plan {
+        Plan::Relocate { carry: Carry::Initial, .. } => "relocate and reset",
+        Plan::TakeOver { adopt: true, .. } => "take_over and adopt",
+        Plan::Assign { .. }
+        | Plan::TakeOver { adopt: false, .. }
+        | Plan::Relocate { carry: Carry::State, .. }
+        | Plan::Replant { .. }
+        | Plan::Rehouse { .. }
+        | Plan::ResetInPlace { .. }
+        | Plan::Refresh { .. }
+        | Plan::Release { .. } => plan.as_str(),
+    }
+}

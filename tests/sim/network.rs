@@ -1,0 +1,231 @@
+//! The network between service and hubs: calls and answers under way, each at the script's mercy.
+
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use rehome::domain::{
+    CallFault, CallOutcome, Document, HubCall, HubEffect, HubRefusal, Incarnation, Timestamp, limits,
+};
+use rehome::hubs::HubConnector;
+use rehome::moves::CallKey;
+use serde_json::json;
+
+use super::identity::identity;
+use super::script::Fate;
+use super::world::{Held, World, broken};
+
+/// As long as a hub's actor waits for an answer.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Who waits for an answer.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pub device: usize,
+    pub seat: u64,
+    pub key: CallKey,
+}
+
+/// A call on its way. Without a caller it is a late copy.
+#[derive(Debug, Clone)]
+pub struct Flight {
+    pub call: HubCall,
+    pub incarnation: Option<Incarnation>,
+    pub caller: Option<Caller>,
+    pub given_up_at: Timestamp,
+}
+
+#[derive(Debug, Default)]
+pub struct Network {
+    pub flights: Vec<Flight>,
+    pub answers: Vec<(Caller, CallOutcome)>,
+}
+
+impl Network {
+    /// The process that called is gone; its calls are not.
+    pub fn forget_callers(&mut self) {
+        self.answers.clear();
+        self.flights.iter_mut().for_each(|flight| flight.caller = None);
+    }
+}
+
+fn unavailable(why: &str) -> CallOutcome {
+    Err(CallFault::Unavailable(why.to_owned()))
+}
+
+fn unknown(why: &str) -> CallOutcome {
+    Err(CallFault::Unknown(why.to_owned()))
+}
+
+impl World {
+    /// An actor makes a call: nothing may be asked of a hub that is not in the journal.
+    pub fn send(&mut self, device: usize, seat: u64, key: CallKey, call: HubCall) -> Held {
+        self.tally.calls += 1;
+        let is_journaled = self.store.ledger(|ledger| ledger.lines.contains(&(key.generation, call.order)));
+        if !is_journaled {
+            return broken(format!(
+                "{} is asked to {} under order {}, which no journal line has",
+                call.hub,
+                call.effect.as_str(),
+                call.order
+            ));
+        }
+        let caller = Caller { device, seat, key };
+        self.put_on_the_way(caller, call);
+        Ok(())
+    }
+
+    pub fn put_on_the_way(&mut self, caller: Caller, call: HubCall) {
+        let hindrance = match self.hubs.get(&call.hub) {
+            None => Some("it is not linked"),
+            Some(hub) if hub.record.taken_down => Some("it was taken down by an operator"),
+            Some(hub) if hub.is_given_up() => Some("it did not answer lately, and is being probed"),
+            Some(_) => None,
+        };
+        self.note(|| {
+            let (id, effect) = (&identity(caller.device).id, call.effect.as_str());
+            let why = hindrance.map(|why| format!(", but {why}")).unwrap_or_default();
+            format!("{id}: {effect}({}) under order {}{why}", call.hub, call.order)
+        });
+        if let Some(why) = hindrance {
+            self.network.answers.push((caller, unavailable(why)));
+            return;
+        }
+        let incarnation = self.hubs.get(&call.hub).and_then(|hub| hub.record.incarnation);
+        let given_up_at = self.now().plus(CALL_TIMEOUT);
+        self.network.flights.push(Flight { call, incarnation, caller: Some(caller), given_up_at });
+    }
+
+    /// One call comes to its end.
+    pub fn carry(&mut self, pick: usize, fate: Fate) {
+        if self.network.flights.is_empty() {
+            return;
+        }
+        let at = pick % self.network.flights.len();
+        let Flight { call, incarnation, caller, given_up_at } = self.network.flights.remove(at);
+        let cut = self.hubs.get(&call.hub).is_some_and(|hub| hub.cut);
+        let Some(caller) = caller else {
+            if cut {
+                self.network.flights.push(Flight { call, incarnation, caller: None, given_up_at });
+                return;
+            }
+            self.note(|| format!("a late {}({}) under order {} arrives", call.effect.as_str(), call.hub, call.order));
+            let outcome = self.obey(incarnation, &call);
+            self.note(|| format!("  and nobody hears {outcome:?}", outcome = short(&outcome)));
+            self.fault("late copy arrives");
+            return;
+        };
+        let fate = match (fate, &call.effect) {
+            _ if cut => Fate::Unreachable,
+            // A hub that says no without a reason is no hub: only room and contents are its own business.
+            (Fate::Refused, HubEffect::Create(_) | HubEffect::ReplaceTwin(_)) => Fate::Refused,
+            (Fate::Refused, _) => Fate::Arrives,
+            (fate, _) => fate,
+        };
+        let late = Flight { call: call.clone(), incarnation, caller: None, given_up_at };
+        let outcome = match fate {
+            Fate::Arrives => self.obey(incarnation, &call),
+            Fate::AnswerLost => {
+                self.fault("answer lost");
+                let _ = self.obey(incarnation, &call);
+                unknown("the answer was lost")
+            }
+            Fate::CallLost => {
+                self.fault("call lost");
+                unknown("the call was lost")
+            }
+            Fate::Delayed => {
+                self.fault("call delayed");
+                self.network.flights.push(late);
+                unknown("no answer came")
+            }
+            Fate::Duplicated => {
+                self.fault("call duplicated");
+                self.network.flights.push(late);
+                self.obey(incarnation, &call)
+            }
+            Fate::Unreachable => {
+                self.fault("call did not get through");
+                unavailable("no way to it")
+            }
+            Fate::Refused => {
+                self.fault("call refused");
+                self.refuse(incarnation, &call)
+            }
+        };
+        self.note(|| {
+            let (effect, hub) = (call.effect.as_str(), &call.hub);
+            format!("{effect}({hub}) under order {}: {fate:?}, {}", call.order, short(&outcome))
+        });
+        self.note_health(&call, &outcome);
+        self.network.answers.push((caller, outcome));
+    }
+
+    /// The hub says no for a reason of its own: it has no room, or what it is given does not fit a twin.
+    fn refuse(&mut self, incarnation: Option<Incarnation>, call: &HubCall) -> CallOutcome {
+        let has_device = self.hubs.get(&call.hub).is_some_and(|hub| hub.scripted.phase(&call.device).is_some());
+        let too_long = || Document::from_value(json!({ "k": "x".repeat(limits::TWIN_STRING_BYTES_MAX + 1) }));
+        let mut call = call.clone();
+        match &mut call.effect {
+            HubEffect::Create(_) if call.order.0.is_multiple_of(2) && !has_device => {
+                return Err(CallFault::Refused(HubRefusal::Full));
+            }
+            HubEffect::Create(device) => device.state.twin.tags = too_long().unwrap_or_default(),
+            HubEffect::ReplaceTwin(initial) => initial.desired = too_long().unwrap_or_default(),
+            HubEffect::Activate
+            | HubEffect::Seal
+            | HubEffect::Unseal
+            | HubEffect::Delete
+            | HubEffect::Discard(_)
+            | HubEffect::UpdateCredential(_) => {}
+        }
+        self.obey(incarnation, &call)
+    }
+
+    fn obey(&mut self, incarnation: Option<Incarnation>, call: &HubCall) -> CallOutcome {
+        self.dirty.insert(call.device.clone());
+        let Some(hub) = self.hubs.get(&call.hub) else { return unavailable("it is not there any more") };
+        hub.scripted.obey(incarnation, call).now_or_never().unwrap_or_else(|| unknown("it waits"))
+    }
+
+    /// One answer reaches its actor, if that is still there.
+    pub fn answer(&mut self, pick: usize) -> Held {
+        if self.network.answers.is_empty() {
+            return Ok(());
+        }
+        let at = pick % self.network.answers.len();
+        let (caller, outcome) = self.network.answers.remove(at);
+        self.note(|| {
+            let (effect, hub) = (caller.key.effect.as_str(), &caller.key.hub);
+            format!("{} hears of {effect}({hub}): {}", identity(caller.device).id, short(&outcome))
+        });
+        self.step_finished(caller.device, caller.seat, caller.key, outcome)
+    }
+
+    /// Calls that nobody answered in time are given up; they may arrive all the same.
+    pub fn expire_calls(&mut self) {
+        let now = self.now();
+        let mut expired = Vec::new();
+        for flight in &mut self.network.flights {
+            if flight.given_up_at <= now
+                && let Some(caller) = flight.caller.take()
+            {
+                expired.push((caller, flight.call.clone()));
+            }
+        }
+        for (caller, call) in expired {
+            self.fault("hub slow: call given up");
+            self.note(|| format!("no answer to {}({}) in time", call.effect.as_str(), call.hub));
+            let outcome = unknown("no answer in 10 s");
+            self.note_health(&call, &outcome);
+            self.network.answers.push((caller, outcome));
+        }
+    }
+}
+
+pub fn short(outcome: &CallOutcome) -> String {
+    match outcome {
+        Ok(rehome::domain::HubAnswer::Done) => "done".to_owned(),
+        Ok(rehome::domain::HubAnswer::State(state)) => format!("done, state with {:?}", super::keys::Keys::of(state)),
+        Err(fault) => fault.to_string(),
+    }
+}

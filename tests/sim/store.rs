@@ -1,0 +1,206 @@
+//! The simulated store: the memory store behind faults that strike the next step of a device, watched by the ledger.
+//!
+//! A crash is a commit that never returns: whoever waits for it is dropped, as the process would be.
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use futures_util::future::BoxFuture;
+use rehome::domain::{
+    AnchorRef, DeviceId, Enrollment, EnrollmentId, Hub, HubId, Order, RegistrationId, StoredAudit, TrackingId,
+};
+use rehome::moves::MoveLog;
+use rehome::store::{
+    AuditFilter, Commit, CommitFault, DeviceFile, EnrollmentListing, Expect, HubUse, MemoryStore, Page, PageRequest,
+    RegistrationFilter, Store, StoreFault,
+};
+
+use super::ledger::Ledger;
+
+/// What happens to one commit of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strike {
+    /// Nothing was written, and the store says so.
+    NotWritten,
+    /// Nothing was written, and nobody can tell.
+    LostUnknown,
+    /// It was written, and nobody can tell.
+    WrittenUnknown,
+    CrashBeforeWrite,
+    /// Written and not yet synced; what was not synced may be there after the crash or not.
+    CrashAfterWrite {
+        kept: bool,
+    },
+    /// Written and synced, and the answer is lost with the process.
+    CrashAfterSync,
+}
+
+pub struct SimStore {
+    memory: MemoryStore,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    strikes: VecDeque<Strike>,
+    struck: Option<Strike>,
+    crashed: bool,
+    ledger: Ledger,
+}
+
+impl std::fmt::Debug for SimStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SimStore")
+    }
+}
+
+impl SimStore {
+    pub fn new() -> Self {
+        // An audit log that is kept whole would be most of what a run does.
+        Self { memory: MemoryStore::with_audit_max(16), state: Mutex::default() }
+    }
+
+    /// For the suite of the port: as a user of the service would have it.
+    pub fn with_audit_max(audit_max: u64) -> Self {
+        Self { memory: MemoryStore::with_audit_max(audit_max), state: Mutex::default() }
+    }
+
+    /// What happens to the next commit of a device.
+    pub fn strike(&self, strike: Strike) {
+        self.lock().strikes.push_back(strike);
+    }
+
+    pub fn calm(&self) {
+        self.lock().strikes.clear();
+    }
+
+    /// The fault that the last commit met, once.
+    pub fn struck(&self) -> Option<Strike> {
+        self.lock().struck.take()
+    }
+
+    /// Whether the process died since this was asked last.
+    pub fn take_crash(&self) -> bool {
+        std::mem::take(&mut self.lock().crashed)
+    }
+
+    pub fn ledger<T>(&self, look: impl FnOnce(&mut Ledger) -> T) -> T {
+        look(&mut self.lock().ledger)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    async fn write(&self, commit: Commit) -> Result<Order, CommitFault> {
+        let order = self.memory.commit(commit.clone()).await?;
+        self.lock().ledger.note(order, &commit);
+        Ok(order)
+    }
+
+    async fn die(&self) -> Result<Order, CommitFault> {
+        self.lock().crashed = true;
+        pending().await
+    }
+}
+
+impl Store for SimStore {
+    fn load_enrollment<'a>(
+        &'a self,
+        id: &'a EnrollmentId,
+    ) -> BoxFuture<'a, Result<Option<Arc<Enrollment>>, StoreFault>> {
+        self.memory.load_enrollment(id)
+    }
+
+    fn find_groups<'a>(&'a self, chain: &'a [AnchorRef]) -> BoxFuture<'a, Result<Vec<Arc<Enrollment>>, StoreFault>> {
+        self.memory.find_groups(chain)
+    }
+
+    fn load_hub<'a>(&'a self, id: &'a HubId) -> BoxFuture<'a, Result<Option<Hub>, StoreFault>> {
+        self.memory.load_hub(id)
+    }
+
+    fn hubs(&self) -> BoxFuture<'_, Result<Vec<(Hub, HubUse)>, StoreFault>> {
+        self.memory.hubs()
+    }
+
+    fn load_device<'a>(&'a self, id: &'a RegistrationId) -> BoxFuture<'a, Result<DeviceFile, StoreFault>> {
+        self.memory.load_device(id)
+    }
+
+    fn load_move(&self, generation: Order) -> BoxFuture<'_, Result<Option<MoveLog>, StoreFault>> {
+        self.memory.load_move(generation)
+    }
+
+    fn find_owner<'a>(&'a self, device: &'a DeviceId) -> BoxFuture<'a, Result<Option<RegistrationId>, StoreFault>> {
+        self.memory.find_owner(device)
+    }
+
+    fn list_enrollments<'a>(
+        &'a self,
+        listing: EnrollmentListing,
+        page: &'a PageRequest,
+    ) -> BoxFuture<'a, Result<Page<Arc<Enrollment>>, StoreFault>> {
+        self.memory.list_enrollments(listing, page)
+    }
+
+    fn list_registrations<'a>(
+        &'a self,
+        filter: &'a RegistrationFilter,
+        page: &'a PageRequest,
+    ) -> BoxFuture<'a, Result<Page<DeviceFile>, StoreFault>> {
+        self.memory.list_registrations(filter, page)
+    }
+
+    fn list_audit<'a>(
+        &'a self,
+        filter: &'a AuditFilter,
+        page: &'a PageRequest,
+    ) -> BoxFuture<'a, Result<Page<StoredAudit>, StoreFault>> {
+        self.memory.list_audit(filter, page)
+    }
+
+    fn find_audit(&self, tracking: TrackingId) -> BoxFuture<'_, Result<Option<StoredAudit>, StoreFault>> {
+        self.memory.find_audit(tracking)
+    }
+
+    fn unfinished(&self) -> BoxFuture<'_, Result<Vec<RegistrationId>, StoreFault>> {
+        self.memory.unfinished()
+    }
+
+    fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Order, CommitFault>> {
+        let of_a_device = commit.expect.iter().any(|expect| matches!(expect, Expect::Journal { .. }));
+        let strike = {
+            let mut state = self.lock();
+            let strike = if of_a_device { state.strikes.pop_front() } else { None };
+            state.struck = strike.or(state.struck);
+            strike
+        };
+        Box::pin(async move {
+            match strike {
+                None => self.write(commit).await,
+                Some(Strike::NotWritten) => Err(CommitFault::NotWritten("the disk is full".to_owned())),
+                Some(Strike::LostUnknown) => Err(CommitFault::Unknown("the request was lost".to_owned())),
+                Some(Strike::WrittenUnknown) => {
+                    self.write(commit).await?;
+                    Err(CommitFault::Unknown("the answer was lost".to_owned()))
+                }
+                Some(Strike::CrashBeforeWrite | Strike::CrashAfterWrite { kept: false }) => self.die().await,
+                Some(Strike::CrashAfterWrite { kept: true } | Strike::CrashAfterSync) => {
+                    self.write(commit).await?;
+                    self.die().await
+                }
+            }
+        })
+    }
+
+    fn back_up<'a>(
+        &'a self,
+        to: &'a Path,
+        progress: &'a (dyn Fn(u64, u64) + Send + Sync),
+    ) -> BoxFuture<'a, Result<(), StoreFault>> {
+        self.memory.back_up(to, progress)
+    }
+}
