@@ -107,6 +107,10 @@ macro_rules! tests {
 tests! {
     x509_certificate
     x509_chain
+    tpm_keys
+    tpm_blob
+    tpm_answer
+    sas_token
     twin_patch
     words
     configuration

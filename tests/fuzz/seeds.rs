@@ -8,6 +8,8 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use prost::Message as _;
 use rehome::ambient::SystemEntropy;
+use rehome::attestation::tpm::Draw;
+use rehome::attestation::tpm::software::SoftwareTpm;
 use rehome::domain::{
     AuditEntry, ClientFacts, Document, EnrollmentId, GroupId, HubDraft, HubKind, Order, RegistrationId, RequestId,
     StoredAudit, Timestamp,
@@ -22,6 +24,8 @@ use rehome::wire::convert::registration_admin::ReprovisionCall;
 use rehome::wire::convert::twin::{DesiredChange, wire_device};
 use rehome::wire::convert::{hub, json};
 use rehome::wire::{admin, device, hub as hub_api};
+
+use crate::targets::tpm::SCENE;
 
 struct Corpus(&'static str);
 
@@ -61,14 +65,15 @@ fn write_the_certificates() {
 #[ignore = "writes files"]
 fn write_the_seeds() {
     certificates();
+    tpm();
     texts();
     messages_in();
     messages_out();
     for (place, (kind, bytes)) in record_samples().into_iter().enumerate() {
-        Corpus("store_record").put(&format!("valid-{kind}-{place}"), &of_kind(kind, &bytes));
+        Corpus("store_record").put(&format!("valid-{kind}-{place}-v{}", bytes[0]), &of_kind(kind, &bytes));
     }
     for (place, (kind, bytes)) in row_samples().into_iter().enumerate() {
-        Corpus("hub_row").put(&format!("valid-{kind}-{place}"), &of_kind(kind, &bytes));
+        Corpus("hub_row").put(&format!("valid-{kind}-{place}-v{}", bytes[0]), &of_kind(kind, &bytes));
     }
 }
 
@@ -89,6 +94,34 @@ fn certificates() {
     corpus.put("valid-with-authority", &chain(&[&leaf, &authority]));
     corpus.put("unused-intermediate", &chain(&[&leaf, &between, &authority]));
     corpus.put("authority-as-leaf", &chain(&[&authority]));
+}
+
+fn pieces(pieces: &[&[u8]]) -> Vec<u8> {
+    pieces.iter().flat_map(|piece| [&(piece.len() as u16).to_be_bytes(), *piece].concat()).collect()
+}
+
+fn tpm() {
+    let scene = &*SCENE;
+    let (endorsement, storage) = (scene.tpm.endorsement_key().as_bytes(), scene.tpm.storage_root_key().as_bytes());
+    let corpus = Corpus("tpm_keys");
+    corpus.put("valid-without-attestation-key", &pieces(&[endorsement, storage, &[]]));
+    corpus.put("valid-all", &pieces(&[endorsement, storage, scene.tpm.attestation_key().as_bytes()]));
+    corpus.put("certificate", &pieces(&[endorsement, storage, &[], &fs::read(fixed("leaf.der")).unwrap()]));
+    let other = SoftwareTpm::of(&Draw::new([8; Draw::BYTES])).unwrap();
+    corpus.put("stranger", &pieces(&[other.endorsement_key().as_bytes(), storage, &[]]));
+    Corpus("tpm_blob").put("valid-blob", &scene.invitation.blob);
+    let quote = &scene.quote;
+    let values: Vec<Vec<u8>> =
+        quote.values.iter().map(|(index, value)| [&[index.number()], value.0.as_slice()].concat()).collect();
+    let fixed = [scene.token.as_bytes(), &quote.attest, &quote.signature, &quote.key_proof];
+    let answer: Vec<&[u8]> = fixed.into_iter().chain(values.iter().map(Vec::as_slice)).collect();
+    Corpus("tpm_answer").put("valid-answer", &pieces(&answer));
+    let corpus = Corpus("sas_token");
+    corpus.put("valid-token", scene.token.as_bytes());
+    corpus.put(
+        "another-order",
+        b"SharedAccessSignature se=1900000060&sr=a%2fb&sig=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA%3d",
+    );
 }
 
 fn base64(bytes: &[u8]) -> String {

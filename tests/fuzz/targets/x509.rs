@@ -31,7 +31,7 @@ pub fn x509_certificate(input: &[u8]) -> bool {
 /// A chain, each certificate behind two bytes of its length. Whoever is let in has presented the one leaf that the
 /// authority has ever signed, unchanged.
 pub fn x509_chain(input: &[u8]) -> bool {
-    let Ok(presented) = Presented::parse(&split(input)) else { return false };
+    let Ok(presented) = Presented::parse(&super::split(input)) else { return false };
     assert!((1..=limits::CHAIN_CERTIFICATES_MAX).contains(&presented.references().len()));
     let primary = certificate_ref(AUTHORITY).expect("the authority is a certificate");
     let group = Enrollment {
@@ -53,16 +53,6 @@ pub fn x509_chain(input: &[u8]) -> bool {
         version: Version(1),
     };
     let is_in = verify(&presented, &group, presented.common_name(), NOW).is_ok();
-    assert!(!is_in || split(input)[0] == LEAF, "somebody got in who was never signed");
+    assert!(!is_in || super::split(input)[0] == LEAF, "somebody got in who was never signed");
     is_in
-}
-
-fn split(mut input: &[u8]) -> Vec<Vec<u8>> {
-    let mut chain = Vec::new();
-    while let Some((length, rest)) = input.split_first_chunk::<2>() {
-        let length = usize::from(u16::from_be_bytes(*length)).min(rest.len());
-        chain.push(rest[..length].to_vec());
-        input = &rest[length..];
-    }
-    chain
 }
