@@ -15,5 +15,6 @@ mod restored;
 mod serving;
 mod starting;
 mod swtpm;
+mod tpm;
 mod tpm_device;
 mod world;
