@@ -114,8 +114,8 @@ pub enum Expect {
     HubUnused { hub: HubId },
     /// The hub is linked.
     HubLinked { hub: HubId },
-    /// No open move names it; devices may live there.
-    HubUnnamed { hub: HubId },
+    /// No open move names it that began after this order (zero: none at all); devices may live there.
+    HubUnnamed { hub: HubId, after: Order },
     /// No other registration has this device id, and no open move of another one names it, clean-up included.
     DeviceId { device: DeviceId, registration: RegistrationId },
     /// The device has exactly these open moves, and the last line of each has this order.

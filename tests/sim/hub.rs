@@ -130,7 +130,7 @@ impl World {
             return;
         }
         let version = self.hubs[id].record.version;
-        let expect = if force { Expect::HubUnnamed { hub: id.clone() } } else { Expect::HubUnused { hub: id.clone() } };
+        let expect = if force { Expect::HubUnnamed { hub: id.clone(), after: Order(0) } } else { Expect::HubUnused { hub: id.clone() } };
         let change = Change::DeleteHub { id: id.clone(), version };
         let commit = Commit { expect: vec![expect], changes: vec![change], ..Commit::default() };
         if !self.operate(commit) {
