@@ -556,8 +556,10 @@ impl Machine {
     }
 
     fn abort(&self, this: &Move, reason: Reason, message: String, spare_current: bool, now: Timestamp) -> Commit {
-        // A step that waits for something to be settled was never asked for: its undo would overtake what it waits for.
-        let spare_current = spare_current || self.must_settle_first(this);
+        // A create that waits for something to be settled was never asked for: its undo would overtake what it waits for.
+        // A home is opened all the same: the intent has voided whatever older debt would have opened it.
+        let creates = due_step(this).is_some_and(|step| step.effect == Effect::Create);
+        let spare_current = spare_current || (creates && self.must_settle_first(this));
         let mut commit = self.blank_commit(now);
         commit.audit.push(self.audit(&this.intent, AuditAction::MoveAborted, message.clone(), now));
         let status = OperationStatus::Failed { reason, message: message.clone() };

@@ -151,6 +151,15 @@ impl World {
         self.tally.abandoned += abandoned;
     }
 
+    /// The hub that a device lives at is unlinked by force; under reset the device starts anew elsewhere.
+    pub fn uproot(&mut self, device: usize) {
+        let id = &super::identity::identity(device).id;
+        let home = self.store.ledger(|ledger| ledger.homes.get(id).and_then(|home| home.hub.clone()));
+        let Some(home) = home.filter(|home| self.hubs.contains_key(home)) else { return };
+        self.unlink(&home, true);
+        self.send_elsewhere(device, &home);
+    }
+
     /// What a call's end says about its hub.
     pub fn note_health(&mut self, call: &HubCall, outcome: &CallOutcome) {
         let now = self.clock.now();

@@ -10,6 +10,14 @@ use rehome::store::{Change, Commit};
 
 use super::keys::Keys;
 
+/// How far a move has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    Before,
+    After,
+    Undoing,
+}
+
 /// A move as its journal tells it.
 #[derive(Debug, Clone)]
 pub struct Note {
@@ -17,7 +25,7 @@ pub struct Note {
     pub device: DeviceId,
     pub plan: Plan,
     pub open: bool,
-    pub pivoted: bool,
+    pub stage: Stage,
     /// Effects whose refusal is on record.
     pub stuck: usize,
     planted: Keys,
@@ -152,7 +160,7 @@ impl Ledger {
             device: intent.device.clone(),
             plan: intent.plan.clone(),
             open: true,
-            pivoted: intent.plan.steps().before.is_empty(),
+            stage: if intent.plan.steps().before.is_empty() { Stage::After } else { Stage::Before },
             stuck: 0,
             planted,
             sealed: None,
@@ -186,12 +194,13 @@ impl Ledger {
                 }
             }
             JournalRecord::Pivoted { data_source } => {
-                note.pivoted = true;
+                note.stage = Stage::After;
                 let note = note.clone();
                 self.pivot(generation, &note, *data_source);
             }
             JournalRecord::Aborted { .. } => {
-                if note.pivoted {
+                let before = std::mem::replace(&mut note.stage, Stage::Undoing);
+                if before != Stage::Before {
                     self.broken.push(format!("move {generation} was given up after its pivot"));
                 }
             }
@@ -294,7 +303,7 @@ impl Ledger {
     }
 }
 
-fn word(plan: &Plan) -> &'static str {
+pub fn word(plan: &Plan) -> &'static str {
     match plan {
         Plan::Relocate { carry: Carry::Initial, .. } => "relocate and reset",
         Plan::TakeOver { adopt: true, .. } => "take_over and adopt",

@@ -10,6 +10,7 @@ mod identity;
 mod keys;
 mod ledger;
 mod model;
+mod mutation;
 mod network;
 mod operator;
 mod rest;

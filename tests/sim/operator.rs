@@ -79,12 +79,25 @@ impl World {
             }
             return;
         }
+        if dice.percent(40) {
+            let Some(not) = self.hub_of(dice.below(1 << 16)) else { return };
+            return self.send_elsewhere(device, &not);
+        }
         let mut enrollment = Enrollment::clone(&current);
         for _ in 0..=dice.below(3) {
             let part = dice.below(PARTS);
             self.draw_part(device, part, &mut enrollment, &mut dice);
         }
         enrollment.updated_at = self.now();
+        self.put_enrollment(device, enrollment);
+    }
+
+    /// The operator names one hub, another than this.
+    pub fn send_elsewhere(&mut self, device: usize, not: &HubId) {
+        let Some(current) = self.devices[device].enrollment.clone() else { return };
+        let Some(to) = self.hubs.keys().find(|hub| *hub != not).cloned() else { return };
+        let mut enrollment = Enrollment::clone(&current);
+        (enrollment.allocation, enrollment.hubs) = (Some(AllocationPolicy::Static), vec![to]);
         self.put_enrollment(device, enrollment);
     }
 
