@@ -18,7 +18,7 @@ use std::time::Duration;
 pub use fault::ConfigFault;
 pub use setting::{SETTINGS, Setting, SettingKind};
 
-use crate::domain::HubId;
+use crate::domain::{HubId, IdScope};
 use draft::Draft;
 use layers::Layer;
 
@@ -28,7 +28,14 @@ const FILE_VARIABLE: &str = "REHOME_CONFIG";
 /// Taken when it exists and no other is named.
 const FILE_DEFAULT: &str = "rehome.toml";
 /// Read by the tests of this package and nothing else: a test that starts the service passes its environment on.
-const VARIABLES_OF_TESTS: &[&str] = &["REHOME_REQUIRE_SWTPM", "REHOME_KILLS"];
+const VARIABLES_OF_TESTS: &[&str] = &[
+    "REHOME_REQUIRE_SWTPM",
+    "REHOME_KILLS",
+    "REHOME_DISK_STRIDE",
+    "REHOME_FUZZ_SECONDS",
+    "REHOME_FUZZ_SEED",
+    "REHOME_MODEL_DEEP",
+];
 const VARIABLES_OF_TESTS_PREFIX: &str = "REHOME_SIM_";
 
 /// The whole configuration, valid.
@@ -47,6 +54,7 @@ pub struct Config {
     pub store: Store,
     pub hubs: Hubs,
     pub webhook: Webhook,
+    pub azure: Azure,
     pub client: Client,
     pub tpm: Tpm,
 }
@@ -117,6 +125,16 @@ pub struct Webhook {
     pub allow_loopback_http: bool,
 }
 
+/// The edges for existing Azure SDKs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Azure {
+    pub id_scope: IdScope,
+    /// `None` is off.
+    pub https_listen: Option<SocketAddr>,
+    /// `None` is off.
+    pub mqtt_listen: Option<SocketAddr>,
+}
+
 /// What the commands that call a service use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
@@ -177,6 +195,12 @@ impl Config {
     /// The configuration of `rehome serve` without file, environment and flags.
     pub fn defaults() -> Result<Self, ConfigFault> {
         Self::from_layers(None, &BTreeMap::new(), &[])
+    }
+
+    /// A file's text alone.
+    #[cfg(feature = "testing")]
+    pub fn of_text(text: &str) -> Result<Self, ConfigFault> {
+        Self::from_layers(Some(("a file", text)), &BTreeMap::new(), &[])
     }
 
     fn from_layers(

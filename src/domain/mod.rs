@@ -15,6 +15,7 @@ pub mod key;
 pub mod limits;
 pub mod registration;
 pub mod role;
+pub mod scope;
 pub mod time;
 pub mod token;
 pub mod tpm;
@@ -37,9 +38,10 @@ pub use ids::{
 };
 pub use key::{DeliveredKeys, KeyFingerprint, SealedKey};
 pub use registration::{
-    Assignment, Credential, DataSource, Operation, OperationStatus, Pin, Registration, SubStatus, TpmDelivery,
+    Assignment, Credential, DataSource, Operation, OperationStatus, Past, Pin, Registration, SubStatus, TpmDelivery,
 };
 pub use role::{Role, RoleGrant};
+pub use scope::IdScope;
 pub use time::Timestamp;
 pub use token::{SasToken, TokenFault, TokenKey, UnsignedToken};
 pub use tpm::{
