@@ -1,5 +1,6 @@
 //! The seeded simulation of devices, hubs, network, store and operators over the very code that the service runs.
 
+mod actors;
 mod check;
 mod clock;
 mod conformance;

@@ -224,6 +224,9 @@ impl World {
         if is_unfenced && let Some(entry) = hub.entry(&call.device) {
             hub.place(&call.device, Some(Entry { highest: entry.highest.max(fence.unwrap_or_default()), ..entry }));
         }
+        if hub.phase(&call.device).is_none() {
+            self.store.ledger(|ledger| ledger.strays.remove(&(call.hub.clone(), call.device.clone())));
+        }
         self.release_held(call);
         outcome
     }

@@ -46,6 +46,22 @@ impl World {
         self.put_enrollment(device, enrollment);
     }
 
+    /// One hub, any policy, nothing out of the ordinary.
+    pub fn enroll_simply(&mut self, device: usize, dice: &mut Dice) {
+        let Some(current) = self.devices[device].enrollment.clone() else { return };
+        let mut enrollment = Enrollment::clone(&current);
+        enrollment.device_id = None;
+        enrollment.enabled = true;
+        enrollment.unreachable = UnreachableRule::Wait { deadline: Duration::from_secs(120) };
+        enrollment.reassign_when_down = false;
+        self.draw_part(device, 0, &mut enrollment, dice);
+        self.draw_part(device, 3, &mut enrollment, dice);
+        self.draw_part(device, 4, &mut enrollment, dice);
+        enrollment.hubs = self.hub_of(dice.below(1 << 16)).into_iter().collect();
+        enrollment.allocation = Some(AllocationPolicy::Static);
+        self.put_enrollment(device, enrollment);
+    }
+
     fn put_enrollment(&mut self, device: usize, enrollment: Enrollment) {
         let commit = Commit { changes: vec![Change::PutEnrollment(Box::new(enrollment.clone()))], ..Commit::default() };
         if self.operate(commit) {

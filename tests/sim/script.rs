@@ -122,6 +122,8 @@ pub struct Script {
     pub hubs: usize,
     pub seed: u64,
     pub events: Vec<Event>,
+    /// What happens is written down, to be played to the real actors.
+    pub recorded: bool,
 }
 
 const FATES: &[(u32, Fate)] = &[
@@ -220,7 +222,7 @@ impl Script {
             FATES.iter().copied().filter(|(_, fate)| *fate == Fate::Arrives || (!calm && dice.percent(80))).collect();
         let count = 100 + dice.below(400);
         let events = (0..count).map(|_| event(&mut dice, &kinds, &fates)).collect();
-        Self { devices, hubs, seed, events }
+        Self { devices, hubs, seed, events, recorded: false }
     }
 }
 

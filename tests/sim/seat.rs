@@ -1,10 +1,15 @@
 //! The actor of a device without actix: the same core, handed the same messages one at a time, its effects performed by
 //! the script's network, clock and webhook.
 
+use std::sync::Arc;
+
 use futures_util::FutureExt;
 use rehome::actors::{After, Answer, Asker, Core, PinTo, Refused, Reply, Request};
 use rehome::allocators::{AllocationAnswer, AllocationQuestion, AllocatorFault, AnsweredTwin, ChosenHub};
-use rehome::domain::{ClientFacts, Document, Geo, Latency, OperationStatus, RequestId, SdkVersion, Timestamp};
+use rehome::attestation::Verified;
+use rehome::domain::{
+    ClientFacts, Document, Enrollment, Geo, Latency, OperationStatus, RequestId, SdkVersion, Timestamp,
+};
 use rehome::hubs::entry::Phase;
 use rehome::moves::Standing;
 use rehome::store::Store;
@@ -177,6 +182,43 @@ impl World {
             Some(Phase::Open) => Ok(()),
             phase => broken(format!("{} is told assigned to {}, where it is {phase:?}", standing.id, home.hub)),
         }
+    }
+
+    fn said(told: Result<Told, Broken>) -> String {
+        match told {
+            Ok(Told::Answered(answer)) => super::actors::told(Some(&answer)),
+            Ok(Told::Later(_)) => "later".to_owned(),
+            Ok(Told::Gone) => super::actors::told(None),
+            Err(broken) => broken.0,
+        }
+    }
+
+    /// Requests whose answers are written down.
+    pub fn ask_register(
+        &mut self,
+        device: usize,
+        verified: Verified,
+        enrollment: Arc<Enrollment>,
+        facts: ClientFacts,
+        request_id: Option<RequestId>,
+    ) -> String {
+        let request = Request::of_device(verified, enrollment, facts, request_id);
+        Self::said(self.ask(device, |core, asker| core.register(request.clone(), asker)))
+    }
+
+    pub fn ask_reprovision(&mut self, device: usize, enrollment: Arc<Enrollment>, to: Option<PinTo>) -> String {
+        Self::said(self.ask(device, |core, asker| {
+            core.reprovision(enrollment.clone(), to.clone(), "operator".to_owned(), None, asker)
+        }))
+    }
+
+    pub fn ask_release(&mut self, device: usize) -> String {
+        let why = "the script".to_owned();
+        Self::said(self.ask(device, |core, asker| core.release("operator".to_owned(), why.clone(), asker)))
+    }
+
+    pub fn ask_unpin(&mut self, device: usize) -> String {
+        Self::said(self.ask(device, |core, asker| core.unpin("operator".to_owned(), asker)))
     }
 
     pub fn settle_asks(&mut self) -> Held {

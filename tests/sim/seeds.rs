@@ -85,6 +85,7 @@ pub fn report(first: u64, last: u64, tally: &Tally) -> String {
     list(&mut text, "faults injected", &tally.faults);
     let _ = writeln!(text, "events: {}, calls to hubs: {}", tally.events, tally.calls);
     let _ = writeln!(text, "twin writes accepted, each traced to the end: {}", tally.writes);
+    let _ = writeln!(text, "of these late, at a hub that was passed by: {}", tally.late_writes);
     let _ = writeln!(
         text,
         "of these given up by operators with a hub: {}; beyond the history's bound: {}; calls left stuck with a reason: {}",

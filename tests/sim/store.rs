@@ -50,6 +50,7 @@ struct State {
     crashed: bool,
     ledger: Ledger,
     mutation: Option<Mutation>,
+    commits: u64,
 }
 
 impl std::fmt::Debug for SimStore {
@@ -91,6 +92,11 @@ impl SimStore {
     /// Whether the process died since this was asked last.
     pub fn take_crash(&self) -> bool {
         std::mem::take(&mut self.lock().crashed)
+    }
+
+    /// Commits of devices that were tried.
+    pub fn commits(&self) -> u64 {
+        self.lock().commits
     }
 
     pub fn ledger<T>(&self, look: impl FnOnce(&mut Ledger) -> T) -> T {
@@ -181,6 +187,7 @@ impl Store for SimStore {
         let of_a_device = commit.expect.iter().any(|expect| matches!(expect, Expect::Journal { .. }));
         let (strike, left_out) = {
             let mut state = self.lock();
+            state.commits += u64::from(of_a_device);
             let strike = if of_a_device { state.strikes.pop_front() } else { None };
             state.struck = strike.or(state.struck);
             let State { mutation, ledger, .. } = &*state;

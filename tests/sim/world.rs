@@ -12,6 +12,7 @@ use rehome::ambient::{Clock, SeededEntropy};
 use rehome::domain::{DeviceId, Enrollment, HubId, Timestamp};
 use rehome::store::Store;
 
+use super::actors::Op;
 use super::clock::SimClock;
 use super::hub::SimHub;
 use super::identity::identity;
@@ -107,6 +108,8 @@ pub struct World {
     /// The status last accepted for a device at its home.
     pub dirty: BTreeSet<DeviceId>,
     pub mutant: Mutant,
+    /// What has happened, where it is to be played again.
+    pub ops: Option<Vec<Op>>,
     pub tally: Tally,
     /// The event log, where somebody wants it.
     pub log: Option<Vec<String>>,
@@ -135,9 +138,11 @@ impl World {
             versions: BTreeMap::new(),
             dirty: BTreeSet::new(),
             mutant: Mutant::default(),
+            ops: script.recorded.then(Vec::new),
             tally: Tally::default(),
             log: logs.then(Vec::new),
         };
+        this.store.ledger(|ledger| ledger.keeps_journal = script.recorded);
         let mut dice = super::dice::Dice::new(script.seed ^ 0x5eed);
         (0..script.hubs).for_each(|_| this.link_hub(&mut dice));
         (0..script.devices).for_each(|device| this.enroll(device, &mut dice));
