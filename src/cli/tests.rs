@@ -56,6 +56,8 @@ fn command_lines_are_understood() {
         "twin watch dev-1 --cert a.pem --key a.key",
         "twin disable dev-1 --reason floods",
         "register --id dev-1 --cert a.pem --key a.key --sdk c/1.2.8 --latency hub-a=3 --api-version 2018-04-01",
+        "register --tpm /dev/tpmrm0",
+        "register --tpm unix:s --tpm-key ecc-p256 --id dev-1",
         "tpm show",
         "tpm show --tpm /dev/tpmrm0 --tpm-key ecc-p384 --out enroll --json",
         "tpm show --tpm tcp:localhost:2321",
@@ -80,6 +82,9 @@ fn command_lines_that_mean_nothing_are_refused() {
     for line in [
         "",
         "serve --set x",
+        "register",
+        "register --tpm elsewhere",
+        "register --tpm /dev/tpm0 --tpm-key rsa",
         "serve somewhere",
         "hub",
         "hub show",

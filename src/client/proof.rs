@@ -146,7 +146,7 @@ impl Prover {
 
     /// What lets the device in at a hub.
     pub fn pass(&self, host_name: &str, device: &DeviceId, clock: Arc<dyn Clock>) -> Pass {
-        Pass { prover: self.clone(), resource: hub_resource(host_name, device), clock, token: Arc::default() }
+        Pass { prover: self.clone(), resource: hub_resource(host_name, device), clock, last: Arc::default() }
     }
 }
 
@@ -175,8 +175,13 @@ pub(super) struct Pass {
     prover: Prover,
     resource: String,
     clock: Arc<dyn Clock>,
-    /// The last one, and when it ends by our clock.
-    token: Arc<tokio::sync::Mutex<Option<(MetadataValue<Ascii>, Timestamp)>>>,
+    last: Arc<tokio::sync::Mutex<Option<Signed>>>,
+}
+
+/// A token, and when it ends by our clock.
+struct Signed {
+    token: MetadataValue<Ascii>,
+    ends_at: Timestamp,
 }
 
 impl fmt::Debug for Pass {
@@ -188,19 +193,19 @@ impl fmt::Debug for Pass {
 impl Pass {
     /// A call with a token that is good for a while.
     pub async fn show<T>(&self, message: T) -> Result<Request<T>, ClientFault> {
-        let mut last = self.token.lock().await;
+        let mut last = self.last.lock().await;
         let now = self.clock.now();
-        if let Some((token, ends_at)) = &*last
-            && *ends_at > now.plus(RENEW_WITHIN)
+        if let Some(signed) = &*last
+            && signed.ends_at > now.plus(RENEW_WITHIN)
         {
-            return Ok(with_token(message, token));
+            return Ok(with_token(message, &signed.token));
         }
         let ahead_ms = self.prover.memory.ahead_ms.load(Ordering::Relaxed);
         let ends_at = now.plus(TOKEN_GOOD_FOR);
         let unsigned = UnsignedToken::new(&self.resource, Timestamp(ends_at.0.saturating_add(ahead_ms)));
         let signed = self.prover.module.sign(unsigned.text().into_bytes()).await?;
         let token = token_value(&unsigned.signed(&signature(&signed)?, None))?;
-        *last = Some((token.clone(), ends_at));
+        *last = Some(Signed { token: token.clone(), ends_at });
         Ok(with_token(message, &token))
     }
 }
