@@ -23,6 +23,8 @@ use crate::domain::{
     DeviceId, Document, Enrollment, HubId, RegistrationId, Thumbprint, Timestamp, TwinFault, WebhookPolicy,
 };
 
+#[cfg(feature = "testing")]
+pub use contract::read as read_answer;
 pub use trust::TrustFault;
 pub use webhook::Webhook;
 

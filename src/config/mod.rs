@@ -28,7 +28,14 @@ const FILE_VARIABLE: &str = "REHOME_CONFIG";
 /// Taken when it exists and no other is named.
 const FILE_DEFAULT: &str = "rehome.toml";
 /// Read by the tests of this package and nothing else: a test that starts the service passes its environment on.
-const VARIABLES_OF_TESTS: &[&str] = &["REHOME_REQUIRE_SWTPM", "REHOME_KILLS"];
+const VARIABLES_OF_TESTS: &[&str] = &[
+    "REHOME_REQUIRE_SWTPM",
+    "REHOME_KILLS",
+    "REHOME_DISK_STRIDE",
+    "REHOME_FUZZ_SECONDS",
+    "REHOME_FUZZ_SEED",
+    "REHOME_MODEL_DEEP",
+];
 const VARIABLES_OF_TESTS_PREFIX: &str = "REHOME_SIM_";
 
 /// The whole configuration, valid.
@@ -177,6 +184,12 @@ impl Config {
     /// The configuration of `rehome serve` without file, environment and flags.
     pub fn defaults() -> Result<Self, ConfigFault> {
         Self::from_layers(None, &BTreeMap::new(), &[])
+    }
+
+    /// A file's text alone.
+    #[cfg(feature = "testing")]
+    pub fn of_text(text: &str) -> Result<Self, ConfigFault> {
+        Self::from_layers(Some(("a file", text)), &BTreeMap::new(), &[])
     }
 
     fn from_layers(

@@ -1,7 +1,7 @@
 //! The twin of a device and what a hub keeps beside it; pure rules of patching, replacing and resetting.
 //!
 //! Invariants: a section's version never goes down and rises by one with every accepted write; a move changes neither
-//! versions nor timestamps; a reset continues the versions of the twin it replaces.
+//! versions nor timestamps; a reset continues the versions of the twin it replaces; a twin holds no null.
 
 use std::collections::BTreeMap;
 
@@ -99,9 +99,7 @@ impl Section {
     }
 
     fn replaced(&self, properties: Document, now: Timestamp) -> Self {
-        let mut properties = properties;
-        strip_nulls(&mut properties.0);
-        Self::fresh(properties, self.version.saturating_add(1), now)
+        Self::fresh(without_nulls(properties), self.version.saturating_add(1), now)
     }
 }
 
@@ -109,9 +107,9 @@ impl Twin {
     /// The twin of a device that a hub sees for the first time.
     pub fn initial(initial: &InitialState, now: Timestamp) -> Self {
         Self {
-            desired: Section::fresh(initial.desired.clone(), 1, now),
+            desired: Section::fresh(without_nulls(initial.desired.clone()), 1, now),
             reported: Section::fresh(Document::default(), 1, now),
-            tags: initial.tags.clone(),
+            tags: without_nulls(initial.tags.clone()),
             version: 1,
         }
     }
@@ -120,9 +118,9 @@ impl Twin {
     /// remembers the old ones does not ignore the new desired properties.
     pub fn reset(&self, initial: &InitialState, now: Timestamp) -> Self {
         Self {
-            desired: Section::fresh(initial.desired.clone(), self.desired.version.saturating_add(1), now),
-            reported: Section::fresh(Document::default(), self.reported.version.saturating_add(1), now),
-            tags: initial.tags.clone(),
+            desired: self.desired.replaced(initial.desired.clone(), now),
+            reported: self.reported.replaced(Document::default(), now),
+            tags: without_nulls(initial.tags.clone()),
             version: self.version.saturating_add(1),
         }
     }
@@ -160,10 +158,9 @@ impl Twin {
         if tags.is_some() || desired.is_some() {
             next.version = self.version.saturating_add(1);
         }
-        if let Some(mut tags) = tags {
+        if let Some(tags) = tags {
             check_patch("tags", &tags, limits::TAGS_BYTES_MAX)?;
-            strip_nulls(&mut tags.0);
-            next.tags = tags;
+            next.tags = without_nulls(tags);
         }
         if let Some(desired) = desired {
             check_patch("desired", &desired, limits::DESIRED_BYTES_MAX)?;
@@ -249,6 +246,12 @@ fn merge(
     }
 }
 
+/// A null deletes and is never kept: not in a document that replaces another one, nor in an initial one.
+fn without_nulls(mut document: Document) -> Document {
+    strip_nulls(&mut document.0);
+    document
+}
+
 fn strip_nulls(map: &mut Map<String, Value>) {
     map.retain(|_, value| !value.is_null());
     for value in map.values_mut() {
@@ -267,6 +270,21 @@ mod tests {
 
     fn doc(text: &str) -> Document {
         Document::from_text(text).unwrap()
+    }
+
+    #[test]
+    fn nulls_of_an_initial_configuration_are_not_kept() {
+        let initial = InitialState {
+            desired: doc(r#"{"a":null,"b":{"c":null,"d":1}}"#),
+            tags: doc(r#"{"e":{"f":null}}"#),
+            ..InitialState::default()
+        };
+        let fresh = Twin::initial(&initial, T1);
+        for twin in [fresh.clone(), fresh.reset(&initial, T2)] {
+            assert_eq!(twin.desired.properties, doc(r#"{"b":{"d":1}}"#));
+            assert_eq!(twin.tags, doc(r#"{"e":{}}"#));
+            assert_eq!(twin.desired.metadata.properties.len(), 1);
+        }
     }
 
     fn initial() -> InitialState {

@@ -21,6 +21,8 @@ use tokio::sync::{mpsc, oneshot};
 pub use self::factory::EmbeddedHubs;
 use self::gate::Gate;
 use self::reader::{ReadFault, Reader};
+#[cfg(feature = "testing")]
+pub use self::records::{reread_row, row_samples};
 pub use self::tables::{BackUpFault, OpenFault};
 use self::tables::{Identity, Marks};
 use self::writer::{Asker, CallJob, Job, ReadmitJob, ReinstateJob, TwinAsk, TwinJob, Writer};

@@ -538,6 +538,11 @@ fn document(text: &str) -> Result<Document, RowFault> {
     Document::from_text(text).map_err(|fault| RowFault::Form(format!("a document {fault}")))
 }
 
+#[cfg(feature = "testing")]
+mod reread;
+#[cfg(feature = "testing")]
+pub use reread::{reread_row, row_samples};
+
 #[cfg(test)]
 mod tests {
     use super::*;

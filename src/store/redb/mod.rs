@@ -41,6 +41,8 @@ use crate::moves::MoveLog;
 
 pub use check::{Finding, check};
 pub use open::{OpenFault, compact};
+#[cfg(feature = "testing")]
+pub use records::{record_samples, reread_record};
 
 /// How a store is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]

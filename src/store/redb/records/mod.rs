@@ -169,6 +169,11 @@ impl Stored for Vec<Order> {
     }
 }
 
+#[cfg(feature = "testing")]
+mod reread;
+#[cfg(feature = "testing")]
+pub use reread::{record_samples, reread_record};
+
 #[cfg(test)]
 mod tests {
     use super::*;
