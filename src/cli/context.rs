@@ -132,8 +132,9 @@ impl Context {
     }
 
     fn target(&self, credentials: &Credentials) -> anyhow::Result<Target> {
+        let target = self.anonymous_target(&credentials.ca)?;
         let identity = Identity::from_pem(credential_bytes(&credentials.cert)?, credential_bytes(&credentials.key)?);
-        Ok(Target { identity: Some(identity), ..self.anonymous_target(&credentials.ca)? })
+        Ok(Target { identity: Some(identity), ..target })
     }
 
     fn anonymous_target(&self, ca: &Path) -> anyhow::Result<Target> {
