@@ -20,7 +20,8 @@ use tokio::task::JoinHandle;
 use crate::actors::{self, Directory, Fleet, Surroundings};
 use crate::allocators::{self, TrustFault, Webhook};
 use crate::ambient::{Clock, Entropy, SystemClock, SystemEntropy};
-use crate::api::grpc;
+use crate::api::tls::{self, Spoken};
+use crate::api::{grpc, mqtt, rest};
 use crate::attestation::x509;
 use crate::config::{self, Config};
 use crate::domain::{Fault, HubDraft, HubKind};
@@ -57,7 +58,7 @@ pub enum StartFault {
     #[error("the development certificates cannot be made")]
     Pki(#[source] PkiFault),
     #[error("the server's certificate cannot be used")]
-    Tls(#[source] grpc::TlsFault),
+    Tls(#[source] tls::TlsFault),
     #[error("the store does not open")]
     Store(#[source] OpenFault),
     #[error("the store cannot be read: {0}")]
@@ -89,6 +90,8 @@ pub fn start_logging(log: &config::Log) -> Result<(), StartFault> {
 pub struct Running {
     address: SocketAddr,
     metrics_address: Option<SocketAddr>,
+    https_address: Option<SocketAddr>,
+    mqtt_address: Option<SocketAddr>,
     /// Hubs that were linked just now, because the store was new.
     hubs_made: Vec<String>,
     /// Devices that had work left from an earlier life.
@@ -114,7 +117,7 @@ impl Running {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
         let credentials = Credentials::load(config, clock.as_ref(), entropy.as_ref())?;
-        let tls = grpc::tls_config(credentials.chain, credentials.key).map_err(StartFault::Tls)?;
+        let tls = credentials.tls(Spoken::Http2)?;
         // The same names as in a backup: a copy of the folder is a data folder.
         let folder = config.data_dir.clone();
         make_folder(&folder)?;
@@ -137,7 +140,7 @@ impl Running {
             clock,
             entropy,
             hubs: Arc::new(hubs),
-            operator_authorities: credentials.operator_authorities,
+            operator_authorities: credentials.operator_authorities.clone(),
             config: service_config(config, address),
         });
         let taken_up = service.start().await.map_err(StartFault::Hubs)?;
@@ -168,8 +171,50 @@ impl Running {
                 () = stopped(until) => {}
             }
         }));
+        let mut https_address = None;
+        if let Some(wanted) = config.azure.https_listen {
+            let listener = listen(wanted).await?;
+            https_address = Some(local_address(&listener, wanted)?);
+            let (tls, settings) = (credentials.tls(Spoken::Http1)?, rest_settings(config));
+            let until = stopped(stopping.clone());
+            others.push(tokio::spawn(rest::serve(
+                listener,
+                tls,
+                service.clone(),
+                settings,
+                rest_limits(config),
+                until,
+            )));
+        }
+        let mut mqtt_address = None;
+        if let Some(wanted) = config.azure.mqtt_listen {
+            let listener = listen(wanted).await?;
+            mqtt_address = Some(local_address(&listener, wanted)?);
+            let (tls, settings) = (credentials.tls(Spoken::Mqtt)?, mqtt_settings(config));
+            let until = stopped(stopping.clone());
+            others.push(tokio::spawn(mqtt::serve(
+                listener,
+                tls,
+                service.clone(),
+                settings,
+                mqtt_limits(config),
+                until,
+            )));
+        }
         let edge = tokio::spawn(grpc::serve(listener, tls, service.clone(), edge_limits(config), stopped(stopping)));
-        Ok(Self { address, metrics_address, hubs_made, taken_up, service, directory, stop, edge, others })
+        Ok(Self {
+            address,
+            metrics_address,
+            https_address,
+            mqtt_address,
+            hubs_made,
+            taken_up,
+            service,
+            directory,
+            stop,
+            edge,
+            others,
+        })
     }
 
     /// Where callers are served.
@@ -179,6 +224,16 @@ impl Running {
 
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics_address
+    }
+
+    /// Where existing SDKs are served over HTTPS.
+    pub fn https_address(&self) -> Option<SocketAddr> {
+        self.https_address
+    }
+
+    /// Where existing SDKs are served over MQTT.
+    pub fn mqtt_address(&self) -> Option<SocketAddr> {
+        self.mqtt_address
     }
 
     /// The hubs that this start linked: none unless the store was new.
@@ -256,6 +311,10 @@ impl Credentials {
             }
             config::Tls::Own { cert, key, operator_ca } => Self::read(cert, key, operator_ca),
         }
+    }
+
+    fn tls(&self, spoken: Spoken) -> Result<Arc<rustls::ServerConfig>, StartFault> {
+        tls::tls_config(self.chain.clone(), self.key.clone_key(), spoken).map_err(StartFault::Tls)
     }
 
     fn read(cert: &Path, key: &Path, operator_ca: &Path) -> Result<Self, StartFault> {
@@ -390,6 +449,31 @@ fn service_config(config: &Config, address: SocketAddr) -> service::Config {
         embedded_endpoint: address.to_string(),
         scratch_folder: config.data_dir.join("tmp"),
         ..service::Config::default()
+    }
+}
+
+fn rest_settings(config: &Config) -> rest::Settings {
+    rest::Settings { id_scope: config.azure.id_scope.clone() }
+}
+
+fn rest_limits(config: &Config) -> rest::Limits {
+    rest::Limits {
+        connections_max: config.limits.connections_max,
+        handshake_timeout: config.limits.handshake_timeout,
+        drain_for: config.shutdown_grace,
+        ..rest::Limits::default()
+    }
+}
+
+fn mqtt_settings(config: &Config) -> mqtt::Settings {
+    mqtt::Settings { id_scope: config.azure.id_scope.clone() }
+}
+
+fn mqtt_limits(config: &Config) -> mqtt::Limits {
+    mqtt::Limits {
+        connections_max: config.limits.connections_max,
+        handshake_timeout: config.limits.handshake_timeout,
+        drain_for: config.shutdown_grace,
     }
 }
 

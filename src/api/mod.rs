@@ -2,5 +2,10 @@
 //! nothing else.
 
 pub mod authorization;
+mod azure;
 pub mod grpc;
+mod listener;
+pub mod mqtt;
 mod peer;
+pub mod rest;
+pub mod tls;

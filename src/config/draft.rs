@@ -10,11 +10,11 @@ use serde::de::{self, Deserialize, Deserializer};
 use super::fault::ConfigFault;
 use super::span::read_span;
 use super::{
-    Actors, Client, ClientIdentity, Config, Hubs, InitialHub, Limits, Log, LogFormat, Store, Tls, Tpm, Webhook,
+    Actors, Azure, Client, ClientIdentity, Config, Hubs, InitialHub, Limits, Log, LogFormat, Store, Tls, Tpm, Webhook,
 };
 use crate::domain::{HubId, limits};
 
-const METRICS_OFF: &str = "off";
+const OFF: &str = "off";
 
 /// Mirrors the table of settings; every value has passed its setting's own check.
 #[derive(Debug, serde::Deserialize)]
@@ -34,6 +34,7 @@ pub(super) struct Draft {
     store: StoreDraft,
     hubs: HubsDraft,
     webhook: WebhookDraft,
+    azure: AzureDraft,
     #[serde(default)]
     client: ClientDraft,
     tpm: TpmDraft,
@@ -94,6 +95,14 @@ struct WebhookDraft {
     allow_loopback_http: bool,
 }
 
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AzureDraft {
+    id_scope: String,
+    https_listen: String,
+    mqtt_listen: String,
+}
+
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ClientDraft {
@@ -129,9 +138,20 @@ impl Draft {
     pub(super) fn validated(self) -> Result<Config, ConfigFault> {
         let listen = address("listen", &self.listen)?;
         let tls = self.tls.validated()?;
-        if tls == Tls::DevelopmentPki && !listen.ip().is_loopback() && !self.allow_development_pki_off_loopback {
+        let azure = self.azure.validated()?;
+        let reachable = [
+            ("listen", Some(listen)),
+            ("azure.https_listen", azure.https_listen),
+            ("azure.mqtt_listen", azure.mqtt_listen),
+        ];
+        let reachable =
+            reachable.into_iter().find_map(|(key, at)| Some((key, at.filter(|at| !at.ip().is_loopback())?)));
+        if let Some((key, address)) = reachable
+            && tls == Tls::DevelopmentPki
+            && !self.allow_development_pki_off_loopback
+        {
             return Err(ConfigFault::Together(format!(
-                "listen is {listen}, which others can reach, and the development PKI is for loopback: set tls.cert, \
+                "{key} is {address}, which others can reach, and the development PKI is for loopback: set tls.cert, \
                  tls.key and tls.operator_ca, or allow_development_pki_off_loopback = true"
             )));
         }
@@ -151,6 +171,7 @@ impl Draft {
             store: Store { cache_bytes: self.store.cache_bytes },
             hubs: Hubs { initial: initial_hubs(&self.hubs.initial)?, cache_bytes: self.hubs.cache_bytes },
             webhook: Webhook { extra_ca: self.webhook.extra_ca, allow_loopback_http: self.webhook.allow_loopback_http },
+            azure,
             client: self.client.validated(listen)?,
             tpm: self.tpm.validated()?,
         })
@@ -194,6 +215,18 @@ impl From<LimitsDraft> for Limits {
             store_queue_max: draft.store_queue_max,
             store_group_max: draft.store_group_max,
         }
+    }
+}
+
+impl AzureDraft {
+    fn validated(self) -> Result<Azure, ConfigFault> {
+        let id_scope =
+            self.id_scope.parse().map_err(|fault| ConfigFault::Together(format!("azure.id_scope: {fault}")))?;
+        Ok(Azure {
+            id_scope,
+            https_listen: optional_address("azure.https_listen", &self.https_listen)?,
+            mqtt_listen: optional_address("azure.mqtt_listen", &self.mqtt_listen)?,
+        })
     }
 }
 
@@ -264,11 +297,12 @@ fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigFault> {
         .map_err(|_| ConfigFault::Together(format!("{key} is not an address with a port, as 127.0.0.1:7443: {text:?}")))
 }
 
+fn optional_address(key: &str, text: &str) -> Result<Option<SocketAddr>, ConfigFault> {
+    if text == OFF { Ok(None) } else { address(key, text).map(Some) }
+}
+
 fn metrics_address(text: &str) -> Result<Option<SocketAddr>, ConfigFault> {
-    if text == METRICS_OFF {
-        return Ok(None);
-    }
-    let address = address("metrics_listen", text)?;
+    let Some(address) = optional_address("metrics_listen", text)? else { return Ok(None) };
     if !address.ip().is_loopback() {
         return Err(ConfigFault::Together(format!(
             "metrics_listen is {address}: metrics are served without TLS and so on loopback only, or off"

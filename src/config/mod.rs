@@ -18,7 +18,7 @@ use std::time::Duration;
 pub use fault::ConfigFault;
 pub use setting::{SETTINGS, Setting, SettingKind};
 
-use crate::domain::HubId;
+use crate::domain::{HubId, IdScope};
 use draft::Draft;
 use layers::Layer;
 
@@ -54,6 +54,7 @@ pub struct Config {
     pub store: Store,
     pub hubs: Hubs,
     pub webhook: Webhook,
+    pub azure: Azure,
     pub client: Client,
     pub tpm: Tpm,
 }
@@ -122,6 +123,16 @@ pub struct InitialHub {
 pub struct Webhook {
     pub extra_ca: Option<PathBuf>,
     pub allow_loopback_http: bool,
+}
+
+/// The edges for existing Azure SDKs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Azure {
+    pub id_scope: IdScope,
+    /// `None` is off.
+    pub https_listen: Option<SocketAddr>,
+    /// `None` is off.
+    pub mqtt_listen: Option<SocketAddr>,
 }
 
 /// What the commands that call a service use.

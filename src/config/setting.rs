@@ -108,6 +108,12 @@ setting_table! {
         "PEM authority trusted for allocation webhooks beside the system's";
     "webhook.allow_loopback_http": Switch, "false",
         "let webhooks on loopback be plain http, for trying them out";
+    "azure.id_scope": Text, "0ne00REHOME",
+        "id scope by which devices with existing Azure SDKs name this service";
+    "azure.https_listen": Text, "off",
+        "address and port of the HTTPS edge for existing Azure SDKs, which call port 443; or `off`";
+    "azure.mqtt_listen": Text, "off",
+        "address and port of the MQTT edge for existing Azure SDKs, which call port 8883; or `off`";
     "client.server": Text, "",
         "address that the commands call; absent: the one of `listen`";
     "client.ca": Text, "",

@@ -15,6 +15,7 @@ pub mod key;
 pub mod limits;
 pub mod registration;
 pub mod role;
+pub mod scope;
 pub mod time;
 pub mod token;
 pub mod tpm;
@@ -40,6 +41,7 @@ pub use registration::{
     Assignment, Credential, DataSource, Operation, OperationStatus, Pin, Registration, SubStatus, TpmDelivery,
 };
 pub use role::{Role, RoleGrant};
+pub use scope::IdScope;
 pub use time::Timestamp;
 pub use token::{SasToken, TokenFault, TokenKey, UnsignedToken};
 pub use tpm::{

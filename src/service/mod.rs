@@ -29,7 +29,7 @@ use tokio::sync::Mutex;
 
 use crate::actors::Directory;
 use crate::ambient::{Clock, Entropy};
-use crate::domain::CertificateRef;
+use crate::domain::{CertificateRef, Timestamp};
 use crate::hubs::HubFactory;
 use crate::store::Store;
 
@@ -130,6 +130,11 @@ impl Service {
     /// Time since some fixed moment: for measuring how long a call took.
     pub fn monotonic(&self) -> Duration {
         self.inner.clock.monotonic()
+    }
+
+    /// The service's time.
+    pub fn now(&self) -> Timestamp {
+        self.inner.clock.now()
     }
 
     /// Puts the parts together. Nothing is opened or resumed: see [`Service::start`].

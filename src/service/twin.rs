@@ -86,6 +86,13 @@ impl Service {
         })
     }
 
+    /// The hub that is called by this host name (with a port, or without one) as devices know it.
+    pub fn hub_named(&self, host: &str) -> Option<HubId> {
+        let host = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        let berths = self.inner.directory.fleet().berths();
+        berths.into_iter().find(|berth| berth.hub.host_name.eq_ignore_ascii_case(host)).map(|berth| berth.hub.id)
+    }
+
     /// The caller as its hub knows it: by the certificate whose key the connection proved. A certificate that is out of
     /// date is none.
     fn device_caller(&self, evidence: &Evidence) -> Result<TwinCaller, Fault> {

@@ -1,5 +1,6 @@
 //! The integration tests: features over real gRPC, and the promises that only the whole tree can keep.
 
+mod azure;
 mod certificates;
 mod fences;
 mod following;

@@ -221,6 +221,14 @@ impl World {
         world
     }
 
+    pub fn https_address(&self) -> SocketAddr {
+        self.running.https_address().expect("the HTTPS edge is served")
+    }
+
+    pub fn mqtt_address(&self) -> SocketAddr {
+        self.running.mqtt_address().expect("the MQTT edge is served")
+    }
+
     /// How many devices the last start took up with work left.
     pub fn taken_up(&self) -> usize {
         self.running.taken_up()

@@ -1,4 +1,4 @@
-//! The gRPC edge: TLS, the server, and one file for each service of the API.
+//! The gRPC edge: the server, and one file for each service of the API.
 
 mod audit;
 mod call;
@@ -13,7 +13,6 @@ mod registration_admin;
 mod routes;
 mod server;
 mod store;
-mod tls;
 mod twin;
 mod twin_admin;
 
@@ -21,4 +20,3 @@ mod twin_admin;
 mod tests;
 
 pub use server::{Limits, serve};
-pub use tls::{TlsFault, tls_config};

@@ -15,25 +15,23 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
 use crate::api::authorization::{self, Access};
+use crate::api::listener::{self, Counted, NotOpened};
 use crate::api::peer;
 use crate::domain::{Fault, Reason, limits};
 use crate::service::{Peer, Service};
-use crate::telemetry::{self, HandshakeOutcome};
+use crate::telemetry;
 
 use super::routes::Routes;
 
 /// The client's first bytes on HTTP/2.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// A pause after a failed accept: a process that has run out of file descriptors must not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// Bounds of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -81,52 +79,21 @@ pub async fn serve(
     let (alive, mut none_alive) = mpsc::channel(1);
     let (drain_for, tasks) = (limits.drain_for, Tasks { cut_off, _alive: alive });
     let edge = Edge { routes, service, limits: Arc::new(limits), stopping, tasks };
-    let (acceptor, places) = (TlsAcceptor::from(tls), Arc::new(Semaphore::new(edge.limits.connections_max)));
-    let mut connections = JoinSet::new();
-    let mut shutdown = std::pin::pin!(shutdown);
-    loop {
-        let accepted = tokio::select! {
-            () = &mut shutdown => break,
-            Some(_) = connections.join_next() => continue,
-            accepted = accept(&listener, &places) => accepted,
-        };
-        match accepted {
-            Ok((stream, address, place)) => {
-                let (edge, acceptor) = (edge.clone(), acceptor.clone());
-                connections.spawn(async move {
-                    if let Err(ended) = edge.connection(stream, address, acceptor).await {
-                        tracing::debug!(peer = %address, "a connection ended: {ended}");
-                    }
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                tracing::warn!("a connection was not accepted: {error}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+    let (acceptor, connections_max) = (TlsAcceptor::from(tls), edge.limits.connections_max);
+    let serve = |stream, address| {
+        let (edge, acceptor) = (edge.clone(), acceptor.clone());
+        async move {
+            if let Err(ended) = edge.connection(stream, address, acceptor).await {
+                tracing::debug!(peer = %address, "a connection ended: {ended}");
             }
         }
-    }
-    drop(listener);
-    stop.send_replace(true);
-    let drained = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(drain_for, drained).await.is_err() {
-        tracing::info!("{} connections were cut off", connections.len());
-        connections.shutdown().await;
-    }
+    };
+    listener::accept_until(listener, connections_max, drain_for, stop, shutdown, serve).await;
     cut.send_replace(true);
     drop(edge);
     // Nothing is ever sent: this resolves when the last task is gone.
     none_alive.recv().await;
     Ok(())
-}
-
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let place = places.clone().acquire_owned().await.map_err(std::io::Error::other)?;
-    let (stream, address) = listener.accept().await?;
-    Ok((stream, address, place))
 }
 
 /// What every connection shares.
@@ -165,49 +132,20 @@ where
 /// Why a connection ended before its time.
 #[derive(Debug, thiserror::Error)]
 enum Ended {
-    #[error("it was not ready to talk in time")]
-    Slow,
-    #[error("no TLS: {0}")]
-    Tls(std::io::Error),
-    #[error("it does not speak HTTP/2")]
-    NotHttp2,
+    #[error(transparent)]
+    NotOpened(#[from] NotOpened),
     #[error("{0}")]
     Http(hyper::Error),
 }
 
-/// A connection in the count of those that are open.
-struct Counted;
-
-impl Counted {
-    fn new() -> Self {
-        telemetry::connection_opened();
-        Self
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        telemetry::connection_closed();
-    }
-}
-
 impl Edge {
     async fn connection(mut self, stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor) -> Result<(), Ended> {
-        // Small answers must not wait for more; a socket that cannot do it works all the same.
-        let _ = stream.set_nodelay(true);
-        let opened = async {
-            let mut tls = acceptor.accept(stream).await.map_err(Ended::Tls)?;
+        let preface = async |mut tls: TlsStream<TcpStream>| {
             let mut preface = [0; PREFACE.len()];
-            tls.read_exact(&mut preface).await.map_err(Ended::Tls)?;
-            if preface == PREFACE { Ok(tls) } else { Err(Ended::NotHttp2) }
+            tls.read_exact(&mut preface).await.map_err(NotOpened::Tls)?;
+            if preface == PREFACE { Ok(tls) } else { Err(NotOpened::Protocol("HTTP/2")) }
         };
-        let opened = tokio::time::timeout(self.limits.handshake_timeout, opened).await.unwrap_or(Err(Ended::Slow));
-        telemetry::handshake_finished(match &opened {
-            Ok(_) => HandshakeOutcome::Done,
-            Err(Ended::Slow) => HandshakeOutcome::TimedOut,
-            Err(Ended::Tls(_) | Ended::NotHttp2 | Ended::Http(_)) => HandshakeOutcome::Failed,
-        });
-        let tls = opened?;
+        let tls = listener::open(&acceptor, stream, self.limits.handshake_timeout, preface).await?;
         let peer = Arc::new(peer::of_connection(address, tls.get_ref().1.peer_certificates()));
         let (read, write) = tokio::io::split(tls);
         // HTTP/2 wants to see its preface, too.

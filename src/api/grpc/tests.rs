@@ -24,8 +24,9 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tower::ServiceExt as _;
 
-use super::{Limits, serve, tls_config};
+use super::{Limits, serve};
 use crate::api::authorization::{Access, TABLE};
+use crate::api::tls::{Spoken, tls_config};
 use crate::domain::Role;
 use crate::hubs::entry::EffectKind;
 use crate::pki::{Authority, Issued, Purpose};
@@ -61,7 +62,7 @@ impl Served {
         trusted.add(authority.certificate().clone()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let tls = tls_config(issued.chain().to_vec(), issued.key()).unwrap();
+        let tls = tls_config(issued.chain().to_vec(), issued.key(), Spoken::Http2).unwrap();
         let (stop, stopped) = oneshot::channel();
         let shutdown = async move { drop(stopped.await) };
         let task = tokio::spawn(serve(listener, tls, world.service.clone(), limits, shutdown));

@@ -132,6 +132,8 @@ fn what_is_confined() {
         ("cli/hub.rs", "fn f(s: tonic::Status) {}", "tonic outside `wire`, `api::grpc`, `client`, `hubs::grpc`"),
         ("api/peer.rs", "use tonic_types::X;", "tonic outside `wire`, `api::grpc`, `client`, `hubs::grpc`"),
         ("cli/pki.rs", "use rcgen::KeyPair;", "rcgen outside `pki`"),
+        ("api/grpc/mod.rs", "use axum::Router;", "axum outside `api::rest`"),
+        ("api/rest/mod.rs", "use mqtt_proto::Pid;", "the MQTT codec outside `api::mqtt`"),
         ("actors/mod.rs", "fn f() { std::time::SystemTime::now(); }", "the clock outside `ambient`"),
         ("actors/mod.rs", "use std::time::Instant; fn f() { Instant::now(); }", "the clock outside `ambient`"),
         ("hubs/mod.rs", "use tokio::time; fn f() { time::Instant::now() }", "the clock outside `ambient`"),

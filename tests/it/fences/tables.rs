@@ -165,6 +165,20 @@ pub const CONFINED: &[Confinement] = &[
         instead: "build servers in `api::grpc` and calls in `client`, and hand domain types over",
     },
     Confinement {
+        what: "axum",
+        uses: &[Starts(&["axum"])],
+        places: &[&["api", "rest"]],
+        in_tests: false,
+        instead: "serve HTTP to existing SDKs in `api::rest`",
+    },
+    Confinement {
+        what: "the MQTT codec",
+        uses: &[Starts(&["mqtt_proto"])],
+        places: &[&["api", "mqtt"]],
+        in_tests: false,
+        instead: "speak MQTT in `api::mqtt`",
+    },
+    Confinement {
         what: "rcgen",
         uses: &[Starts(&["rcgen"])],
         places: &[&["pki"]],

@@ -1,4 +1,4 @@
-//! TLS of the server: 1.2 and 1.3, one crypto provider, HTTP/2 only, client certificates asked for and never required.
+//! TLS of the edges: 1.2 and 1.3, one crypto provider, client certificates asked for and never required.
 //!
 //! The handshake accepts any certificate and proves that the caller has its key; what the certificate is worth is judged
 //! at every call, since a resumed session never comes past a verifier again.
@@ -16,10 +16,22 @@ use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureSc
 #[error("the server's certificate or key cannot be used")]
 pub struct TlsFault(#[source] rustls::Error);
 
+/// What is spoken over TLS, as ALPN (RFC 7301) names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spoken {
+    /// gRPC.
+    Http2,
+    /// Existing SDKs over HTTPS and WebSocket; a client that names nothing is let in.
+    Http1,
+    /// MQTT has a name, which no existing SDK uses: none is agreed on.
+    Mqtt,
+}
+
 /// The configuration for a server that presents this chain (leaf first).
 pub fn tls_config(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
+    spoken: Spoken,
 ) -> Result<Arc<ServerConfig>, TlsFault> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier = AnyCertificate::new(&provider);
@@ -29,7 +41,11 @@ pub fn tls_config(
         .with_client_cert_verifier(Arc::new(verifier))
         .with_single_cert(chain, key)
         .map_err(TlsFault)?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = match spoken {
+        Spoken::Http2 => vec![b"h2".to_vec()],
+        Spoken::Http1 => vec![b"http/1.1".to_vec()],
+        Spoken::Mqtt => Vec::new(),
+    };
     Ok(Arc::new(config))
 }
 

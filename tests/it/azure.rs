@@ -1,0 +1,4 @@
+//! The edges for existing Azure SDKs, spoken to byte by byte: what SDKs never send is sent here.
+
+mod devices;
+mod wire;
