@@ -6,6 +6,7 @@
 //! | [`Reprovision`] | request | as above | service | as above |
 //! | [`Release`] | request | as above | service | for two commits |
 //! | [`Unpin`] | request | as above | service | for one commit |
+//! | [`ForgetStorageRootKey`] | request | as above | service | for one commit |
 //! | [`Describe`] | request | [`Report`] | service | no |
 //! | [`Allocated`] | fact | – | the device's own question to the webhook | – |
 //! | [`StepFinished`] | fact | – | the device's own call to a hub | – |
@@ -69,6 +70,8 @@ pub struct Register {
     pub enrollment: Arc<Enrollment>,
     pub facts: ClientFacts,
     pub request_id: Option<RequestId>,
+    /// The activation blob with the key of the credential, of a proof by TPM.
+    pub blob: Option<Arc<[u8]>>,
     pub reply: Reply<Answer>,
 }
 
@@ -105,6 +108,14 @@ pub struct Release {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Unpin {
+    pub by: String,
+    pub reply: Reply<Answer>,
+}
+
+/// Forget the storage root key that the device is held to.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct ForgetStorageRootKey {
     pub by: String,
     pub reply: Reply<Answer>,
 }

@@ -54,6 +54,11 @@ impl Home {
         &self.hub
     }
 
+    /// Whether a token lets the device in, and not the certificate of the connection.
+    pub(super) fn comes_by_token(&self) -> bool {
+        self.pass.is_some()
+    }
+
     pub async fn twin(&self) -> Result<OwnTwin, ClientFault> {
         let request = v1::GetTwinRequest { hub_id: self.hub.to_string(), device_id: self.device.to_string() };
         let twin = required("twin", self.twins.clone().get_twin(self.call(request).await?).await?.into_inner().twin)?;

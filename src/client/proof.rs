@@ -17,7 +17,7 @@ use super::fault::ClientFault;
 use super::tpm::{ChipFault, QuoteOrder, SecurityModule, TpmKeys};
 use crate::ambient::Clock;
 use crate::domain::token::{hub_resource, registration_resource};
-use crate::domain::{DeviceId, RegistrationId, Timestamp, UnsignedToken};
+use crate::domain::{DeviceId, RegistrationId, Timestamp, UnsignedToken, limits};
 use crate::wire::convert::field::required_time;
 use crate::wire::device::v1;
 
@@ -25,12 +25,12 @@ use crate::wire::device::v1;
 const AUTHORIZATION: &str = "authorization";
 /// The scope that the service's registrations stand below.
 const SCOPE: &str = "rehome";
-/// How long a challenge is open. It tells what time it is at the service when the challenge comes.
-const CHALLENGE_OPEN_FOR: Duration = Duration::from_secs(120);
 /// How long a token to the service lasts from then on: as long as it may, less a margin for the way and for clocks.
-const TOKEN_GOOD_FOR: Duration = Duration::from_secs(50 * 60);
-/// A hub's token is replaced while so much of it is left, so that none runs out on its way.
-const RENEW_WITHIN: Duration = Duration::from_secs(20 * 60);
+const TOKEN_GOOD_FOR: Duration = Duration::from_secs(limits::TOKEN_LIFETIME_MAX.as_secs() - 10 * 60);
+/// A hub's token lasts half as long as it may, and is replaced when half of that is over: a stream that ends with its token
+/// ends seldom, and no token runs out on its way.
+const HUB_TOKEN_GOOD_FOR: Duration = Duration::from_secs(limits::HUB_TOKEN_LIFETIME_MAX.as_secs() / 2);
+const RENEW_WITHIN: Duration = Duration::from_secs(HUB_TOKEN_GOOD_FOR.as_secs() / 2);
 
 /// A TPM that proves a device, and what is remembered of its last proof. Clones share it.
 #[derive(Clone)]
@@ -103,8 +103,9 @@ impl Prover {
             // It is only now that the device knows of the enrollment's wish.
             challenge = begin(device, &keys, self.module.attestation_key().await?).await?;
         }
+        // A challenge is open for a fixed time: its end tells what time it is at the service, whatever our clock says.
         let expires_at = required_time("expires_at", challenge.expires_at.as_ref())?;
-        let service_now = Timestamp(expires_at.0.saturating_sub(millis(CHALLENGE_OPEN_FOR)));
+        let service_now = Timestamp(expires_at.0.saturating_sub(millis(limits::CHALLENGE_TTL)));
         let ahead_ms = service_now.0.saturating_sub(device.clock.now().0);
         self.memory.ahead_ms.store(ahead_ms, Ordering::Relaxed);
 
@@ -132,7 +133,7 @@ impl Prover {
             attested: quote.attested,
             signature: quote.signature,
             values: quote.values.into_iter().map(value).collect(),
-            answer: key_proof.as_ref().to_vec(),
+            key_proof: key_proof.as_ref().to_vec(),
         })
     }
 
@@ -201,7 +202,7 @@ impl Pass {
             return Ok(with_token(message, &signed.token));
         }
         let ahead_ms = self.prover.memory.ahead_ms.load(Ordering::Relaxed);
-        let ends_at = now.plus(TOKEN_GOOD_FOR);
+        let ends_at = now.plus(HUB_TOKEN_GOOD_FOR);
         let unsigned = UnsignedToken::new(&self.resource, Timestamp(ends_at.0.saturating_add(ahead_ms)));
         let signed = self.prover.module.sign(unsigned.text().into_bytes()).await?;
         let token = token_value(&unsigned.signed(&signature(&signed)?, None))?;

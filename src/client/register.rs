@@ -35,6 +35,7 @@ pub(super) async fn register(
             registration_id: device.id.clone(),
             facts: facts.clone(),
             request_id: Some(request_id.clone()),
+            tpm: None,
         };
         tries = tries.saturating_add(1);
         let is_repeat = proof.is_some();
@@ -61,7 +62,10 @@ pub(super) async fn register(
 }
 
 fn is_refusal(fault: &ClientFault) -> bool {
-    fault.remote().and_then(RemoteFault::known_reason) == Some(Reason::RegistrationRefused)
+    matches!(
+        fault.remote().and_then(RemoteFault::known_reason),
+        Some(Reason::RegistrationRefused | Reason::TpmChallengeOutdated)
+    )
 }
 
 /// One try, with the proof that the device has or a new one.
@@ -233,6 +237,7 @@ mod tests {
             generation: 0,
             payload: None,
             retry_after: Some(Duration::from_secs(1)),
+            tpm: None,
             created_at: Timestamp(0),
             updated_at: Timestamp(0),
         }

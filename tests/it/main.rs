@@ -14,5 +14,7 @@ mod restart;
 mod serving;
 mod starting;
 mod swtpm;
+mod tpm;
 mod tpm_device;
+mod tpm_real;
 mod world;

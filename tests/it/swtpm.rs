@@ -148,6 +148,12 @@ impl Swtpm {
         Tpm::new(settings)
     }
 
+    /// The certificate of the authority that certified the endorsement keys.
+    pub fn authority(&self) -> Vec<u8> {
+        let pem = std::fs::read(self.folder.path().join("ca").join("issuercert.pem")).unwrap();
+        x509_parser::pem::parse_x509_pem(&pem).unwrap().1.contents
+    }
+
     /// What somebody else on the device does with the TPM: one command by empty passwords. The answer, or the code of the
     /// refusal.
     pub fn execute<C: TpmFrame, R: TpmUnmarshalBody>(&self, command: &C, passwords: usize) -> Result<R, u32> {

@@ -87,7 +87,7 @@ impl AtHub {
                         subscribed.answers_at = Some(level);
                     } else {
                         let watched = self.service.watch_desired(&self.peer.evidence, &self.hub, &self.device).await;
-                        let events = watched.map_err(|_| Ended::Left)?;
+                        let events = watched.map_err(|_| Ended::Left)?.into_events();
                         subscribed.changes = Some(Changes { level, events, told: None });
                     }
                 }
