@@ -283,11 +283,10 @@ async fn twins_are_for_their_device_and_for_back_ends() {
 
     let desired = || Some(Document::from_text(r#"{"rate":9}"#).unwrap());
     let write = || TwinWrite::Patch(TwinPatch { desired: desired(), ..TwinPatch::default() });
-    let watch = service.watch_desired(&evidence(Some(&device)), &a, &name).await.unwrap();
-    let mut events = std::pin::pin!(service.watched(watch));
-    assert!(matches!(events.next().await, Some(DesiredEvent::Whole { version: 1, .. })));
+    let mut events = service.watch_desired(&evidence(Some(&device)), &a, &name).await.unwrap();
+    assert!(matches!(events.recv().await, Some(DesiredEvent::Whole { version: 1, .. })));
     service.write_twin(&a, &name, Some(1), write()).await.unwrap();
-    assert!(matches!(events.next().await, Some(DesiredEvent::Patch { version: 2, .. })));
+    assert!(matches!(events.recv().await, Some(DesiredEvent::Patch { version: 2, .. })));
     assert_eq!(reason(service.write_twin(&a, &name, Some(1), write()).await), Reason::EtagMismatch);
     let bad = TwinPatch { desired: Document::from_text(r#"{"$x":1}"#).ok(), ..TwinPatch::default() };
     assert_eq!(reason(service.write_twin(&a, &name, None, TwinWrite::Patch(bad)).await), Reason::TwinInvalid);

@@ -10,6 +10,7 @@ use futures_util::Stream;
 use futures_util::stream;
 use tokio::sync::mpsc;
 
+use crate::ambient::Clock;
 use crate::attestation::sas::{self, Demand};
 use crate::attestation::x509;
 use crate::domain::token::{SasToken, hub_resource};
@@ -31,6 +32,25 @@ pub struct DesiredWatch {
     events: mpsc::Receiver<DesiredEvent>,
     /// When the token ends that the device came in with.
     ends_at: Option<Timestamp>,
+    clock: Arc<dyn Clock>,
+}
+
+impl DesiredWatch {
+    /// The next event, until the watch ends or what the device came in with does.
+    pub async fn recv(&mut self) -> Option<DesiredEvent> {
+        match self.ends_at {
+            None => self.events.recv().await,
+            Some(ends_at) => tokio::select! {
+                event = self.events.recv() => event,
+                () = self.clock.sleep_until(ends_at) => None,
+            },
+        }
+    }
+
+    /// The events one after the other.
+    pub fn into_stream(self) -> impl Stream<Item = DesiredEvent> + Send {
+        stream::unfold(self, |mut watch| async move { Some((watch.recv().await?, watch)) })
+    }
 }
 
 impl DesiredWatch {
@@ -40,21 +60,6 @@ impl DesiredWatch {
 }
 
 impl Service {
-    /// The events of a watch, until it ends or what the device came in with does.
-    pub fn watched(&self, watch: DesiredWatch) -> impl Stream<Item = DesiredEvent> + Send + use<> {
-        let clock = self.inner.clock.clone();
-        stream::unfold((watch, clock), |(mut watch, clock)| async move {
-            let event = match watch.ends_at {
-                None => watch.events.recv().await,
-                Some(ends_at) => tokio::select! {
-                    event = watch.events.recv() => event,
-                    () = clock.sleep_until(ends_at) => None,
-                },
-            };
-            event.map(|event| (event, (watch, clock)))
-        })
-    }
-
     /// The device's own twin.
     pub async fn own_twin(&self, evidence: &Evidence, hub: &HubId, device: &DeviceId) -> Result<Resident, Fault> {
         let (caller, _) = self.device_caller(evidence, hub, device)?;
@@ -85,7 +90,7 @@ impl Service {
         let (caller, ends_at) = self.device_caller(evidence, hub, device)?;
         let twins = self.twins(hub, Side::Device)?;
         let events = twins.watch(device, &caller).await.map_err(|refusal| refused(refusal, hub, device))?;
-        Ok(DesiredWatch { events, ends_at })
+        Ok(DesiredWatch { events, ends_at, clock: self.inner.clock.clone() })
     }
 
     /// A device of a hub, for a back end.

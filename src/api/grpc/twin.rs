@@ -64,7 +64,7 @@ impl TwinService for TwinEdge {
         let request = request.get_ref();
         let TwinTarget { hub, device } = target(&request.hub_id, &request.device_id).map_err(failed)?;
         let watch = self.service.watch_desired(&peer.evidence, &hub, &device).await?;
-        let told = self.service.watched(watch).map(|event| Ok((&change(event)).into()));
+        let told = watch.into_stream().map(|event| Ok((&change(event)).into()));
         Ok(Response::new(told.boxed()))
     }
 }
