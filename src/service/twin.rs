@@ -53,12 +53,6 @@ impl DesiredWatch {
     }
 }
 
-impl DesiredWatch {
-    pub fn into_events(self) -> mpsc::Receiver<DesiredEvent> {
-        self.events
-    }
-}
-
 impl Service {
     /// The device's own twin.
     pub async fn own_twin(&self, evidence: &Evidence, hub: &HubId, device: &DeviceId) -> Result<Resident, Fault> {

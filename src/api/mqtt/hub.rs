@@ -86,7 +86,7 @@ impl AtHub {
                         subscribed.answers_at = Some(level);
                     } else {
                         let watched = self.service.watch_desired(&self.peer.evidence, &self.hub, &self.device).await;
-                        let events = watched.map_err(|_| Ended::Left)?.into_events();
+                        let events = watched.map_err(|_| Ended::Left)?;
                         subscribed.changes = Some(Changes { level, events, told: None });
                     }
                 }
