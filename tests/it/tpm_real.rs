@@ -236,7 +236,7 @@ async fn a_lost_final_answer_costs_the_device_nothing() {
     home.report(&document(r#"{"n":3}"#)).await.unwrap();
     // The same in a move: registering again always works.
     pump.world.allot(&pump.id, "hub-b").await;
-    pump.answered(HOUR).await.send("pump-1", "lost in a move").await.unwrap();
+    pump.answered(HOUR).await.send("pump-1", "lost-2").await.unwrap();
     let (update, home) = pump.register().await;
     assert_eq!(outcome(&update).0, "hub-b");
     home.report(&document(r#"{"n":4}"#)).await.unwrap();
