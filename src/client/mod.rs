@@ -8,6 +8,7 @@ mod fault;
 mod follow;
 mod home;
 mod operator;
+mod proof;
 mod register;
 mod retry;
 mod target;
@@ -17,7 +18,7 @@ pub use crate::wire::RemoteFault;
 pub use crate::wire::convert::enrollment::EnrollmentRecord;
 pub use crate::wire::convert::hub::{HubRecord, HubUsage};
 pub use crate::wire::convert::registration::{AssignedHub, RegistrationUpdate, UpdateStatus};
-pub use crate::wire::convert::registration_admin::{ReprovisionCall, StatusQuery};
+pub use crate::wire::convert::registration_admin::{ReprovisionCall, Resolution, ResolveCall, StatusQuery, UndoCall};
 pub use crate::wire::convert::registration_record::{
     AllocationKind, Explanation, HistoryRecord, HistoryTwin, MoveProgress, Obligation, OperationRecord,
     RegistrationRecord,
@@ -29,5 +30,6 @@ pub use fault::ClientFault;
 pub use follow::{DeviceEvent, Follow};
 pub use home::{Home, OwnTwin, Watch};
 pub use operator::{EnrollmentKind, Operator, Page, PageChoice, RegistrationChoice, Revoked, every_row};
+pub use proof::registration_id_of;
 pub use retry::Patience;
 pub use target::{Identity, Target};
