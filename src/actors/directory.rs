@@ -22,8 +22,9 @@ use actix::{Actor, Addr, Context};
 use tokio::sync::oneshot;
 
 use crate::attestation::Verified;
-use crate::domain::{ClientFacts, Enrollment, Fault, Hub, HubId, Reason, RegistrationId, RequestId};
+use crate::domain::{ClientFacts, Enrollment, Fault, Hub, HubId, Order, Reason, RegistrationId, RequestId};
 use crate::hubs::HubConnector;
+use crate::moves::Resolve;
 use crate::store::HubUse;
 use crate::telemetry::{self, Queue};
 
@@ -32,7 +33,8 @@ use super::device::{DeviceActor, Surroundings};
 use super::fleet::{Berth, Fleet};
 use super::hub::HubActor;
 use super::messages::{
-    Answer, Describe, HubChanged, PinTo, Register, Release, Reply, Report, Reprovision, Unpin, Wake,
+    Answer, Describe, ForceOut, ForgetLateTwin, HubChanged, PinTo, Register, Release, Reply, Report, Reprovision,
+    Settle, TakeBack, UndoWish, Unpin, Wake,
 };
 
 /// How actors are run.
@@ -204,6 +206,31 @@ impl Directory {
     /// Lifts a pin.
     pub async fn unpin(&self, id: &RegistrationId, by: &str) -> Result<Answer, Fault> {
         self.ask(id, |reply| Unpin { by: by.to_owned(), reply }).await
+    }
+
+    /// Takes the last move back.
+    pub async fn undo(
+        &self,
+        id: &RegistrationId,
+        enrollment: Arc<Enrollment>,
+        wish: UndoWish,
+    ) -> Result<Answer, Fault> {
+        self.ask(id, |reply| TakeBack { enrollment: enrollment.clone(), wish: wish.clone(), reply }).await
+    }
+
+    /// Resolves what a move waits for.
+    pub async fn resolve(&self, id: &RegistrationId, wish: Resolve) -> Result<Answer, Fault> {
+        self.ask(id, |reply| Settle { wish: wish.clone(), reply }).await
+    }
+
+    /// Gives up whatever of the device names a hub that is unlinked by force.
+    pub async fn force_out(&self, id: &RegistrationId, hub: &HubId, by: &str, why: &str) -> Result<Answer, Fault> {
+        self.ask(id, |reply| ForceOut { hub: hub.clone(), by: by.to_owned(), why: why.to_owned(), reply }).await
+    }
+
+    /// Takes a late twin out of the history.
+    pub async fn forget_late_twin(&self, id: &RegistrationId, generation: Order, by: &str) -> Result<Answer, Fault> {
+        self.ask(id, |reply| ForgetLateTwin { generation, by: by.to_owned(), reply }).await
     }
 
     /// How a device stands, with the tries of its calls and news as it changes. Wakes the device.

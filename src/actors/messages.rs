@@ -6,9 +6,14 @@
 //! | [`Reprovision`] | request | as above | service | as above |
 //! | [`Release`] | request | as above | service | for two commits |
 //! | [`Unpin`] | request | as above | service | for one commit |
+//! | [`TakeBack`] | request | as above | service | for one commit |
+//! | [`Settle`] | request | as above | service | for a few commits |
+//! | [`ForceOut`] | request | as above | service | for a few commits |
+//! | [`ForgetLateTwin`] | request | as above | service | for one commit |
 //! | [`Describe`] | request | [`Report`] | service | no |
 //! | [`Allocated`] | fact | – | the device's own question to the webhook | – |
 //! | [`StepFinished`] | fact | – | the device's own call to a hub | – |
+//! | [`LeaseEnded`] | fact | – | the device's own question to a hub that it bypasses | – |
 //! | [`Wake`] | nudge | – | timers, the directory | – |
 //! | [`Perform`] | request | `CallOutcome` | a device | for its slot in the hub's rate, and for the hub |
 //! | [`HubChanged`] | fact | – | the directory | – |
@@ -26,8 +31,8 @@ use tokio::sync::{oneshot, watch};
 
 use crate::allocators::{AllocationAnswer, AllocatorFault};
 use crate::attestation::Verified;
-use crate::domain::{CallOutcome, ClientFacts, Enrollment, Fault, Hub, HubCall, HubId, RequestId, Timestamp};
-use crate::moves::{CallKey, Standing, Tries};
+use crate::domain::{CallOutcome, ClientFacts, Enrollment, Fault, Hub, HubCall, HubId, Order, RequestId, Timestamp};
+use crate::moves::{CallKey, Resolve, Standing, Tries};
 
 /// Where a reply goes.
 pub type Reply<T> = oneshot::Sender<T>;
@@ -109,6 +114,56 @@ pub struct Unpin {
     pub reply: Reply<Answer>,
 }
 
+/// Take the last move back.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct TakeBack {
+    pub enrollment: Arc<Enrollment>,
+    pub wish: UndoWish,
+    pub reply: Reply<Answer>,
+}
+
+/// A move that an operator takes back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UndoWish {
+    /// Absent: the one that gave the device its home.
+    pub generation: Option<Order>,
+    /// With the twin from before it; the current one goes to the history.
+    pub restore_twin: bool,
+    /// Of the pin.
+    pub reason: String,
+    pub expires_at: Option<Timestamp>,
+    pub by: String,
+    pub request_id: Option<RequestId>,
+}
+
+/// Resolve what a move waits for.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Settle {
+    pub wish: Resolve,
+    pub reply: Reply<Answer>,
+}
+
+/// Give up whatever names this hub, which is unlinked by force.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct ForceOut {
+    pub hub: HubId,
+    pub by: String,
+    pub why: String,
+    pub reply: Reply<Answer>,
+}
+
+/// Take a late twin out of the history.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct ForgetLateTwin {
+    pub generation: Order,
+    pub by: String,
+    pub reply: Reply<Answer>,
+}
+
 /// How the device stands and how its calls fare.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -137,6 +192,14 @@ pub struct Allocated {
 pub struct StepFinished {
     pub key: CallKey,
     pub outcome: CallOutcome,
+}
+
+/// The lease of a hub that was bypassed has ended for sure, or nobody could tell.
+#[derive(Message, Debug, Clone, Copy)]
+#[rtype(result = "()")]
+pub struct LeaseEnded {
+    pub generation: Order,
+    pub ended: bool,
 }
 
 /// Look whether something is due.

@@ -16,4 +16,4 @@ mod tests;
 pub use device::{After, Asker, Core, Request, Surroundings};
 pub use directory::{Config, Directory};
 pub use fleet::{Berth, Fleet};
-pub use messages::{Accepted, Answer, PinTo, Refused, Reply, Report, Updates};
+pub use messages::{Accepted, Answer, PinTo, Refused, Reply, Report, UndoWish, Updates};

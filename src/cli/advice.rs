@@ -134,6 +134,13 @@ pub fn hint(reason: Reason) -> &'static str {
         Reason::AssignedHubUnlinked => {
             "link the hub again, or let the device move with another policy or unreachable rule"
         }
+        Reason::NoLastKnownState => {
+            "bring the hub back, or let the device start anew with the unreachable rule reset (`--unreachable reset`)"
+        }
+        Reason::MoveNotFound => {
+            "see the device's moves with `rehome device history`, and what is owed with `rehome device show`"
+        }
+        Reason::MoveStateConflict => "see what the device's moves are waiting for with `rehome device show`",
         Reason::HubUnavailable => "see whether the hub is up with `rehome hub show`; the service goes on trying",
         Reason::HubRefused => "see what is owed to the hub with `rehome device show`",
         Reason::MoveAborted => {

@@ -118,6 +118,12 @@ reasons! {
     AllocationFailed = "ALLOCATION_FAILED", Unavailable;
     /// The hub that holds the device is no longer linked.
     AssignedHubUnlinked = "ASSIGNED_HUB_UNLINKED", Conflict;
+    /// The hub that holds the device is away or has lost it, and the service has seen no state of it that could be carried.
+    NoLastKnownState = "NO_LAST_KNOWN_STATE", Conflict;
+    /// The device's history has no such move, or nothing in it that could be undone or resolved so.
+    MoveNotFound = "MOVE_NOT_FOUND", NotFound;
+    /// What was asked cannot be done to this move now; the message says what can.
+    MoveStateConflict = "MOVE_STATE_CONFLICT", Conflict;
     /// The hub cannot be reached now.
     HubUnavailable = "HUB_UNAVAILABLE", Unavailable;
     /// The hub refused; metadata names its reason.

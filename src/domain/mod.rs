@@ -38,7 +38,7 @@ pub use ids::{
 };
 pub use key::{DeliveredKeys, KeyFingerprint, SealedKey};
 pub use registration::{
-    Assignment, Credential, DataSource, Operation, OperationStatus, Pin, Registration, SubStatus, TpmDelivery,
+    Assignment, Credential, DataSource, Operation, OperationStatus, Past, Pin, Registration, SubStatus, TpmDelivery,
 };
 pub use role::{Role, RoleGrant};
 pub use scope::IdScope;

@@ -152,6 +152,62 @@ impl Pin {
     }
 }
 
+/// Generations of the moves whose journals are kept as history.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Past {
+    /// Oldest first.
+    pub moves: Vec<Order>,
+    /// Those of them that left a home behind which may have accepted writes later. They do not count against the bound of
+    /// the history, and only an operator removes them.
+    pub late: Vec<Order>,
+}
+
+impl Past {
+    pub fn is_empty(&self) -> bool {
+        self.moves.is_empty()
+    }
+
+    pub fn contains(&self, generation: Order) -> bool {
+        self.moves.contains(&generation)
+    }
+
+    pub fn push(&mut self, generation: Order) {
+        self.moves.push(generation);
+    }
+
+    /// Takes out the oldest ones beyond `max`, except those with a late twin.
+    pub fn drop_surplus(&mut self, max: usize) -> Vec<Order> {
+        let mut surplus = self.moves.len().saturating_sub(self.late.len()).saturating_sub(max);
+        let mut dropped = Vec::new();
+        self.moves.retain(|it| {
+            let goes = surplus > 0 && !self.late.contains(it);
+            if goes {
+                surplus -= 1;
+                dropped.push(*it);
+            }
+            !goes
+        });
+        dropped
+    }
+
+    pub fn remove(&mut self, generation: Order) {
+        self.moves.retain(|it| *it != generation);
+        self.late.retain(|it| *it != generation);
+    }
+
+    /// With every order as `map` says.
+    pub fn mapped(&self, map: impl Fn(Order) -> Order) -> Self {
+        let all = |orders: &[Order]| orders.iter().map(|it| map(*it)).collect();
+        Self { moves: all(&self.moves), late: all(&self.late) }
+    }
+}
+
+impl From<Vec<Order>> for Past {
+    fn from(moves: Vec<Order>) -> Self {
+        Self { moves, late: Vec::new() }
+    }
+}
+
 /// The TPM that a device proved, and what is delivered through it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TpmDelivery {
@@ -190,8 +246,8 @@ pub struct Registration {
     pub payload: Option<String>,
     /// What the last assignment by TPM left; absent for other devices.
     pub tpm: Option<TpmDelivery>,
-    /// The generations of the moves whose journals are kept as history, oldest first (DESIGN 7).
-    pub past: Vec<Order>,
+    /// The moves whose journals are kept as history (DESIGN 7).
+    pub past: Past,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     pub version: Version,

@@ -125,6 +125,19 @@ impl Twin {
         }
     }
 
+    /// This twin's documents put back in the place of `old`: versions one above the old ones, as at a reset.
+    pub fn restored_over(&self, old: &Twin, now: Timestamp) -> Self {
+        let put_back = |this: &Section, old: &Section| {
+            Section::fresh(this.properties.clone(), old.version.max(this.version).saturating_add(1), now)
+        };
+        Self {
+            desired: put_back(&self.desired, &old.desired),
+            reported: put_back(&self.reported, &old.reported),
+            tags: self.tags.clone(),
+            version: old.version.max(self.version).saturating_add(1),
+        }
+    }
+
     /// Applies a merge patch to the parts it names. Refused whole when the outcome would break a limit.
     pub fn patched(&self, patch: &TwinPatch, now: Timestamp) -> Result<Twin, TwinFault> {
         let mut next = self.clone();

@@ -20,8 +20,11 @@ pub enum Plan {
     Relocate { from: HubId, to: HubId, carry: Carry },
     /// New home for a device whose state is in the journal (of the move `source`) and whose home `from` never opened.
     Replant { from: HubId, to: HubId, source: Order },
-    /// New home for a device whose old hub is unlinked, so that nothing can be asked of it.
+    /// New home with the initial configuration, for a device whose old hub is unlinked or has lost it, so that nothing can
+    /// be asked there. What was known of the old state stays in the history.
     Rehouse { from: HubId, to: HubId },
+    /// As [`Plan::Rehouse`], with the newest state the service has seen (in the intent), which is of this time.
+    Restore { from: HubId, to: HubId, seen_at: Timestamp },
     /// Set the twin back where it is; `credential` when the hub's is out of date too.
     ResetInPlace { at: HubId, credential: bool },
     /// Tell the hub a new credential.
@@ -37,6 +40,24 @@ pub enum Carry {
     State,
     /// The initial configuration.
     Initial,
+    /// A state from the history, taken at this time (in the intent). What is sealed goes to the history.
+    Planted { seen_at: Timestamp },
+}
+
+/// The newest state the service has seen of a device at its home.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KnownState {
+    pub state: Box<DeviceState>,
+    pub seen_at: Timestamp,
+}
+
+/// Why a home is left without being sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bypass {
+    /// Its hub does not answer, and the enrollment says that it is not waited for. It may accept late writes.
+    Away,
+    /// Its hub answered that it has no such device: there is nothing that could be written to.
+    Missing,
 }
 
 /// Every input of a move, fixed when it starts: later edits of the enrollment affect the next operation only.
@@ -56,7 +77,8 @@ pub struct Intent {
     pub sub_status: SubStatus,
     pub credential: Credential,
     pub initial: InitialState,
-    /// The state to plant, where it comes from the journal of an earlier move.
+    /// A state that the service has from elsewhere: of an earlier move's journal, of the history, or the newest it has
+    /// seen. What becomes of it is the plan's.
     pub planted: Option<Box<DeviceState>>,
     pub unreachable: UnreachableRule,
     pub allow_late_writes: bool,
@@ -142,10 +164,39 @@ pub enum JournalRecord {
         hub: HubId,
         refusal: HubRefusal,
     },
-    /// Not owed any more, since a later move ordered something else of that hub, or an operator gave it up.
+    /// Not owed any more, since a later move ordered something else of that hub.
     Dropped {
         effect: Effect,
         hub: HubId,
+        why: String,
+    },
+    /// The old home is left without being sealed: what the new one starts with.
+    Bypassed {
+        cause: Bypass,
+        /// Absent when nothing was known; only where the initial configuration is carried.
+        known: Option<KnownState>,
+        /// What the new home gets: the known state, or the initial configuration.
+        carry: Carry,
+    },
+    /// The old hub answered after all, before the pivot: its sealed state is the one that counts. `clear`: the new home
+    /// may have been made with the other state already, and is taken back first.
+    Regained {
+        state: Box<DeviceState>,
+        clear: bool,
+    },
+    /// An operator orders anew what a hub had refused, as this effect.
+    Retried {
+        effect: Effect,
+        hub: HubId,
+        as_effect: Effect,
+        by: String,
+        why: String,
+    },
+    /// Not owed any more, since an operator gave it up: what it was for stays as it is at the hub.
+    Abandoned {
+        effect: Effect,
+        hub: HubId,
+        by: String,
         why: String,
     },
 }

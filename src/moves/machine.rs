@@ -24,18 +24,23 @@
 //! ([`Machine::is_home_closed`] keeps it from beginning), or the device would have no home that accepts writes. Clean-up
 //! (`delete`, `collect`) owed *at the target* is settled before the first step; clean-up elsewhere goes on beside the move.
 
+mod bypass;
+mod resolve;
+
 use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::time::Duration;
 
 use crate::domain::{
     Assignment, AuditAction, AuditEntry, CallFault, CallOutcome, DataSource, DeviceId, DeviceState, EnrollmentId,
-    HubAnswer, HubCall, HubEffect, HubId, HubRefusal, NewDevice, Operation, OperationStatus, Order, Reason,
-    Registration, RegistrationId, SubStatus, Timestamp, UnreachableRule, Version, limits,
+    HubAnswer, HubCall, HubEffect, HubId, HubRefusal, MustSeal, NewDevice, Operation, OperationStatus, Order, Past,
+    Reason, Registration, RegistrationId, SubStatus, Timestamp, UnreachableRule, Version, limits,
 };
 
-use super::journal::{Carry, Effect, Intent, JournalLine, JournalRecord, MoveLog, Plan};
+use super::journal::{Bypass, Carry, Effect, Intent, JournalLine, JournalRecord, MoveLog, Plan};
 use super::plan::{Side, Step, Undo};
-use super::progress::{Illegal, Move, Owed, OwedState, Phase};
+use super::progress::{Bypassed, Illegal, Move, Owed, OwedState, Phase};
+
+pub use resolve::{Resolve, Unresolved, Way};
 
 /// What must hold when a move starts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -60,7 +65,7 @@ pub enum RecordChange {
     Put(Box<Registration>),
     Delete {
         version: Version,
-        past: Vec<Order>,
+        past: Past,
     },
 }
 
@@ -99,8 +104,29 @@ pub struct Due {
     pub calls: Vec<(CallKey, HubCall)>,
     /// To be committed first: a deadline has passed, or a step needs no call.
     pub commit: Option<Box<Commit>>,
+    /// The newest state known of the device at a hub is needed: to be handed to [`Machine::recalled`]. Nothing else is
+    /// said beside it.
+    pub recall: Option<Recall>,
+    /// The hub's lease must have ended before the step after the bypass: [`Machine::lease_ended`].
+    pub end_lease: Option<EndLease>,
     /// When to ask again though nothing has finished.
     pub wake_at: Option<Timestamp>,
+}
+
+/// A question for the newest state the service has seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recall {
+    pub generation: Order,
+    pub hub: HubId,
+    pub why: Bypass,
+}
+
+/// A wish that a hub which was bypassed holds no lease any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndLease {
+    pub generation: Order,
+    pub hub: HubId,
+    pub must_seal: MustSeal,
 }
 
 /// How often a call was tried, as far as this machine knows.
@@ -108,8 +134,12 @@ pub struct Due {
 pub struct Tries {
     pub attempts: u32,
     pub next_at: Timestamp,
+    /// When the last one failed.
+    pub failed_at: Option<Timestamp>,
     /// It may have reached the hub.
     pub may_have_happened: bool,
+    /// The hub answered that it has no such device, where it should.
+    pub missing: bool,
     pub last_fault: Option<String>,
 }
 
@@ -119,9 +149,18 @@ pub struct Machine {
     id: RegistrationId,
     registration: Option<Registration>,
     moves: BTreeMap<Order, Move>,
-    earlier: Vec<Order>,
+    earlier: Past,
     in_flight: BTreeSet<CallKey>,
     tries: BTreeMap<CallKey, Tries>,
+    leases: BTreeMap<Order, Lease>,
+}
+
+/// What is known of the lease of a hub that a move has bypassed. Not journaled: a restart asks again, and the hub's actor
+/// then counts from its own start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lease {
+    Asked,
+    Ended { at: Timestamp },
 }
 
 impl Machine {
@@ -130,13 +169,14 @@ impl Machine {
         id: RegistrationId,
         registration: Option<Registration>,
         open: Vec<MoveLog>,
-        earlier: Vec<Order>,
+        earlier: Past,
     ) -> Result<Self, Illegal> {
         let moves = open
             .into_iter()
             .map(|log| Move::replay(log).map(|this| (this.generation, this)))
             .collect::<Result<BTreeMap<_, _>, _>>()?;
-        let mut this = Self { id, registration, moves, earlier, in_flight: BTreeSet::new(), tries: BTreeMap::new() };
+        let (in_flight, tries, leases) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
+        let mut this = Self { id, registration, moves, earlier, in_flight, tries, leases };
         for key in this.due_keys() {
             this.tries.insert(key, Tries { may_have_happened: true, ..Tries::default() });
         }
@@ -152,7 +192,7 @@ impl Machine {
     }
 
     /// Generations kept from an earlier life of the registration.
-    pub fn earlier(&self) -> &[Order] {
+    pub fn earlier(&self) -> &Past {
         &self.earlier
     }
 
@@ -219,7 +259,8 @@ impl Machine {
                 Some(from.clone())
             }
             Plan::ResetInPlace { at, .. } | Plan::Refresh { at } => Some(at.clone()),
-            Plan::Assign { .. } | Plan::TakeOver { .. } | Plan::Rehouse { .. } | Plan::Release { from: None } => None,
+            Plan::Rehouse { from, to } | Plan::Restore { from, to, .. } => (from == to).then(|| to.clone()),
+            Plan::Assign { .. } | Plan::TakeOver { .. } | Plan::Release { from: None } => None,
         };
         self.supersede(&intent, &mut commit);
         commit.audit.push(self.audit(&intent, AuditAction::RegistrationStarted, intent.why.clone(), now));
@@ -233,10 +274,13 @@ impl Machine {
     /// Debts of older moves that this move's own orders void.
     fn supersede(&self, intent: &Intent, commit: &mut Commit) {
         let home = match &intent.plan {
-            Plan::Relocate { from, .. } | Plan::Replant { from, .. } | Plan::Release { from: Some(from) } => from,
+            Plan::Relocate { from, .. }
+            | Plan::Replant { from, .. }
+            | Plan::Rehouse { from, .. }
+            | Plan::Restore { from, .. }
+            | Plan::Release { from: Some(from) } => from,
             Plan::Assign { .. }
             | Plan::TakeOver { .. }
-            | Plan::Rehouse { .. }
             | Plan::ResetInPlace { .. }
             | Plan::Refresh { .. }
             | Plan::Release { from: None } => return,
@@ -295,6 +339,19 @@ impl Machine {
                 };
                 Some(self.done(this, key, state, now))
             }
+            // It has nothing, or something else is in the way: the bypass stands, and may be pivoted on.
+            Err(CallFault::Refused(refusal)) if is_beside_bypass(this, key) => {
+                self.pause(key, refusal.to_string(), true, now);
+                None
+            }
+            // The home has lost its device. What follows needs the newest state the service has seen.
+            Err(CallFault::Refused(refusal @ HubRefusal::NoSuchDevice)) if must_be_there(this, key) => {
+                self.pause(key, refusal.to_string(), true, now);
+                if let Some(tries) = self.tries.get_mut(key) {
+                    tries.missing = true;
+                }
+                None
+            }
             Err(CallFault::Refused(refusal)) => Some(self.refused(this, key, refusal, now)),
             Err(CallFault::Unavailable(fault)) => {
                 self.pause(key, fault, false, now);
@@ -312,6 +369,7 @@ impl Machine {
         tries.attempts = tries.attempts.saturating_add(1);
         tries.may_have_happened |= may_have_happened;
         tries.last_fault = Some(fault);
+        tries.failed_at = Some(now);
         tries.next_at = now.plus(pause_after(key, tries.attempts));
     }
 
@@ -322,18 +380,29 @@ impl Machine {
         }
         let keys = self.due_keys();
         self.tries.retain(|key, _| keys.contains(key));
-        let mut due = Due::default();
+        if let Some(recall) = self.recall() {
+            return Due { recall: Some(recall), ..Due::default() };
+        }
+        let mut due = Due { end_lease: self.lease_to_end(), ..Due::default() };
         let mut wake = |at: Timestamp| due.wake_at = Some(due.wake_at.map_or(at, |earlier| earlier.min(at)));
-        if let Some(deadline) = self.running().and_then(deadline_of) {
+        if let Some(deadline) = self.running().and_then(|this| self.deadline_of(this)) {
             wake(deadline);
         }
+        let bypass_at = self.bypass_at();
         for key in keys {
-            if self.in_flight.contains(&key) {
+            if self.in_flight.contains(&key) || self.waits_for_lease(&key) {
                 continue;
             }
             // No pause is longer than the longest, even when the clock has gone back since it was set.
             let longest = now.plus(limits::RETRY_MAX * 2);
-            let next_at = self.tries.get(&key).map_or(Timestamp(i64::MIN), |tries| tries.next_at.min(longest));
+            let (mut next_at, failed_at) = self
+                .tries
+                .get(&key)
+                .map_or((Timestamp(i64::MIN), None), |tries| (tries.next_at.min(longest), tries.failed_at));
+            // A hub is asked once more before it is passed by.
+            if let Some(at) = bypass_at.filter(|at| key.effect == Effect::Seal && failed_at.is_none_or(|it| it < *at)) {
+                next_at = next_at.min(at);
+            }
             if next_at > now {
                 wake(next_at);
                 continue;
@@ -414,12 +483,7 @@ impl Machine {
         let this = self.running()?;
         let step = due_step(this)?;
         let hub = this.intent.plan.hub(step.side)?;
-        let tried = self.tries.iter().any(|(key, tries)| key.generation == this.generation && tries.attempts > 0);
-        if step.effect == Effect::Seal && tried && !waits(&this.intent) {
-            let message = format!("hub {hub} cannot be reached, and the rule for that is not yet supported; use wait");
-            return Some(self.abort(this, Reason::NotYetSupported, message, false, now));
-        }
-        if deadline_of(this)? > now {
+        if self.deadline_of(this)? > now {
             return None;
         }
         let message = match self.first_to_settle(this) {
@@ -438,13 +502,18 @@ impl Machine {
                 && step.effect != Effect::Withhold
                 && let Some(hub) = this.intent.plan.hub(step.side)
             {
-                keys.insert(CallKey {
+                let effect = if this.clearing { Effect::Delete } else { step.effect };
+                let key = |effect, hub: &HubId| CallKey {
                     generation: this.generation,
                     order: this.order,
-                    effect: step.effect,
+                    effect,
                     hub: hub.clone(),
                     deleting: false,
-                });
+                };
+                keys.insert(key(effect, hub));
+                if let (Some(Bypass::Away), Some(from)) = (cause_of(this), this.intent.plan.hub(Side::From)) {
+                    keys.insert(key(Effect::Seal, from));
+                }
             }
             if this.ends_a_life() && self.must_settle_first(this) {
                 continue;
@@ -483,10 +552,18 @@ impl Machine {
         let mut commit = self.blank_commit(now);
         if let Phase::Before { next } = this.phase {
             let before = this.intent.plan.steps().before;
-            if next + 1 < before.len() {
+            if is_beside_bypass(this, key)
+                && let Some(state) = state
+            {
+                let clear = self.may_have_created(this);
+                commit.lines.push((Some(this.generation), JournalRecord::Regained { state, clear }));
+            } else if this.clearing {
+                let record = JournalRecord::StepDone { effect: Effect::Delete, state: None };
+                commit.lines.push((Some(this.generation), record));
+            } else if next + 1 < before.len() {
                 commit.lines.push((Some(this.generation), JournalRecord::StepDone { effect: key.effect, state }));
             } else {
-                let data_source = data_source_of(&this.intent.plan);
+                let data_source = data_source_of(&this.intent.plan, this.bypassed.as_ref());
                 self.pivot_record(&this.intent, Some(this.generation), data_source, now, &mut commit);
                 if this.intent.plan.steps().after.is_empty() {
                     self.close(this, &mut commit);
@@ -516,6 +593,9 @@ impl Machine {
             (&this.intent.plan, &this.phase, &refusal)
         {
             return self.take_over(this, to.clone(), now);
+        }
+        if this.clearing && refusal == HubRefusal::NoSuchDevice {
+            return self.done(this, key, None, now);
         }
         if matches!(this.phase, Phase::Before { .. }) {
             let message = format!("hub {} refused to {}: {refusal}", key.hub, key.effect.as_str());
@@ -562,9 +642,19 @@ impl Machine {
         commit.audit.push(self.audit(&this.intent, AuditAction::MoveAborted, message.clone(), now));
         let status = OperationStatus::Failed { reason, message: message.clone() };
         let mut record = self.record_of(&this.intent, status, this.started_at, now);
-        if this.intent.plan.steps().before.iter().any(|step| step.effect == Effect::UpdateCredential)
-            && let Some(assignment) = record.assignment.as_mut()
-        {
+        // What the hub lets in is not known for sure: it is told again by the next registration, which also finds out
+        // whether the hub has the device at all.
+        let untold = match &this.intent.plan {
+            Plan::Rehouse { from, to } | Plan::Restore { from, to, .. } => from == to,
+            plan @ (Plan::Assign { .. }
+            | Plan::TakeOver { .. }
+            | Plan::Relocate { .. }
+            | Plan::Replant { .. }
+            | Plan::ResetInPlace { .. }
+            | Plan::Refresh { .. }
+            | Plan::Release { .. }) => plan.steps().before.iter().any(|step| step.effect == Effect::UpdateCredential),
+        };
+        if untold && let Some(assignment) = record.assignment.as_mut() {
             assignment.credential = None;
         }
         // What was found may have been deleted at the hub by now: the journal has the only copy.
@@ -609,13 +699,19 @@ impl Machine {
             commit.audit.push(self.audit(intent, AuditAction::RegistrationDeleted, intent.why.clone(), now));
             return;
         }
-        let data_source = data_source.or_else(|| data_source_of(&intent.plan));
-        let status = OperationStatus::Assigned { sub_status: intent.sub_status, data_source };
+        let data_source = data_source.or_else(|| data_source_of(&intent.plan, None));
+        let bypassed = generation.and_then(|it| self.moves.get(&it)).and_then(|this| this.bypassed.as_ref());
+        let sub_status = match (&intent.plan, bypassed.map(|bypassed| bypassed.carry)) {
+            // The rule carries less than the policy would have.
+            (Plan::Relocate { carry: Carry::State, .. }, Some(Carry::Initial)) => SubStatus::DeviceDataReset,
+            (_, None | Some(Carry::State | Carry::Initial | Carry::Planted { .. })) => intent.sub_status,
+        };
+        let status = OperationStatus::Assigned { sub_status, data_source };
         let started_at = generation.and_then(|it| self.moves.get(&it)).map_or(now, |this| this.started_at);
         let mut record = self.record_of(intent, status, started_at, now);
         if let Some(hub) = intent.plan.hub(Side::To) {
             let credential = Some(intent.credential.clone());
-            let kept = record.assignment.take().filter(|_| intent.plan.arrives_at().is_none());
+            let kept = record.assignment.take().filter(|_| !intent.plan.makes_home());
             record.assignment = Some(match kept {
                 Some(assignment) => Assignment { credential, ..assignment },
                 None => Assignment {
@@ -630,7 +726,11 @@ impl Machine {
         record.payload = intent.payload.clone();
         record.tpm = intent.tpm.clone();
         if intent.plan.is_remembered() {
-            record.past.push(generation.unwrap_or(OWN_ORDER));
+            let kept_as = generation.unwrap_or(OWN_ORDER);
+            record.past.push(kept_as);
+            if bypassed.is_some_and(|bypassed| bypassed.cause == Bypass::Away) {
+                record.past.late.push(kept_as);
+            }
             self.keep_bounded(&mut record.past, commit);
         }
         let mut audit = self.audit(intent, AuditAction::RegistrationAssigned, intent.why.clone(), now);
@@ -683,9 +783,9 @@ impl Machine {
     }
 
     /// Keeps the newest moves; closed ones that fall out are forgotten, open ones when they close.
-    fn keep_bounded(&self, past: &mut Vec<Order>, commit: &mut Commit) {
-        let surplus = past.len().saturating_sub(limits::HISTORY_ENTRIES_MAX);
-        commit.forget.extend(past.drain(..surplus).filter(|it| !self.moves.contains_key(it)));
+    fn keep_bounded(&self, past: &mut Past, commit: &mut Commit) {
+        let dropped = past.drop_surplus(limits::HISTORY_ENTRIES_MAX);
+        commit.forget.extend(dropped.into_iter().filter(|it| !self.moves.contains_key(it)));
     }
 
     fn blank_commit(&self, now: Timestamp) -> Commit {
@@ -705,7 +805,7 @@ impl Machine {
     /// Closes a move; its lines stay only when they are part of the device's history.
     fn close(&self, this: &Move, commit: &mut Commit) {
         commit.close.push(this.generation);
-        let remembered = |past: &[Order]| past.contains(&this.generation);
+        let remembered = |past: &Past| past.contains(this.generation);
         let is_history = match &commit.record {
             RecordChange::Put(record) => remembered(&record.past),
             RecordChange::Delete { past, .. } => remembered(past),
@@ -733,8 +833,8 @@ impl Machine {
 /// Stands in a record's `past` for the order of the very commit that writes it, which only the store knows.
 pub const OWN_ORDER: Order = Order(0);
 
-fn name_own_order(past: &mut [Order], order: Order) {
-    past.iter_mut().filter(|it| **it == OWN_ORDER).for_each(|it| *it = order);
+fn name_own_order(past: &mut Past, order: Order) {
+    *past = past.mapped(|it| if it == OWN_ORDER { order } else { it });
 }
 
 /// Whether a refusal proves that the call did not happen and that a late copy of it will be refused too.
@@ -794,7 +894,9 @@ fn call_of(this: &Move, key: &CallKey) -> Option<HubCall> {
         Effect::Activate => HubEffect::Activate,
         Effect::Unseal => HubEffect::Unseal,
         // A create that never arrived must not cost whoever has the name there his twin.
-        Effect::Delete if matches!(this.phase, Phase::Undoing { .. }) => HubEffect::Discard(this.generation),
+        Effect::Delete if this.clearing || matches!(this.phase, Phase::Undoing { .. }) => {
+            HubEffect::Discard(this.generation)
+        }
         Effect::Delete => HubEffect::Delete,
         Effect::Collect if key.deleting => HubEffect::Delete,
         Effect::Collect => HubEffect::Seal,
@@ -803,8 +905,17 @@ fn call_of(this: &Move, key: &CallKey) -> Option<HubCall> {
     Some(HubCall { hub: key.hub.clone(), device: this.intent.device.clone(), order: key.order, effect })
 }
 
-fn data_source_of(plan: &Plan) -> Option<DataSource> {
+fn data_source_of(plan: &Plan, bypassed: Option<&Bypassed>) -> Option<DataSource> {
+    if let Some(Bypassed { known: Some(known), carry: Carry::State, .. }) = bypassed {
+        return Some(DataSource::LastKnown { seen_at: known.seen_at });
+    }
+    if let Some(Bypassed { carry: Carry::Initial, .. }) = bypassed {
+        return Some(DataSource::Initial);
+    }
     match plan {
+        Plan::Restore { seen_at, .. } | Plan::Relocate { carry: Carry::Planted { seen_at }, .. } => {
+            Some(DataSource::LastKnown { seen_at: *seen_at })
+        }
         Plan::Relocate { carry: Carry::State, .. } | Plan::Replant { .. } | Plan::TakeOver { adopt: true, .. } => {
             Some(DataSource::Sealed)
         }
@@ -817,6 +928,38 @@ fn data_source_of(plan: &Plan) -> Option<DataSource> {
     }
 }
 
+/// The seal that goes on beside a bypass.
+fn is_beside_bypass(this: &Move, key: &CallKey) -> bool {
+    matches!(this.phase, Phase::Before { .. }) && this.bypassed.is_some() && key.effect == Effect::Seal
+}
+
+/// Whether the device must be at the hub that is called: its home, which has not been left.
+fn must_be_there(this: &Move, key: &CallKey) -> bool {
+    match (&this.intent.plan, key.effect) {
+        (Plan::Relocate { .. }, Effect::Seal)
+        | (Plan::Refresh { .. } | Plan::ResetInPlace { .. }, Effect::UpdateCredential) => {
+            matches!(this.phase, Phase::Before { .. })
+        }
+        (Plan::ResetInPlace { .. }, Effect::ReplaceTwin) => true,
+        (
+            Plan::Assign { .. }
+            | Plan::TakeOver { .. }
+            | Plan::Relocate { .. }
+            | Plan::Replant { .. }
+            | Plan::Rehouse { .. }
+            | Plan::Restore { .. }
+            | Plan::ResetInPlace { .. }
+            | Plan::Refresh { .. }
+            | Plan::Release { .. },
+            _,
+        ) => false,
+    }
+}
+
+fn cause_of(this: &Move) -> Option<Bypass> {
+    this.bypassed.as_ref().map(|bypassed| bypassed.cause)
+}
+
 /// Whether an old hub that is away is waited for. The other rules need the operator's word that late writes may come.
 fn waits(intent: &Intent) -> bool {
     match intent.unreachable {
@@ -825,8 +968,8 @@ fn waits(intent: &Intent) -> bool {
     }
 }
 
-/// When the step that is due is given up.
-fn deadline_of(this: &Move) -> Option<Timestamp> {
+/// When the step that is due is given up, as far as the journal says.
+fn journaled_deadline(this: &Move) -> Option<Timestamp> {
     let step = due_step(this)?;
     let (since, span) = match step.effect {
         Effect::Seal => (this.started_at, wait_of(this.intent.unreachable)),

@@ -11,7 +11,9 @@ pub mod standing;
 #[cfg(test)]
 mod tests;
 
-pub use journal::{Carry, Effect, Intent, JournalLine, JournalRecord, MoveLog, Plan};
-pub use machine::{CallKey, Commit, Due, Machine, Preconditions, RecordChange, Tries};
-pub use progress::{Illegal, Move, Owed, OwedState, Phase};
-pub use standing::{Ending, Episode, Obligation, Running, Standing};
+pub use journal::{Bypass, Carry, Effect, Intent, JournalLine, JournalRecord, KnownState, MoveLog, Plan};
+pub use machine::{
+    CallKey, Commit, Due, EndLease, Machine, Preconditions, Recall, RecordChange, Resolve, Tries, Unresolved, Way,
+};
+pub use progress::{Bypassed, Illegal, Move, Owed, OwedState, Phase};
+pub use standing::{Abandoned, Ending, Episode, Obligation, Running, Standing, late_twin};

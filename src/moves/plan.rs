@@ -94,8 +94,8 @@ impl Plan {
             }
             Plan::Relocate { .. } => Steps { before: &[SEAL, CREATE], after: &[ACTIVATE, DELETE_OLD] },
             Plan::Replant { .. } => Steps { before: &[WITHHOLD, CREATE], after: &[ACTIVATE, DELETE_OLD] },
-            // The old hub is unlinked: nobody can be asked to clean up there.
-            Plan::Rehouse { .. } => Steps { before: &[CREATE], after: &[ACTIVATE] },
+            // The old hub is unlinked or has nothing: nobody can be asked to clean up there, or needs to be.
+            Plan::Rehouse { .. } | Plan::Restore { .. } => Steps { before: &[CREATE], after: &[ACTIVATE] },
             Plan::ResetInPlace { credential: true, .. } => Steps { before: &[CREDENTIAL], after: &[REPLACE_TWIN] },
             Plan::ResetInPlace { credential: false, .. } => Steps { before: &[], after: &[REPLACE_TWIN] },
             Plan::Refresh { .. } => Steps { before: &[CREDENTIAL], after: &[] },
@@ -109,10 +109,20 @@ impl Plan {
         match (self, side) {
             (Plan::Assign { .. } | Plan::TakeOver { .. }, Side::From) | (Plan::Release { .. }, Side::To) => None,
             (Plan::Assign { to } | Plan::TakeOver { to, .. }, Side::To) => Some(to),
-            (Plan::Relocate { from, .. } | Plan::Replant { from, .. } | Plan::Rehouse { from, .. }, Side::From) => {
-                Some(from)
-            }
-            (Plan::Relocate { to, .. } | Plan::Replant { to, .. } | Plan::Rehouse { to, .. }, Side::To) => Some(to),
+            (
+                Plan::Relocate { from, .. }
+                | Plan::Replant { from, .. }
+                | Plan::Rehouse { from, .. }
+                | Plan::Restore { from, .. },
+                Side::From,
+            ) => Some(from),
+            (
+                Plan::Relocate { to, .. }
+                | Plan::Replant { to, .. }
+                | Plan::Rehouse { to, .. }
+                | Plan::Restore { to, .. },
+                Side::To,
+            ) => Some(to),
             (Plan::ResetInPlace { at, .. } | Plan::Refresh { at }, Side::From | Side::To) => Some(at),
             (Plan::Release { from }, Side::From) => from.as_ref(),
         }
@@ -121,13 +131,33 @@ impl Plan {
     /// The hub that a place is taken at: where the device does not live yet.
     pub fn arrives_at(&self) -> Option<&HubId> {
         match self {
-            Plan::Assign { to }
-            | Plan::TakeOver { to, .. }
-            | Plan::Relocate { to, .. }
-            | Plan::Replant { to, .. }
-            | Plan::Rehouse { to, .. } => Some(to),
+            Plan::Assign { to } | Plan::TakeOver { to, .. } | Plan::Relocate { to, .. } | Plan::Replant { to, .. } => {
+                Some(to)
+            }
+            Plan::Rehouse { from, to } | Plan::Restore { from, to, .. } => (from != to).then_some(to),
             Plan::ResetInPlace { .. } | Plan::Refresh { .. } | Plan::Release { .. } => None,
         }
+    }
+
+    /// Whether the device gets a home of this move's generation.
+    pub fn makes_home(&self) -> bool {
+        match self {
+            Plan::Assign { .. }
+            | Plan::TakeOver { .. }
+            | Plan::Relocate { .. }
+            | Plan::Replant { .. }
+            | Plan::Rehouse { .. }
+            | Plan::Restore { .. } => true,
+            Plan::ResetInPlace { .. } | Plan::Refresh { .. } | Plan::Release { .. } => false,
+        }
+    }
+
+    /// What is owed after the pivot. A home that was bypassed has not been sealed, so it is collected, never just deleted.
+    pub fn duties(&self, bypassed: bool) -> impl Iterator<Item = Duty> + '_ {
+        self.steps().after.iter().map(move |duty| match (bypassed, duty.effect, duty.side) {
+            (true, Effect::Delete, Side::From) => COLLECT_OLD,
+            (true | false, _, Side::From | Side::To) => *duty,
+        })
     }
 
     /// Whether the move stays in the device's history once it is done.
@@ -138,6 +168,7 @@ impl Plan {
             | Plan::Relocate { .. }
             | Plan::Replant { .. }
             | Plan::Rehouse { .. }
+            | Plan::Restore { .. }
             | Plan::ResetInPlace { .. }
             | Plan::Release { .. } => true,
             Plan::Refresh { .. } => false,
@@ -152,6 +183,7 @@ impl Plan {
             Plan::Relocate { .. } => "relocate",
             Plan::Replant { .. } => "replant",
             Plan::Rehouse { .. } => "rehouse",
+            Plan::Restore { .. } => "restore",
             Plan::ResetInPlace { .. } => "reset_in_place",
             Plan::Refresh { .. } => "refresh",
             Plan::Release { .. } => "release",

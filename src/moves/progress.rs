@@ -3,12 +3,15 @@
 //! ```text
 //! Before(step 0) ─ StepDone ─► Before(step n) ─ Pivoted ─► After{owed} ─ Settled … ─► closed
 //!      └──────────────┴─ Aborted ─► Undoing{owed} ─ Settled … ─► closed
+//!
+//! Before(seal) ─ Bypassed ─► Before(create, the seal goes on beside it) ─ Pivoted ─► After{activate, collect}
+//!                                 └─ Regained ─► Before(delete what was created) ─ StepDone ─► Before(create) …
 //! ```
 
-use crate::domain::{DataSource, DeviceState, HubId, HubRefusal, HubStatus, Order, Reason, Timestamp, Twin};
+use crate::domain::{DataSource, DeviceState, HubId, HubRefusal, HubStatus, MustSeal, Order, Reason, Timestamp, Twin};
 
-use super::journal::{Carry, Effect, Intent, JournalLine, JournalRecord, MoveLog, Plan};
-use super::plan::Undo;
+use super::journal::{Bypass, Carry, Effect, Intent, JournalLine, JournalRecord, KnownState, MoveLog, Plan};
+use super::plan::{Side, Undo};
 
 /// A line that cannot follow what stands before it: the journal is corrupt.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +54,16 @@ pub enum Phase {
     Undoing { owed: Vec<Owed>, reason: Reason, message: String },
 }
 
+/// A home left without being sealed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bypassed {
+    pub cause: Bypass,
+    pub known: Option<KnownState>,
+    pub carry: Carry,
+    /// Of the line: fences the seal that goes on beside, and the hub's own when its lease runs again.
+    pub order: Order,
+}
+
 /// A move.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Move {
@@ -63,6 +76,10 @@ pub struct Move {
     pub at: Timestamp,
     /// What the old hub answered when it was sealed.
     pub sealed: Option<Box<DeviceState>>,
+    /// The old home was not sealed.
+    pub bypassed: Option<Bypassed>,
+    /// What was made at the target with another state is taken back before the step that is due.
+    pub clearing: bool,
     pub phase: Phase,
     /// The order of the very last line.
     pub last: Order,
@@ -78,6 +95,8 @@ impl Move {
             order: generation,
             at,
             sealed: None,
+            bypassed: None,
+            clearing: false,
             phase: Phase::Before { next: 0 },
             last: generation,
         };
@@ -111,6 +130,30 @@ impl Move {
         let last = order;
         match (self.phase, record) {
             (_, JournalRecord::Intent(_)) => return Err(illegal("a second intent")),
+            (Phase::Before { next }, JournalRecord::StepDone { effect: Effect::Delete, state: None })
+                if self.clearing =>
+            {
+                (self.order, self.at, self.clearing) = (order, at, false);
+                self.phase = Phase::Before { next };
+            }
+            (Phase::Before { .. }, JournalRecord::StepDone { .. } | JournalRecord::Pivoted { .. }) if self.clearing => {
+                return Err(illegal("what was made is taken back first"));
+            }
+            (Phase::Before { next: 0 }, JournalRecord::Bypassed { cause, known, carry })
+                if matches!(self.intent.plan, Plan::Relocate { .. }) =>
+            {
+                (self.order, self.at) = (order, at);
+                self.bypassed = Some(Bypassed { cause, known, carry, order });
+                self.phase = Phase::Before { next: 1 };
+            }
+            (Phase::Before { next }, JournalRecord::Regained { state, clear }) if self.bypassed.is_some() => {
+                (self.order, self.at, self.clearing) = (order, at, clear);
+                (self.sealed, self.bypassed) = (Some(state), None);
+                self.phase = Phase::Before { next };
+            }
+            (_, JournalRecord::Bypassed { .. } | JournalRecord::Regained { .. }) => {
+                return Err(illegal("nothing is sealed now that could be bypassed or regained"));
+            }
             (Phase::Before { next }, JournalRecord::StepDone { effect, state }) => {
                 let before = self.intent.plan.steps().before;
                 match before.get(next) {
@@ -141,18 +184,20 @@ impl Move {
                 JournalRecord::Collected { .. }
                 | JournalRecord::Settled { .. }
                 | JournalRecord::Stuck { .. }
-                | JournalRecord::Dropped { .. },
+                | JournalRecord::Dropped { .. }
+                | JournalRecord::Retried { .. }
+                | JournalRecord::Abandoned { .. },
             ) => return Err(illegal("nothing is owed before the pivot")),
             (
                 Phase::After { .. } | Phase::Undoing { .. },
                 JournalRecord::StepDone { .. } | JournalRecord::Pivoted { .. } | JournalRecord::Aborted { .. },
             ) => return Err(illegal("the pivot or the abort stands already")),
             (Phase::After { mut owed, data_source }, record) => {
-                settle(&mut owed, record).map_err(illegal)?;
+                settle(&mut owed, record, order, at).map_err(illegal)?;
                 self.phase = Phase::After { owed, data_source };
             }
             (Phase::Undoing { mut owed, reason, message }, record) => {
-                settle(&mut owed, record).map_err(illegal)?;
+                settle(&mut owed, record, order, at).map_err(illegal)?;
                 self.phase = Phase::Undoing { owed, reason, message };
             }
         }
@@ -162,11 +207,84 @@ impl Move {
 
     fn pivoted(&self, order: Order, at: Timestamp, data_source: Option<DataSource>) -> Phase {
         let plan = &self.intent.plan;
-        let owed = plan.steps().after.iter().filter_map(|duty| {
+        let owed = plan.duties(self.bypassed.is_some()).filter_map(|duty| {
             let hub = plan.hub(duty.side)?.clone();
             Some(Owed { effect: duty.effect, hub, order, since: at, awaited: duty.awaited, state: OwedState::Due })
         });
         Phase::After { owed: owed.collect(), data_source }
+    }
+
+    /// What the bypassed hub must seal before its lease runs again, as long as the bypass stands: until the old home is
+    /// sealed, or the move is given up. Of this move's generation and not of the old home's own: a home that the device
+    /// gets there later has a higher one, every earlier one a lower.
+    pub fn bypass(&self) -> Option<(HubId, MustSeal)> {
+        let bypassed = self.bypassed.as_ref().filter(|it| it.cause == Bypass::Away)?;
+        let from = self.intent.plan.hub(Side::From)?;
+        let stands = match &self.phase {
+            Phase::Before { .. } => true,
+            Phase::After { owed, .. } => {
+                owed.iter().any(|it| it.effect == Effect::Collect && it.state != OwedState::Collected)
+            }
+            Phase::Undoing { .. } => false,
+        };
+        let device = self.intent.device.clone();
+        let must = MustSeal { device, generation: self.generation, order: bypassed.order };
+        stands.then(|| (from.clone(), must))
+    }
+
+    /// The hub that may still accept late writes of a device that lives elsewhere by now.
+    pub fn split_at(&self) -> Option<HubId> {
+        match self.phase {
+            Phase::After { .. } => self.bypass().map(|(hub, _)| hub),
+            Phase::Before { .. } | Phase::Undoing { .. } => None,
+        }
+    }
+
+    /// The state that this move brought to the device's home, and when: known to be what the device had, though the hub
+    /// may have accepted writes since. Initial configurations are not *seen*: they say nothing about the device.
+    pub fn brought_state(&self) -> Option<KnownState> {
+        let Phase::After { data_source, .. } = &self.phase else { return None };
+        let carried = match (&self.intent.plan, data_source) {
+            (_, Some(DataSource::Initial) | None) => false,
+            (
+                Plan::Relocate { .. } | Plan::Replant { .. } | Plan::Restore { .. },
+                Some(DataSource::Sealed | DataSource::LastKnown { .. }),
+            ) => true,
+            (
+                Plan::Assign { .. }
+                | Plan::TakeOver { .. }
+                | Plan::Rehouse { .. }
+                | Plan::ResetInPlace { .. }
+                | Plan::Refresh { .. }
+                | Plan::Release { .. },
+                Some(DataSource::Sealed | DataSource::LastKnown { .. }),
+            ) => false,
+        };
+        let seen_at = match data_source {
+            Some(DataSource::LastKnown { seen_at }) => *seen_at,
+            Some(DataSource::Sealed | DataSource::Initial) | None => self.at,
+        };
+        let state = self.arriving_state().filter(|_| carried)?;
+        Some(KnownState { state: Box::new(state), seen_at })
+    }
+
+    /// The newest state of the old home that this move's own journal has, and when it was taken.
+    pub fn left_state(&self) -> Option<KnownState> {
+        let known = self.bypassed.as_ref().and_then(|bypassed| bypassed.known.clone());
+        let own = |state: &DeviceState, seen_at| KnownState { state: Box::new(state.clone()), seen_at };
+        let planted = || match &self.intent.plan {
+            Plan::Restore { seen_at, .. } => self.intent.planted.as_deref().map(|state| own(state, *seen_at)),
+            Plan::Rehouse { .. } | Plan::Replant { .. } => {
+                self.intent.planted.as_deref().map(|state| own(state, self.started_at))
+            }
+            Plan::Assign { .. }
+            | Plan::TakeOver { .. }
+            | Plan::Relocate { .. }
+            | Plan::ResetInPlace { .. }
+            | Plan::Refresh { .. }
+            | Plan::Release { .. } => None,
+        };
+        self.sealed.as_deref().map(|state| own(state, self.at)).or(known).or_else(planted)
     }
 
     /// What is owed to hubs now.
@@ -218,17 +336,42 @@ impl Move {
             capabilities: initial.capabilities,
             status: HubStatus::Enabled,
         };
+        // The initial configuration after an old state: versions never go down, and *disabled* stays.
+        let reset = |old: &DeviceState| DeviceState {
+            twin: old.twin.reset(initial, self.at),
+            capabilities: initial.capabilities,
+            status: old.status.clone(),
+        };
         match &self.intent.plan {
-            Plan::Assign { .. } | Plan::TakeOver { .. } | Plan::Rehouse { .. } => Some(fresh()),
-            Plan::Relocate { carry: Carry::State, .. } => self.sealed.as_deref().cloned(),
-            Plan::Replant { .. } => self.intent.planted.as_deref().cloned(),
-            Plan::Relocate { carry: Carry::Initial, .. } => self.sealed.as_deref().map(|sealed| DeviceState {
-                twin: sealed.twin.reset(initial, self.at),
-                capabilities: initial.capabilities,
-                status: sealed.status.clone(),
-            }),
+            Plan::Assign { .. } | Plan::TakeOver { .. } => Some(fresh()),
+            Plan::Rehouse { .. } => Some(self.intent.planted.as_deref().map_or_else(fresh, reset)),
+            Plan::Replant { .. } | Plan::Restore { .. } => self.intent.planted.as_deref().cloned(),
+            Plan::Relocate { carry, .. } => {
+                let (old, carry) = match &self.bypassed {
+                    None => (Some(self.sealed.as_deref()?), *carry),
+                    Some(bypassed) => (bypassed.known.as_ref().map(|known| &*known.state), bypassed.carry),
+                };
+                match carry {
+                    Carry::State => old.cloned(),
+                    Carry::Initial => Some(old.map_or_else(fresh, reset)),
+                    Carry::Planted { .. } => {
+                        let planted = self.intent.planted.as_deref()?;
+                        Some(old.map_or_else(|| planted.clone(), |old| restored(planted, old, self.at)))
+                    }
+                }
+            }
             Plan::ResetInPlace { .. } | Plan::Refresh { .. } | Plan::Release { .. } => None,
         }
+    }
+}
+
+/// A state of the history put back: its documents, above the versions of the one it replaces, which also says whether the
+/// device is let in.
+fn restored(planted: &DeviceState, old: &DeviceState, at: Timestamp) -> DeviceState {
+    DeviceState {
+        twin: planted.twin.restored_over(&old.twin, at),
+        capabilities: planted.capabilities,
+        status: old.status.clone(),
     }
 }
 
@@ -246,12 +389,14 @@ fn undo_of(plan: &Plan, begun: usize, order: Order, at: Timestamp) -> Vec<Owed> 
         .collect()
 }
 
-fn settle(owed: &mut Vec<Owed>, record: JournalRecord) -> Result<(), &'static str> {
+fn settle(owed: &mut Vec<Owed>, record: JournalRecord, order: Order, now: Timestamp) -> Result<(), &'static str> {
     let find = |owed: &[Owed], effect: Effect, hub: &HubId| {
         owed.iter().position(|item| item.effect == effect && item.hub == *hub).ok_or("settles what is not owed")
     };
     match record {
-        JournalRecord::Settled { effect, hub, .. } | JournalRecord::Dropped { effect, hub, .. } => {
+        JournalRecord::Settled { effect, hub, .. }
+        | JournalRecord::Dropped { effect, hub, .. }
+        | JournalRecord::Abandoned { effect, hub, .. } => {
             let at = find(owed, effect, &hub)?;
             owed.remove(at);
         }
@@ -263,10 +408,19 @@ fn settle(owed: &mut Vec<Owed>, record: JournalRecord) -> Result<(), &'static st
             let at = find(owed, effect, &hub)?;
             owed[at].state = OwedState::Stuck(refusal);
         }
+        JournalRecord::Retried { effect, hub, as_effect, .. } => {
+            let at = find(owed, effect, &hub)?;
+            if !matches!(owed[at].state, OwedState::Stuck(_)) {
+                return Err("orders anew what no hub has refused");
+            }
+            owed[at] = Owed { effect: as_effect, order, since: now, state: OwedState::Due, ..owed[at].clone() };
+        }
         JournalRecord::Intent(_)
         | JournalRecord::StepDone { .. }
         | JournalRecord::Pivoted { .. }
-        | JournalRecord::Aborted { .. } => return Err("not a line about what is owed"),
+        | JournalRecord::Aborted { .. }
+        | JournalRecord::Bypassed { .. }
+        | JournalRecord::Regained { .. } => return Err("not a line about what is owed"),
     }
     Ok(())
 }

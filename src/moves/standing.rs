@@ -6,7 +6,7 @@ use crate::domain::{
     Registration, RegistrationId, ReprovisionPolicy, Timestamp, TpmDelivery, Version,
 };
 
-use super::journal::{Effect, JournalRecord, MoveLog};
+use super::journal::{Bypass, Effect, JournalRecord, KnownState, MoveLog, Plan};
 use super::progress::{Illegal, Move, OwedState, Phase};
 
 /// The step a running move is at.
@@ -49,6 +49,8 @@ pub struct Standing {
     pub assignment: Option<Assignment>,
     pub running: Option<Running>,
     pub obligations: Vec<Obligation>,
+    /// Hubs that may still accept late writes of the device, since they were left without being sealed.
+    pub split: Vec<HubId>,
     pub pin: Option<Pin>,
     /// JSON text.
     pub payload: Option<String>,
@@ -82,6 +84,7 @@ impl Standing {
             (None, None) => return None,
         };
         this.obligations = obligations;
+        this.split = moves.clone().filter_map(Move::split_at).collect();
         if let Some(running) = running {
             this.operation = operation_of(running);
             this.policy = running.intent.policy;
@@ -114,6 +117,7 @@ impl Standing {
             assignment: record.assignment.clone(),
             running: None,
             obligations: Vec::new(),
+            split: Vec::new(),
             pin: record.pin.clone(),
             payload: record.payload.clone(),
             tpm: record.tpm.clone(),
@@ -134,6 +138,7 @@ impl Standing {
             assignment: None,
             running: None,
             obligations: Vec::new(),
+            split: Vec::new(),
             pin: None,
             payload: None,
             tpm: None,
@@ -207,8 +212,41 @@ pub struct Episode {
     pub why: String,
     pub ended: Ending,
     pub data_source: Option<DataSource>,
-    /// A device state stands in the journal: sealed, replaced or collected.
+    /// A device state stands in the journal: sealed, replaced, collected, or the newest that was known.
     pub has_state: bool,
+    /// The old home was left without being sealed, and why.
+    pub bypassed: Option<Bypass>,
+    /// It may still accept late writes.
+    pub split: bool,
+    /// What was owed to hubs and was given up by an operator.
+    pub abandoned: Vec<Abandoned>,
+}
+
+/// A debt that an operator gave up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Abandoned {
+    pub effect: Effect,
+    pub hub: HubId,
+    pub by: String,
+    pub why: String,
+}
+
+/// What a hub that was bypassed held when it was collected at last.
+pub fn late_twin(log: &MoveLog) -> Option<KnownState> {
+    log.lines.iter().find_map(|line| match &line.record {
+        JournalRecord::Collected { state, .. } => state.clone().map(|state| KnownState { state, seen_at: line.at }),
+        JournalRecord::Intent(_)
+        | JournalRecord::StepDone { .. }
+        | JournalRecord::Pivoted { .. }
+        | JournalRecord::Aborted { .. }
+        | JournalRecord::Settled { .. }
+        | JournalRecord::Stuck { .. }
+        | JournalRecord::Dropped { .. }
+        | JournalRecord::Bypassed { .. }
+        | JournalRecord::Regained { .. }
+        | JournalRecord::Retried { .. }
+        | JournalRecord::Abandoned { .. } => None,
+    })
 }
 
 /// How a remembered move ended so far.
@@ -235,12 +273,42 @@ impl Episode {
             JournalRecord::StepDone { state, .. }
             | JournalRecord::Collected { state, .. }
             | JournalRecord::Settled { state, .. } => state.is_some(),
-            JournalRecord::Intent(_)
-            | JournalRecord::Pivoted { .. }
+            JournalRecord::Regained { .. } => true,
+            JournalRecord::Bypassed { known, .. } => known.is_some(),
+            JournalRecord::Intent(intent) => match intent.plan {
+                Plan::Rehouse { .. } | Plan::Restore { .. } => intent.planted.is_some(),
+                Plan::Assign { .. }
+                | Plan::TakeOver { .. }
+                | Plan::Relocate { .. }
+                | Plan::Replant { .. }
+                | Plan::ResetInPlace { .. }
+                | Plan::Refresh { .. }
+                | Plan::Release { .. } => false,
+            },
+            JournalRecord::Pivoted { .. }
             | JournalRecord::Aborted { .. }
             | JournalRecord::Stuck { .. }
-            | JournalRecord::Dropped { .. } => false,
+            | JournalRecord::Dropped { .. }
+            | JournalRecord::Retried { .. }
+            | JournalRecord::Abandoned { .. } => false,
         });
+        let abandoned = log.lines.iter().filter_map(|line| match &line.record {
+            JournalRecord::Abandoned { effect, hub, by, why } => {
+                Some(Abandoned { effect: *effect, hub: hub.clone(), by: by.clone(), why: why.clone() })
+            }
+            JournalRecord::Intent(_)
+            | JournalRecord::StepDone { .. }
+            | JournalRecord::Pivoted { .. }
+            | JournalRecord::Aborted { .. }
+            | JournalRecord::Collected { .. }
+            | JournalRecord::Settled { .. }
+            | JournalRecord::Stuck { .. }
+            | JournalRecord::Dropped { .. }
+            | JournalRecord::Bypassed { .. }
+            | JournalRecord::Regained { .. }
+            | JournalRecord::Retried { .. } => None,
+        });
+        let abandoned = abandoned.collect();
         let this = Move::replay(log)?;
         let (ended, data_source) = match &this.phase {
             Phase::Before { .. } => (Ending::Running, None),
@@ -259,6 +327,9 @@ impl Episode {
             ended,
             data_source,
             has_state,
+            bypassed: this.bypassed.as_ref().map(|bypassed| bypassed.cause),
+            split: this.split_at().is_some(),
+            abandoned,
         })
     }
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::plan::Side;
 use super::*;
 use crate::domain::{
-    AuditAction, AuditEntry, CallFault, CallOutcome, Capabilities, Credential, DeviceId, DeviceState, Document,
-    EnrollmentId, HubAnswer, HubCall, HubEffect, HubId, HubRefusal, HubStatus, InitialState, OperationId,
-    OperationStatus, Order, Reason, Registration, RegistrationId, ReprovisionPolicy, SubStatus, Thumbprint, Timestamp,
-    Twin, TwinPatch, UnreachableRule, Version, limits,
+    AuditAction, AuditEntry, CallFault, CallOutcome, Capabilities, Credential, DataSource, DeviceId, DeviceState,
+    Document, EnrollmentId, HubAnswer, HubCall, HubEffect, HubId, HubRefusal, HubStatus, Incarnation, InitialState,
+    OperationId, OperationStatus, Order, Past, Reason, Registration, RegistrationId, ReprovisionPolicy, SubStatus,
+    Thumbprint, Timestamp, Twin, TwinPatch, UnreachableRule, Version, limits,
 };
 
 const WAIT: Duration = Duration::from_secs(60);
@@ -23,23 +23,40 @@ fn id() -> RegistrationId {
     RegistrationId::parse("dev-1").unwrap()
 }
 
-fn plans() -> Vec<Plan> {
+/// Every shape of a plan, one after the other. A new shape does not compile before it has its place here, and is then
+/// covered by every test below.
+fn after(plan: &Plan) -> Option<Plan> {
     let (from, to) = (hub("a"), hub("b"));
-    vec![
-        Plan::Assign { to: to.clone() },
-        Plan::TakeOver { to: to.clone(), adopt: false },
-        Plan::TakeOver { to: to.clone(), adopt: true },
-        Plan::Relocate { from: from.clone(), to: to.clone(), carry: Carry::State },
-        Plan::Relocate { from: from.clone(), to: to.clone(), carry: Carry::Initial },
-        Plan::Replant { from: from.clone(), to: to.clone(), source: Order(1) },
-        Plan::Rehouse { from: from.clone(), to },
-        Plan::ResetInPlace { at: from.clone(), credential: true },
-        Plan::ResetInPlace { at: from.clone(), credential: false },
-        Plan::Refresh { at: from.clone() },
-        Plan::Release { from: Some(from) },
-        Plan::Release { from: None },
-    ]
+    let relocate = |carry| Plan::Relocate { from: hub("a"), to: hub("b"), carry };
+    Some(match plan {
+        Plan::Assign { .. } => Plan::TakeOver { to, adopt: false },
+        Plan::TakeOver { adopt: false, .. } => Plan::TakeOver { to, adopt: true },
+        Plan::TakeOver { adopt: true, .. } => relocate(Carry::State),
+        Plan::Relocate { carry: Carry::State, .. } => relocate(Carry::Initial),
+        Plan::Relocate { carry: Carry::Initial, .. } => relocate(Carry::Planted { seen_at: Timestamp(4) }),
+        Plan::Relocate { carry: Carry::Planted { .. }, .. } => Plan::Replant { from, to, source: Order(1) },
+        Plan::Replant { .. } => Plan::Rehouse { from, to },
+        Plan::Rehouse { from, to } if from != to => Plan::Rehouse { from: to.clone(), to: to.clone() },
+        Plan::Rehouse { .. } => Plan::Restore { from, to, seen_at: Timestamp(4) },
+        Plan::Restore { from, to, .. } if from != to => {
+            Plan::Restore { from: to.clone(), to: to.clone(), seen_at: Timestamp(4) }
+        }
+        Plan::Restore { .. } => Plan::ResetInPlace { at: from, credential: true },
+        Plan::ResetInPlace { credential: true, .. } => Plan::ResetInPlace { at: from, credential: false },
+        Plan::ResetInPlace { credential: false, .. } => Plan::Refresh { at: from },
+        Plan::Refresh { .. } => Plan::Release { from: Some(from) },
+        Plan::Release { from: Some(_) } => Plan::Release { from: None },
+        Plan::Release { from: None } => return None,
+    })
 }
+
+fn plans() -> Vec<Plan> {
+    std::iter::successors(Some(Plan::Assign { to: hub("b") }), after).collect()
+}
+
+/// The three rules for a hub that is away, each as it works.
+const RULES: [UnreachableRule; 3] =
+    [UnreachableRule::Wait { deadline: WAIT }, UnreachableRule::LastKnown, UnreachableRule::Reset];
 
 fn initial() -> InitialState {
     let desired = Document::from_text(r#"{"mode":"initial"}"#).unwrap();
@@ -56,7 +73,18 @@ fn old_state() -> DeviceState {
 }
 
 fn intent(plan: Plan, operation: u128) -> Box<Intent> {
-    let planted = matches!(plan, Plan::Replant { .. }).then(|| Box::new(old_state()));
+    let planted = match &plan {
+        Plan::Replant { .. }
+        | Plan::Restore { .. }
+        | Plan::Rehouse { .. }
+        | Plan::Relocate { carry: Carry::Planted { .. }, .. } => Some(Box::new(old_state())),
+        Plan::Relocate { carry: Carry::State | Carry::Initial, .. }
+        | Plan::Assign { .. }
+        | Plan::TakeOver { .. }
+        | Plan::ResetInPlace { .. }
+        | Plan::Refresh { .. }
+        | Plan::Release { .. } => None,
+    };
     Box::new(Intent {
         operation: OperationId(operation),
         request_id: None,
@@ -104,7 +132,7 @@ fn record(home: Option<&str>) -> Registration {
         pin: None,
         tpm: None,
         payload: None,
-        past: vec![],
+        past: Past::default(),
         created_at: Timestamp(1),
         updated_at: Timestamp(1),
         version: Version(1),
@@ -227,6 +255,13 @@ struct World {
     calls: usize,
     late: Vec<HubCall>,
     away: Option<(HubId, Timestamp)>,
+    /// For how long a hub stays away.
+    away_for: Duration,
+    rule: UnreachableRule,
+    /// The newest state that the service has seen of the device at its hub.
+    known: Option<KnownState>,
+    /// A lease that the old hub holds is over then.
+    lease_ends_at: Option<Timestamp>,
 }
 
 impl World {
@@ -246,12 +281,16 @@ impl World {
             calls: 0,
             late: vec![],
             away: None,
+            away_for: WAIT * 3,
+            rule: RULES[0],
+            known: Some(KnownState { state: Box::new(old_state()), seen_at: Timestamp(4) }),
+            lease_ends_at: None,
         }
     }
 
     fn load(&self) -> Machine {
         let open = self.logs.values().filter(|log| !self.closed.contains(&log.generation)).cloned().collect();
-        Machine::load(id(), self.registration.clone(), open, vec![]).unwrap()
+        Machine::load(id(), self.registration.clone(), open, Past::default()).unwrap()
     }
 
     /// Makes a commit durable and tells the machine; the machine is loaded anew when the process dies there.
@@ -285,7 +324,7 @@ impl World {
         if let Fault::Away(n) = fault
             && this == n
         {
-            self.away = Some((call.hub.clone(), self.now.plus(WAIT * 3)));
+            self.away = Some((call.hub.clone(), self.now.plus(self.away_for)));
         }
         if let Some((away, until)) = &self.away
             && *away == call.hub
@@ -302,7 +341,8 @@ impl World {
             self.late.push(call.clone());
         }
         let outcome = self.hubs.get_mut(&call.hub).unwrap().obey(call);
-        let open = self.hubs.values().filter(|hub| hub.is_open()).count();
+        let split: Vec<HubId> = self.load().moves().filter_map(Move::split_at).collect();
+        let open = self.hubs.iter().filter(|(id, hub)| hub.is_open() && !split.contains(id)).count();
         assert!(open <= 1, "two hubs accept writes after {call:?}");
         if fault == Fault::Lost(this) { Err(CallFault::Unknown("lost".to_owned())) } else { outcome }
     }
@@ -310,7 +350,10 @@ impl World {
     /// Drives until nothing is due any more. Returns the machine at rest.
     fn run(&mut self, plan: Plan, fault: Fault) -> Machine {
         let mut machine = self.load();
-        let begin = machine.begin(intent(plan, 7), Preconditions::default(), self.now);
+        let rule = self.rule;
+        let allow_late_writes = !matches!(rule, UnreachableRule::Wait { .. });
+        let intent = Intent { unreachable: rule, allow_late_writes, ..*intent(plan, 7) };
+        let begin = machine.begin(Box::new(intent), Preconditions::default(), self.now);
         self.commit(&mut machine, begin, fault);
         self.drive(machine, fault)
     }
@@ -322,8 +365,25 @@ impl World {
                 self.commit(&mut machine, *commit, fault);
                 continue;
             }
+            if let Some(recall) = due.recall {
+                let commit = machine.recalled(&recall, self.known.clone(), self.now).unwrap();
+                self.commit(&mut machine, commit, fault);
+                continue;
+            }
+            if let Some(asked) = due.end_lease {
+                let over = self.lease_ends_at.is_none_or(|at| at <= self.now);
+                if over {
+                    machine.lease_ended(asked.generation, self.now);
+                } else {
+                    machine.lease_unknown(asked.generation);
+                }
+                if over && due.calls.is_empty() {
+                    continue;
+                }
+            }
             if due.calls.is_empty() {
-                match due.wake_at {
+                let lease = self.lease_ends_at.filter(|at| *at > self.now);
+                match due.wake_at.into_iter().chain(lease).min() {
                     Some(at) if !machine.is_idle() => self.now = self.now.max(at),
                     Some(_) | None => break,
                 }
@@ -362,8 +422,8 @@ fn world_of(plan: &Plan) -> World {
             world
         }
         Plan::Replant { .. } => World::new(Some(Phase::Staged), Some(record(Some("a")))),
-        // The old hub is not linked: whatever it holds, nobody asks it.
-        Plan::Rehouse { .. } => World::new(None, Some(record(Some("a")))),
+        // The old hub is not linked, or has lost the device: nobody asks it.
+        Plan::Rehouse { from, .. } | Plan::Restore { from, .. } => World::new(None, Some(record(Some(from.as_str())))),
         Plan::Release { from: None } => World::new(None, Some(record(None))),
         Plan::Relocate { .. } | Plan::ResetInPlace { .. } | Plan::Refresh { .. } | Plan::Release { from: Some(_) } => {
             World::new(Some(Phase::Open), Some(record(Some("a"))))
@@ -388,15 +448,15 @@ fn check_end(plan: &Plan, world: &World, machine: &Machine, fault: Fault) {
         (Plan::Release { .. }, _) => {
             assert_eq!((present, world.registration.is_none()), (0, true), "{what}");
         }
-        // Never assigned, or its hub is unlinked: nothing was opened.
-        (Plan::Assign { .. } | Plan::Rehouse { .. }, home) if open.is_empty() => {
-            assert_eq!(present, 0, "{what}");
-            assert_ne!(home, Some(&hub("b")), "{what}");
+        // Never assigned, or its hub is unlinked or has lost it: nothing was opened, and the record is as it was.
+        (Plan::Assign { .. }, home) if open.is_empty() => assert_eq!((present, home), (0, None), "{what}"),
+        (Plan::Rehouse { from, .. } | Plan::Restore { from, .. }, home) if open.is_empty() => {
+            assert_eq!((present, home), (0, Some(from)), "{what}");
         }
         // What was found is still there, or in the history.
         (Plan::TakeOver { .. }, None) => {
             let kept = world.registration.as_ref().is_some_and(|record| {
-                record.past.iter().any(|it| Episode::read(world.logs[it].clone()).unwrap().has_state)
+                record.past.moves.iter().any(|it| Episode::read(world.logs[it].clone()).unwrap().has_state)
             });
             assert!(kept || world.hubs[&hub("b")].tenant.is_some(), "{what}");
         }
@@ -406,17 +466,47 @@ fn check_end(plan: &Plan, world: &World, machine: &Machine, fault: Fault) {
 
 #[test]
 fn every_plan_survives_every_single_fault() {
-    for plan in plans() {
-        let mut clean = world_of(&plan);
+    for (plan, rule) in plans().iter().flat_map(|plan| RULES.map(|rule| (plan, rule))) {
+        let world_of = || World { rule, ..world_of(plan) };
+        let mut clean = world_of();
         let machine = clean.run(plan.clone(), Fault::None);
-        check_end(&plan, &clean, &machine, Fault::None);
+        check_end(plan, &clean, &machine, Fault::None);
         let (calls, commits) = (clean.calls, clean.commits);
         let faults = (1..=calls + 2)
             .flat_map(|n| [Fault::Refused(n), Fault::Lost(n), Fault::Unreachable(n), Fault::Twice(n), Fault::Away(n)]);
         for fault in faults.chain((1..=commits + 2).map(Fault::Crash)) {
-            let mut world = world_of(&plan);
+            let mut world = world_of();
             let machine = world.run(plan.clone(), fault);
-            check_end(&plan, &world, &machine, fault);
+            check_end(plan, &world, &machine, fault);
+        }
+    }
+}
+
+/// The old hub is away from the start, for so long, with or without a lease; then every fault on top of that.
+#[test]
+fn a_bypass_survives_every_single_fault() {
+    let secs = Duration::from_secs;
+    let carries = [Carry::State, Carry::Initial, Carry::Planted { seen_at: Timestamp(4) }];
+    for (carry, rule) in carries.into_iter().flat_map(|carry| RULES.map(|rule| (carry, rule))) {
+        for (away_for, lease_for) in [(secs(20), 0), (secs(31), 0), (secs(34), 40), (secs(60), 40), (secs(300), 40)] {
+            let plan = Plan::Relocate { from: hub("a"), to: hub("b"), carry };
+            let world_of = || {
+                let mut world = World { rule, away_for, ..world_of(&plan) };
+                world.away = Some((hub("a"), world.now.plus(away_for)));
+                world.lease_ends_at = (lease_for > 0).then(|| world.now.plus(secs(lease_for)));
+                world
+            };
+            let mut clean = world_of();
+            let machine = clean.run(plan.clone(), Fault::None);
+            check_end(&plan, &clean, &machine, Fault::None);
+            let (calls, commits) = (clean.calls, clean.commits);
+            let faults = (1..=calls + 2)
+                .flat_map(|n| [Fault::Refused(n), Fault::Lost(n), Fault::Unreachable(n), Fault::Twice(n)]);
+            for fault in faults.chain((1..=commits + 2).map(Fault::Crash)) {
+                let mut world = world_of();
+                let machine = world.run(plan.clone(), fault);
+                check_end(&plan, &world, &machine, fault);
+            }
         }
     }
 }
@@ -441,8 +531,12 @@ fn the_steps_of_every_plan() {
             "take_over: seal(b) update_credential(b) | unseal(b)",
             "relocate: seal(a) create(b) | activate(b) delete(a)",
             "relocate: seal(a) create(b) | activate(b) delete(a)",
+            "relocate: seal(a) create(b) | activate(b) delete(a)",
             "replant: withhold(a) create(b) | activate(b) delete(a)",
             "rehouse: create(b) | activate(b)",
+            "rehouse: create(b) | activate(b)",
+            "restore: create(b) | activate(b)",
+            "restore: create(b) | activate(b)",
             "reset_in_place: update_credential(a) | replace_twin(a)",
             "reset_in_place:  | replace_twin(a)",
             "refresh: update_credential(a) | ",
@@ -478,7 +572,7 @@ fn what_a_release_takes_back_goes_to_the_history() {
     let mut world = world_of(&plan);
     let machine = world.run(plan, Fault::None);
     let log = world.logs.values().next().unwrap().clone();
-    assert_eq!(machine.earlier(), [log.generation]);
+    assert_eq!(machine.earlier().moves, [log.generation]);
     assert!(Episode::read(log).unwrap().has_state);
 }
 
@@ -496,7 +590,7 @@ fn a_first_home_that_has_an_unknown_device_takes_it_over_and_loses_nothing() {
         assert_eq!(record.assignment.as_ref().unwrap().hub, hub("b"));
         let (phase, state) = world.hubs[&hub("b")].tenant.clone().unwrap();
         assert_eq!((phase, state == old_state()), (Phase::Open, adopt));
-        let log = world.logs[record.past.last().unwrap()].clone();
+        let log = world.logs[record.past.moves.last().unwrap()].clone();
         assert!(Episode::read(log).unwrap().has_state, "what was found is in the history");
     }
 }
@@ -591,15 +685,15 @@ fn a_reset_that_may_have_happened_is_settled_before_its_home_is_left() {
     world.now = world.now.plus(limits::RETRY_FIRST * 2);
     assert_eq!(due_words(&mut machine.clone(), world.now), ["replace_twin(a)"]);
     let machine = world.drive(machine, Fault::None);
-    assert_eq!((machine.moves().count(), machine.earlier().len()), (0, 2));
-    let reset = world.logs[&machine.earlier()[0]].clone();
+    assert_eq!((machine.moves().count(), machine.earlier().moves.len()), (0, 2));
+    let reset = world.logs[&machine.earlier().moves[0]].clone();
     assert!(Episode::read(reset).unwrap().has_state, "what was replaced is in the history");
 }
 
 #[test]
 fn a_first_record_takes_its_device_id_and_a_later_one_has_it() {
     for (existing, expected) in [(None, true), (Some(record(Some("a"))), false)] {
-        let machine = Machine::load(id(), existing, vec![], vec![]).unwrap();
+        let machine = Machine::load(id(), existing, vec![], Past::default()).unwrap();
         let audit = AuditEntry::new(Timestamp(1), "device", AuditAction::RegistrationDisabled, "disabled");
         let commit = machine.record_only(record(None), Preconditions::default(), audit, Timestamp(1));
         assert_eq!(commit.expect.device, expected.then(|| record(None).device_id));
@@ -719,4 +813,438 @@ fn a_journal_that_cannot_be_is_refused() {
         }
     }
     assert!(Move::replay(MoveLog { generation: Order(1), registration: id(), lines: vec![line(1, settled)] }).is_err());
+}
+
+fn relocate(carry: Carry) -> Plan {
+    Plan::Relocate { from: hub("a"), to: hub("b"), carry }
+}
+
+/// A world whose device lives at `a`, which is away.
+fn cut_off(rule: UnreachableRule, away_for: Duration) -> World {
+    let mut world = World { rule, away_for, ..world_of(&relocate(Carry::State)) };
+    world.away = Some((hub("a"), world.now.plus(away_for)));
+    world
+}
+
+fn reported(text: &str) -> TwinPatch {
+    TwinPatch { reported: Some(Document::from_text(text).unwrap()), ..TwinPatch::default() }
+}
+
+/// The device writes at a hub that accepts it.
+fn write(world: &mut World, at: &str, text: &str) {
+    let Some((Phase::Open, state)) = &mut world.hubs.get_mut(&hub(at)).unwrap().tenant else { panic!("not open") };
+    state.twin = state.twin.patched(&reported(text), Timestamp(50)).unwrap();
+}
+
+fn state_at<'a>(world: &'a World, at: &str) -> &'a DeviceState {
+    &world.hubs[&hub(at)].tenant.as_ref().unwrap().1
+}
+
+fn lines(world: &World, generation: Order) -> Vec<&'static str> {
+    let word = |record: &JournalRecord| match record {
+        JournalRecord::Intent(_) => "intent",
+        JournalRecord::StepDone { .. } => "done",
+        JournalRecord::Pivoted { .. } => "pivoted",
+        JournalRecord::Aborted { .. } => "aborted",
+        JournalRecord::Collected { .. } => "collected",
+        JournalRecord::Settled { .. } => "settled",
+        JournalRecord::Stuck { .. } => "stuck",
+        JournalRecord::Dropped { .. } => "dropped",
+        JournalRecord::Bypassed { .. } => "bypassed",
+        JournalRecord::Regained { .. } => "regained",
+        JournalRecord::Retried { .. } => "retried",
+        JournalRecord::Abandoned { .. } => "abandoned",
+    };
+    world.logs[&generation].lines.iter().map(|line| word(&line.record)).collect()
+}
+
+#[test]
+fn by_the_rule_a_hub_that_is_away_is_waited_for_or_passed_by() {
+    let hour = Duration::from_secs(3600);
+    let sealed = |reason| OperationStatus::Failed { reason, message: String::new() };
+    let assigned = |sub_status, data_source| OperationStatus::Assigned { sub_status, data_source: Some(data_source) };
+    for (carry, rule, expected) in [
+        (Carry::State, RULES[0], sealed(Reason::HubUnavailable)),
+        (Carry::Initial, RULES[0], sealed(Reason::HubUnavailable)),
+        (
+            Carry::State,
+            RULES[1],
+            assigned(SubStatus::DeviceDataMigrated, DataSource::LastKnown { seen_at: Timestamp(4) }),
+        ),
+        (Carry::Initial, RULES[1], assigned(SubStatus::DeviceDataMigrated, DataSource::Initial)),
+        (Carry::State, RULES[2], assigned(SubStatus::DeviceDataReset, DataSource::Initial)),
+    ] {
+        let mut world = cut_off(rule, hour);
+        write(&mut world, "a", r#"{"unseen":1}"#);
+        let machine = world.run(relocate(carry), Fault::None);
+        let mut status = machine.registration().unwrap().operation.status.clone();
+        if let OperationStatus::Failed { message, .. } = &mut status {
+            message.clear();
+        }
+        assert_eq!(status, expected, "{carry:?} {rule:?}");
+        if let OperationStatus::Assigned { data_source, .. } = status {
+            // Nothing that was unseen is in the live twin, and all of it is in the history.
+            let live = state_at(&world, "b");
+            assert_eq!(live.status, old_state().status, "disabled stays");
+            assert_eq!(*live == old_state(), matches!(data_source, Some(DataSource::LastKnown { .. })));
+            let generation = *world.logs.keys().next().unwrap();
+            assert_eq!(
+                lines(&world, generation),
+                ["intent", "bypassed", "pivoted", "settled", "collected"],
+                "sealed and read before it is deleted"
+            );
+            let late = late_twin(&world.logs[&generation]).unwrap();
+            assert_eq!(late.state.twin.reported.properties.to_text(), r#"{"seen":1,"unseen":1}"#);
+            assert_eq!(machine.registration().unwrap().past.late, [generation]);
+        }
+    }
+}
+
+#[test]
+fn nothing_is_passed_by_before_its_time_or_without_leave_for_late_writes() {
+    for (allowed, away_for, passed_by) in [(true, 300, true), (true, 25, false), (false, 300, false)] {
+        let mut world = cut_off(UnreachableRule::LastKnown, Duration::from_secs(away_for));
+        let mut machine = world.load();
+        let asked = Intent {
+            unreachable: UnreachableRule::LastKnown,
+            allow_late_writes: allowed,
+            ..*intent(relocate(Carry::State), 7)
+        };
+        let begin = machine.begin(Box::new(asked), Preconditions::default(), world.now);
+        world.commit(&mut machine, begin, Fault::None);
+        world.drive(machine, Fault::None);
+        let generation = *world.logs.keys().next().unwrap();
+        assert_eq!(lines(&world, generation).contains(&"bypassed"), passed_by, "{allowed} {away_for}");
+    }
+}
+
+#[test]
+fn without_a_state_that_was_seen_the_rule_fails_and_the_home_stays() {
+    let mut world = World { known: None, ..cut_off(UnreachableRule::LastKnown, Duration::from_secs(100)) };
+    let machine = world.run(relocate(Carry::State), Fault::None);
+    let status = &machine.registration().unwrap().operation.status;
+    assert!(matches!(status, OperationStatus::Failed { reason: Reason::NoLastKnownState, .. }), "{status:?}");
+    assert!(world.hubs[&hub("a")].is_open() && world.hubs[&hub("b")].tenant.is_none());
+}
+
+/// A lease, or answers that get lost, keep the bypass waiting; the hub answers again, and its own state is the one that
+/// counts.
+#[test]
+fn a_hub_that_answers_before_the_pivot_is_sealed_first() {
+    for created in [false, true] {
+        let (back_after, lease_for) = if created { (40, 32) } else { (36, 45) };
+        let mut world = cut_off(UnreachableRule::LastKnown, Duration::from_secs(back_after));
+        write(&mut world, "a", r#"{"unseen":1}"#);
+        world.lease_ends_at = Some(world.now.plus(Duration::from_secs(lease_for)));
+        // The create reaches `b`, and its answers get lost until `a` is sealed.
+        let begin = Intent {
+            unreachable: UnreachableRule::LastKnown,
+            allow_late_writes: true,
+            ..*intent(relocate(Carry::State), 7)
+        };
+        let mut machine = world.load();
+        let begin = machine.begin(Box::new(begin), Preconditions::default(), world.now);
+        world.commit(&mut machine, begin, Fault::None);
+        for _ in 0..200 {
+            let due = machine.due(world.now);
+            if let Some(commit) = due.commit {
+                world.commit(&mut machine, *commit, Fault::None);
+            } else if let Some(recall) = due.recall {
+                let commit = machine.recalled(&recall, world.known.clone(), world.now).unwrap();
+                world.commit(&mut machine, commit, Fault::None);
+            } else {
+                let over = world.lease_ends_at.is_none_or(|at| at <= world.now);
+                if let Some(asked) = due.end_lease {
+                    match over {
+                        true => machine.lease_ended(asked.generation, world.now),
+                        false => machine.lease_unknown(asked.generation),
+                    }
+                }
+                for (key, call) in due.calls {
+                    let made = key.effect == Effect::Create;
+                    let sealed = !world.hubs[&hub("a")].is_open();
+                    assert!(!made || over || sealed, "nothing is made elsewhere while the lease may run");
+                    let mut outcome = world.call(&call, Fault::None);
+                    if made && !sealed {
+                        outcome = Err(CallFault::Unknown("lost".to_owned()));
+                    }
+                    if let Some(commit) = machine.finished(&key, outcome, world.now) {
+                        world.commit(&mut machine, commit, Fault::None);
+                    }
+                }
+                world.now = world.now.plus(Duration::from_millis(500));
+            }
+        }
+        assert!(machine.is_idle());
+        let generation = *world.logs.keys().next().unwrap();
+        let told = lines(&world, generation);
+        assert!(told.contains(&"regained"), "{told:?}");
+        assert_eq!(state_at(&world, "b").twin.reported.properties.to_text(), r#"{"seen":1,"unseen":1}"#);
+        let deleted = world.hubs[&hub("b")].obeyed.iter().any(|(word, _)| *word == "discard");
+        assert_eq!(deleted, created, "what was made with the other state is taken back, and nothing else");
+        let status = &machine.registration().unwrap().operation.status;
+        assert!(
+            matches!(status, OperationStatus::Assigned { data_source: Some(DataSource::Sealed), .. }),
+            "{status:?}"
+        );
+        assert!(machine.registration().unwrap().past.late.is_empty());
+    }
+}
+
+#[test]
+fn a_hub_that_has_lost_its_device_is_left_with_what_was_seen_last() {
+    for (plan, known, ends_at, reported) in [
+        (relocate(Carry::State), true, Some("b"), r#"{"seen":1}"#),
+        (relocate(Carry::Initial), false, Some("b"), "{}"),
+        (relocate(Carry::State), false, None, ""),
+        (Plan::Refresh { at: hub("a") }, true, Some("a"), r#"{"seen":1}"#),
+        (Plan::Refresh { at: hub("a") }, false, None, ""),
+        (Plan::ResetInPlace { at: hub("a"), credential: true }, false, Some("a"), "{}"),
+        (Plan::ResetInPlace { at: hub("a"), credential: false }, true, Some("a"), "{}"),
+    ] {
+        let mut world = world_of(&plan);
+        world.hubs.insert(hub("a"), Hub::default());
+        world.known = world.known.filter(|_| known);
+        let machine = world.run(plan.clone(), Fault::None);
+        let record = machine.registration().unwrap();
+        let Some(ends_at) = ends_at else {
+            let failed =
+                matches!(record.operation.status, OperationStatus::Failed { reason: Reason::NoLastKnownState, .. });
+            assert!(failed, "{plan:?}: {record:?}");
+            continue;
+        };
+        assert_eq!(record.assignment.as_ref().unwrap().hub, hub(ends_at), "{plan:?}");
+        assert!(world.hubs[&hub(ends_at)].is_open(), "{plan:?}");
+        assert_eq!(state_at(&world, ends_at).twin.reported.properties.to_text(), reported, "{plan:?}");
+        assert_eq!(machine.moves().count(), 0, "{plan:?}");
+        assert!(record.past.late.is_empty(), "nothing could be written there");
+        assert_eq!(record.operation.id, OperationId(7), "the same operation");
+    }
+}
+
+#[test]
+fn a_twin_put_back_goes_on_from_the_versions_of_the_one_it_replaces() {
+    let mut world = world_of(&relocate(Carry::State));
+    let newer = old_state().twin.patched(&reported(r#"{"seen":2}"#), Timestamp(9)).unwrap();
+    world.hubs.get_mut(&hub("a")).unwrap().tenant =
+        Some((Phase::Open, DeviceState { twin: newer.clone(), ..old_state() }));
+    let seen_at = Timestamp(4);
+    let machine = world.run(relocate(Carry::Planted { seen_at }), Fault::None);
+    let twin = &state_at(&world, "b").twin;
+    assert_eq!(twin.reported.properties.to_text(), r#"{"seen":1}"#);
+    assert!(twin.reported.version > newer.reported.version && twin.desired.version > newer.desired.version);
+    let status = &machine.registration().unwrap().operation.status;
+    let source = DataSource::LastKnown { seen_at };
+    assert!(matches!(status, OperationStatus::Assigned { data_source: Some(it), .. } if *it == source));
+    let log = world.logs.values().next().unwrap().clone();
+    assert_eq!(Move::replay(log).unwrap().sealed.unwrap().twin, newer, "the current one is in the history");
+}
+
+/// A hub whose lease ran out takes this list before it accepts writes again.
+#[test]
+fn what_a_hub_must_seal_is_named_as_long_as_the_bypass_stands() {
+    let mut world = cut_off(UnreachableRule::LastKnown, Duration::from_secs(3600));
+    let asked = Intent { unreachable: world.rule, allow_late_writes: true, ..*intent(relocate(Carry::State), 7) };
+    let mut machine = world.load();
+    let begin = machine.begin(Box::new(asked), Preconditions::default(), world.now);
+    world.commit(&mut machine, begin, Fault::None);
+    let mut named = vec![];
+    while !machine.moves().any(|this| this.is_told()) {
+        let due = machine.due(world.now);
+        if let Some(recall) = due.recall {
+            let commit = machine.recalled(&recall, world.known.clone(), world.now).unwrap();
+            world.commit(&mut machine, commit, Fault::None);
+        }
+        if let Some(asked) = due.end_lease {
+            machine.lease_ended(asked.generation, world.now);
+        }
+        for (key, call) in due.calls {
+            let outcome = world.call(&call, Fault::None);
+            if let Some(commit) = machine.finished(&key, outcome, world.now) {
+                world.commit(&mut machine, commit, Fault::None);
+            }
+        }
+        named.extend(world.load().moves().filter_map(Move::bypass));
+        world.now = world.now.plus(Duration::from_millis(500));
+    }
+    let this = machine.moves().next().unwrap();
+    named.dedup();
+    let [(at, must)] = named.as_slice() else { panic!("{named:?}") };
+    assert_eq!((at, must.generation), (&hub("a"), this.generation));
+    assert!(must.order > this.generation, "above every older undo of the home");
+    assert!(this.owed().iter().all(|owed| owed.order > must.order), "and below what collects it");
+    assert_eq!(Standing::of(machine.registration(), machine.moves()).unwrap().split, [hub("a")]);
+}
+
+/// A relocation whose step at a hub was refused once: `activate` at `b`, or (given up) `unseal` at `a`.
+fn stuck(effect: Effect, refusal: HubRefusal) -> (World, Machine) {
+    let mut world = world_of(&relocate(Carry::State));
+    let mut machine = world.load();
+    let begin = machine.begin(intent(relocate(Carry::State), 7), Preconditions::default(), world.now);
+    world.commit(&mut machine, begin, Fault::None);
+    for _ in 0..20 {
+        for (key, call) in machine.due(world.now).calls {
+            let outcome = match key.effect == effect {
+                true => Err(CallFault::Refused(refusal.clone())),
+                false if effect == Effect::Unseal && key.effect == Effect::Create => {
+                    Err(CallFault::Refused(HubRefusal::Full))
+                }
+                false => world.call(&call, Fault::None),
+            };
+            if let Some(commit) = machine.finished(&key, outcome, world.now) {
+                world.commit(&mut machine, commit, Fault::None);
+            }
+        }
+    }
+    (world, machine)
+}
+
+fn wish(machine: &Machine, way: Way) -> Resolve {
+    let generation = machine.moves().next().unwrap().generation;
+    Resolve { generation, effect: None, hub: None, way, by: "olga".to_owned(), why: "a test".to_owned() }
+}
+
+fn granted(world: &mut World, mut machine: Machine, way: Way) -> Machine {
+    let commit = machine.resolve(&wish(&machine, way), OperationId(9), None, world.now).unwrap();
+    assert!(commit.audit.iter().any(|entry| entry.actor == "olga"));
+    world.commit(&mut machine, commit, Fault::None);
+    world.drive(machine, Fault::None)
+}
+
+#[test]
+fn what_a_person_may_do_about_a_home_that_was_not_opened() {
+    for (effect, home) in [(Effect::Activate, "b"), (Effect::Unseal, "a")] {
+        for refusal in [HubRefusal::NotStaged, HubRefusal::OrderReused, HubRefusal::Stale { highest: Order(1) }] {
+            for way in [Way::Retry, Way::Force] {
+                let (mut world, machine) = stuck(effect, refusal.clone());
+                let before = wish(&machine, Way::Abandon);
+                assert_eq!(machine.resolve(&before, OperationId(9), None, world.now), Err(Unresolved::OpensHome));
+                let machine = granted(&mut world, machine, way);
+                assert_eq!(machine.moves().count(), 0, "{effect:?} {refusal:?} {way:?}");
+                let open: Vec<&HubId> = world.hubs.iter().filter(|(_, it)| it.is_open()).map(|(id, _)| id).collect();
+                assert_eq!(open, [&hub(home)], "{effect:?} {refusal:?} {way:?}");
+            }
+        }
+        // The hub has lost it: made anew from the journal.
+        let (mut world, machine) = stuck(effect, HubRefusal::NoSuchDevice);
+        world.hubs.get_mut(&hub(home)).unwrap().tenant = None;
+        let machine = granted(&mut world, machine, Way::Force);
+        assert_eq!((machine.moves().count(), state_at(&world, home)), (0, &old_state()), "{effect:?}");
+        assert!(world.hubs[&hub(home)].is_open());
+        let (world, machine) = stuck(effect, HubRefusal::WrongIncarnation { current: Incarnation(4) });
+        let refused = machine.resolve(&wish(&machine, Way::Force), OperationId(9), None, world.now);
+        assert_eq!(refused, Err(Unresolved::OtherIncarnation));
+    }
+}
+
+/// A copy of the refused call that comes late must not undo what was ordered anew.
+#[test]
+fn what_is_ordered_anew_is_above_every_copy_of_what_was_refused() {
+    let (mut world, machine) = stuck(Effect::Delete, HubRefusal::OrderReused);
+    let old = machine.moves().next().unwrap().owed()[0].order;
+    let machine = granted(&mut world, machine, Way::Retry);
+    assert_eq!(machine.moves().count(), 0);
+    let (word, order) = *world.hubs[&hub("a")].obeyed.last().unwrap();
+    assert_eq!((word, order > old), ("delete", true));
+    let generation = *world.logs.keys().next().unwrap();
+    assert!(lines(&world, generation).contains(&"retried"));
+}
+
+#[test]
+fn clean_up_can_be_abandoned_and_never_forced() {
+    let (mut world, machine) = stuck(Effect::Delete, HubRefusal::OrderReused);
+    let forced = machine.resolve(&wish(&machine, Way::Force), OperationId(9), None, world.now);
+    assert_eq!(forced, Err(Unresolved::NoHome));
+    let machine = granted(&mut world, machine, Way::Abandon);
+    assert_eq!(machine.moves().count(), 0);
+    let log = world.logs.values().next().unwrap().clone();
+    let told = Episode::read(log).unwrap().abandoned;
+    assert_eq!(told.iter().map(|it| (it.effect, it.by.as_str())).collect::<Vec<_>>(), [(Effect::Delete, "olga")]);
+    // What stays behind does not block a move back for ever: the hub says that the name is taken.
+    let machine = {
+        let back = Plan::Relocate { from: hub("b"), to: hub("a"), carry: Carry::State };
+        let mut machine = machine;
+        let begin = machine.begin(intent(back, 8), Preconditions::default(), world.now);
+        world.commit(&mut machine, begin, Fault::None);
+        world.drive(machine, Fault::None)
+    };
+    assert!(machine.is_idle() && world.hubs[&hub("b")].is_open());
+}
+
+#[test]
+fn before_the_pivot_a_person_gives_a_move_up_and_after_it_only_what_is_stuck_is_ordered_anew() {
+    let mut world = cut_off(RULES[0], Duration::from_secs(30));
+    let mut machine = world.load();
+    let begin = machine.begin(intent(relocate(Carry::State), 7), Preconditions::default(), world.now);
+    world.commit(&mut machine, begin, Fault::None);
+    let now = world.now;
+    assert_eq!(machine.resolve(&wish(&machine, Way::Force), OperationId(9), None, now), Err(Unresolved::NotPivoted));
+    let other = Resolve { generation: Order(3), ..wish(&machine, Way::Retry) };
+    assert_eq!(machine.resolve(&other, OperationId(9), None, now), Err(Unresolved::NoMove { generation: Order(3) }));
+    let machine = granted(&mut world, machine, Way::Abandon);
+    assert!(machine.is_idle() && world.hubs[&hub("a")].is_open());
+    let status = &machine.registration().unwrap().operation.status;
+    assert!(matches!(status, OperationStatus::Failed { reason: Reason::MoveAborted, .. }));
+}
+
+#[test]
+fn a_hub_that_is_forced_out_is_owed_nothing_and_the_history_says_so() {
+    for (plan, steps) in [(relocate(Carry::State), 3), (relocate(Carry::State), 1), (relocate(Carry::State), 0)] {
+        for gone in ["a", "b"] {
+            let mut world = world_of(&plan);
+            let mut machine = world.load();
+            let begin = machine.begin(intent(plan.clone(), 7), Preconditions::default(), world.now);
+            world.commit(&mut machine, begin, Fault::None);
+            for _ in 0..steps {
+                for (key, call) in machine.due(world.now).calls.into_iter().take(1) {
+                    let outcome = world.call(&call, Fault::None);
+                    let commit = machine.finished(&key, outcome, world.now).unwrap();
+                    world.commit(&mut machine, commit, Fault::None);
+                }
+            }
+            while let Some(commit) = machine.forced_out(&hub(gone), "olga", "it burnt down", world.now) {
+                world.commit(&mut machine, commit, Fault::None);
+            }
+            let names = machine.moves().flat_map(Move::owed).any(|owed| owed.hub == hub(gone));
+            assert!(!names, "{steps} {gone}: {:?}", machine.moves().collect::<Vec<_>>());
+            world.hubs.insert(hub(gone), Hub::default());
+            let machine = world.load();
+            let machine = world.drive(machine, Fault::None);
+            assert_eq!(machine.moves().count(), 0, "{steps} {gone}");
+            let home = machine.registration().unwrap().assignment.clone().unwrap().hub;
+            assert_eq!(world.hubs[&home].is_open(), home != hub(gone), "{steps} {gone}");
+        }
+    }
+}
+
+#[test]
+fn late_twins_are_kept_beyond_the_bound_until_somebody_removes_them() {
+    let all: Vec<Order> = (1..=40).map(Order).collect();
+    let mut past = Past { moves: all, late: vec![Order(2), Order(5)] };
+    let dropped = past.drop_surplus(32);
+    assert_eq!(dropped, [1, 3, 4, 6, 7, 8].map(Order));
+    assert_eq!((past.moves.len(), past.moves[..2].to_vec()), (34, vec![Order(2), Order(5)]));
+    let mut registration = record(Some("a"));
+    registration.past = past;
+    let mut world = World::new(Some(Phase::Open), Some(registration));
+    let mut machine = world.load();
+    let no = |generation| Err(Unresolved::NoLateTwin { generation });
+    assert_eq!(machine.forget_late_twin(Order(9), "olga", world.now), no(Order(9)));
+    let commit = machine.forget_late_twin(Order(5), "olga", world.now).unwrap();
+    assert_eq!(commit.forget, [Order(5)]);
+    world.commit(&mut machine, commit, Fault::None);
+    assert_eq!(machine.registration().unwrap().past.late, [Order(2)]);
+    assert_eq!(machine.forget_late_twin(Order(5), "olga", world.now), no(Order(5)));
+}
+
+#[test]
+fn as_many_homes_left_behind_as_may_be_and_the_next_hub_is_waited_for() {
+    let mut world = cut_off(UnreachableRule::LastKnown, Duration::from_secs(100));
+    let late: Vec<Order> = (100..100 + limits::LATE_TWINS_MAX as u64).map(Order).collect();
+    world.registration.as_mut().unwrap().past = Past { moves: late.clone(), late };
+    world.order = Order(500);
+    let machine = world.run(relocate(Carry::State), Fault::None);
+    let status = &machine.registration().unwrap().operation.status;
+    assert!(matches!(status, OperationStatus::Failed { reason: Reason::HubUnavailable, .. }), "{status:?}");
+    assert!(world.hubs[&hub("a")].is_open());
 }

@@ -84,6 +84,9 @@ pub enum Outcome {
     /// A new start away from a hub that is gone: initial configuration, the last known twin goes to the history and the
     /// clean-up at `from` is abandoned.
     AssignAnew { from: HubId, to: HubId },
+    /// A new home away from a hub that is gone, with the newest state that the service has seen; the clean-up at `from` is
+    /// abandoned.
+    Restore { from: HubId, to: HubId },
     /// Factory reset where the device is: tags and desired as the enrollment has them now, reported empty.
     ResetInPlace { at: HubId },
     /// The twin is not touched. The caller still refreshes the credential.
@@ -104,7 +107,9 @@ impl Decision {
     pub fn sub_status(&self) -> Option<SubStatus> {
         match &self.outcome {
             Outcome::Assign { .. } => Some(SubStatus::InitialAssignment),
-            Outcome::Relocate { carry: Carry::State, .. } => Some(SubStatus::DeviceDataMigrated),
+            Outcome::Relocate { carry: Carry::State, .. } | Outcome::Restore { .. } => {
+                Some(SubStatus::DeviceDataMigrated)
+            }
             Outcome::Relocate { carry: Carry::Initial, .. }
             | Outcome::AssignAnew { .. }
             | Outcome::ResetInPlace { .. } => Some(SubStatus::DeviceDataReset),
@@ -121,6 +126,7 @@ impl Decision {
                 true
             }
             Outcome::Relocate { carry: Carry::State, .. }
+            | Outcome::Restore { .. }
             | Outcome::ResetInPlace { .. }
             | Outcome::Stay { .. }
             | Outcome::Fail { .. } => false,
@@ -188,17 +194,17 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
         (Policy(Reset), Current::Linked { hub, reachable, .. }, Hub(to) | Pinned(to)) if to == hub => {
             reset_in_place(situation, hub, *reachable)
         }
-        (Policy(Migrate), Current::Linked { hub, reachable, .. }, Hub(to) | Pinned(to)) => {
-            relocate(situation, hub, *reachable, to, Carry::State)
+        (Policy(Migrate), Current::Linked { hub, .. }, Hub(to) | Pinned(to)) => {
+            relocate(situation, hub, to, Carry::State)
         }
-        (Policy(Reset), Current::Linked { hub, reachable, .. }, Hub(to) | Pinned(to)) => {
-            relocate(situation, hub, *reachable, to, Carry::Initial)
+        (Policy(Reset), Current::Linked { hub, .. }, Hub(to) | Pinned(to)) => {
+            relocate(situation, hub, to, Carry::Initial)
         }
         (Policy(Migrate | Reset), Current::Linked { hub, .. }, NoHub) => Decision::new(
             Outcome::Stay { at: hub.clone(), note: Some(StayNote::NoOtherHub) },
             format!("the device stays at {hub}, since {}", no_hub_text(situation)),
         ),
-        (Policy(Migrate), Current::Unlinked { hub }, Hub(_) | Pinned(_)) => leave_unlinked(situation, hub),
+        (Policy(Migrate), Current::Unlinked { hub }, Hub(to) | Pinned(to)) => leave_unlinked(situation, hub, to),
         (Policy(Reset), Current::Unlinked { hub }, Hub(to) | Pinned(to)) => Decision::new(
             Outcome::AssignAnew { from: hub.clone(), to: to.clone() },
             format!("{hub} is no longer linked, and under reset the device starts anew: {}", situation.allocation.why),
@@ -209,8 +215,8 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
         }
 
         // Never and sticky keep the hub, whatever allocation says; only a pin moves the device.
-        (Sticky | Policy(Never), Current::Linked { hub, reachable, .. }, Pinned(to)) if to != hub => {
-            relocate(situation, hub, *reachable, to, Carry::State)
+        (Sticky | Policy(Never), Current::Linked { hub, .. }, Pinned(to)) if to != hub => {
+            relocate(situation, hub, to, Carry::State)
         }
         (Sticky | Policy(Never), Current::Linked { hub, .. }, Hub(_) | Pinned(_) | NoHub | NotAsked) => Decision::new(
             Outcome::Stay { at: hub.clone(), note: None },
@@ -220,7 +226,7 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
             Outcome::Stay { at: hub.clone(), note: Some(StayNote::AllocationFailed) },
             format!("under {} the device keeps {hub}, without a payload: {fault}", applies.as_str()),
         ),
-        (Sticky | Policy(Never), Current::Unlinked { hub }, Pinned(_)) => leave_unlinked(situation, hub),
+        (Sticky | Policy(Never), Current::Unlinked { hub }, Pinned(to)) => leave_unlinked(situation, hub, to),
         (Sticky | Policy(Never), Current::Unlinked { hub }, Hub(_) | NoHub | Failed(_) | NotAsked) => Decision::fail(
             Reason::AssignedHubUnlinked,
             format!("under {} the device keeps {hub}, which is no longer linked", applies.as_str()),
@@ -257,36 +263,31 @@ fn reset_in_place(situation: &Situation<'_>, hub: &HubId, reachable: bool) -> De
     }
 }
 
-fn relocate(situation: &Situation<'_>, from: &HubId, reachable: bool, to: &HubId, carry: Carry) -> Decision {
-    match (reachable, rule_in_force(situation)) {
-        (true, Rule::Wait | Rule::LastKnown | Rule::Reset) | (false, Rule::Wait) => Decision::new(
-            Outcome::Relocate { from: from.clone(), to: to.clone(), carry },
-            format!("the device moves from {from} to {to}: {}", situation.allocation.why),
-        ),
-        (false, rule @ (Rule::LastKnown | Rule::Reset)) => not_yet_supported(&format!("{from} does not answer"), rule),
-    }
+/// Whether the old hub answers is the move's business: by the rule it waits for it or passes it by.
+fn relocate(situation: &Situation<'_>, from: &HubId, to: &HubId, carry: Carry) -> Decision {
+    Decision::new(
+        Outcome::Relocate { from: from.clone(), to: to.clone(), carry },
+        format!("the device moves from {from} to {to}: {}", situation.allocation.why),
+    )
 }
 
-fn leave_unlinked(situation: &Situation<'_>, from: &HubId) -> Decision {
+fn leave_unlinked(situation: &Situation<'_>, from: &HubId, to: &HubId) -> Decision {
+    let why = |what| format!("{from} is no longer linked, and {what}: {}", situation.allocation.why);
+    let (from, to) = (from.clone(), to.clone());
     match rule_in_force(situation) {
         Rule::Wait => Decision::fail(
             Reason::AssignedHubUnlinked,
             format!("the device's state is at {from}, which is no longer linked"),
         ),
-        rule @ (Rule::LastKnown | Rule::Reset) => not_yet_supported(&format!("{from} is no longer linked"), rule),
+        Rule::LastKnown => {
+            let why = why("by its rule the device goes on with the state that was seen last");
+            Decision::new(Outcome::Restore { from, to }, why)
+        }
+        Rule::Reset => {
+            let why = why("by its rule the device starts anew");
+            Decision::new(Outcome::AssignAnew { from, to }, why)
+        }
     }
-}
-
-fn not_yet_supported(what: &str, rule: Rule) -> Decision {
-    let rule = match rule {
-        Rule::Wait => "wait",
-        Rule::LastKnown => "last_known",
-        Rule::Reset => "reset",
-    };
-    Decision::fail(
-        Reason::NotYetSupported,
-        format!("{what}, and this build does not yet move a device by the unreachable rule {rule}: set it to wait"),
-    )
 }
 
 fn no_hub_available(situation: &Situation<'_>) -> Decision {
@@ -398,6 +399,7 @@ mod tests {
             Outcome::Relocate { from, to, carry: Carry::State } => format!("{from}>{to} with state"),
             Outcome::Relocate { from, to, carry: Carry::Initial } => format!("{from}>{to} initial"),
             Outcome::AssignAnew { from, to } => format!("{from}>{to} anew"),
+            Outcome::Restore { from, to } => format!("{from}>{to} restored"),
             Outcome::ResetInPlace { at } => format!("reset at {at}"),
             Outcome::Stay { at, note: None } => format!("stay at {at}"),
             Outcome::Stay { at, note: Some(note) } => format!("stay at {at} ({})", note.as_str()),
@@ -436,8 +438,8 @@ mod tests {
         check(follow, "a draining", "none", DEFAULT, NO_OTHER);
         check(follow, "a retired", "none", DEFAULT, NO_OTHER);
         check(migrate, "a unlinked", "b", DEFAULT, "fail ASSIGNED_HUB_UNLINKED");
-        check(migrate, "a unlinked", "b", BYPASS, "fail NOT_YET_SUPPORTED");
-        check(migrate, "a unlinked", "b", START_OVER, "fail NOT_YET_SUPPORTED");
+        check(migrate, "a unlinked", "b", BYPASS, "a>b restored: device_data_migrated");
+        check(migrate, "a unlinked", "b", START_OVER, "a>b anew: device_data_reset");
         check(reset, "a unlinked", "b", DEFAULT, "a>b anew: device_data_reset");
         check(follow, "a unlinked", "none", DEFAULT, "fail NO_HUB_AVAILABLE");
         for now in ["a", "a draining", "a away", "a unlinked"] {
@@ -481,10 +483,11 @@ mod tests {
     }
 
     #[test]
-    fn rules_that_bypass_an_old_hub_are_refused_or_wait() {
-        let follow = &[Policy(Migrate), Policy(Reset)];
-        check(follow, "a away", "b", BYPASS, "fail NOT_YET_SUPPORTED");
-        check(follow, "a away", "b", START_OVER, "fail NOT_YET_SUPPORTED");
+    fn a_hub_that_is_away_is_left_like_any_other_and_one_that_is_gone_by_the_rule() {
+        for rule in [DEFAULT, BYPASS, START_OVER] {
+            check(&[Policy(Migrate)], "a away", "b", rule, "a>b with state: device_data_migrated");
+            check(&[Policy(Reset)], "a away", "b", rule, "a>b initial: device_data_reset");
+        }
         let not_allowed = Settings { allow_late_writes: false, ..BYPASS };
         check(&[Policy(Migrate)], "a away", "b", not_allowed, "a>b with state: device_data_migrated");
         check(&[Policy(Migrate)], "a", "b", BYPASS, "a>b with state: device_data_migrated");
@@ -499,9 +502,10 @@ mod tests {
         check(keep, "a", "pin b", DEFAULT, "a>b with state: device_data_migrated");
         check(keep, "a", "pin a", DEFAULT, STAYED);
         check(keep, "a unlinked", "pin b", DEFAULT, "fail ASSIGNED_HUB_UNLINKED");
-        check(keep, "a unlinked", "pin b", BYPASS, "fail NOT_YET_SUPPORTED");
+        check(keep, "a unlinked", "pin b", BYPASS, "a>b restored: device_data_migrated");
+        check(keep, "a unlinked", "pin b", START_OVER, "a>b anew: device_data_reset");
         check(keep, "a away", "pin b", DEFAULT, "a>b with state: device_data_migrated");
-        check(keep, "a away", "pin b", BYPASS, "fail NOT_YET_SUPPORTED");
+        check(keep, "a away", "pin b", BYPASS, "a>b with state: device_data_migrated");
         check(&[Policy(Migrate)], "a", "pin b", DEFAULT, "a>b with state: device_data_migrated");
         check(&[Policy(Reset)], "a", "pin b", DEFAULT, "a>b initial: device_data_reset");
     }

@@ -8,7 +8,8 @@ use crate::domain::{
     HubId, Order, Pin, Reason, Registration, RegistrationId, RequestId, Thumbprint, Timestamp, UnreachableRule,
     Version, X509Leaves, limits,
 };
-use crate::moves::{CallKey, Effect, Episode, Illegal, JournalRecord, MoveLog, Standing, Tries};
+use crate::moves::plan::Side;
+use crate::moves::{CallKey, Effect, Episode, Illegal, JournalRecord, MoveLog, Plan, Standing, Tries};
 use crate::policy::{self, Explanation, Snapshot, WebhookOutcome};
 use crate::store::{DeviceFile, Page, PageRequest, RegistrationFilter};
 
@@ -120,7 +121,7 @@ impl Service {
         let DeviceFile { registration, open, earlier } =
             self.inner.store.load_device(id).await.map_err(fault::of_store)?;
         let past = registration.map(|record| record.past).unwrap_or_default();
-        let mut generations: Vec<Order> = past.into_iter().chain(earlier).collect();
+        let mut generations: Vec<Order> = past.moves.into_iter().chain(earlier.moves).collect();
         generations.extend(open.iter().map(|log| log.generation));
         generations.sort_unstable_by(|a, b| b.cmp(a));
         generations.dedup();
@@ -300,23 +301,41 @@ fn unreadable(illegal: Illegal) -> Fault {
 /// The states in a journal, in its order. `None` for a journal without an intent, which nobody writes.
 fn kept_states(log: MoveLog) -> Option<(DeviceId, Vec<KeptState>)> {
     let mut lines = log.lines.into_iter();
-    let JournalRecord::Intent(intent) = lines.next()?.record else { return None };
+    let first = lines.next()?;
+    let begun_at = first.at;
+    let JournalRecord::Intent(intent) = first.record else { return None };
     let sealing = intent.plan.steps().before.iter().find(|step| step.effect == Effect::Seal);
     let sealed_at = sealing.and_then(|step| intent.plan.hub(step.side));
-    let kept = lines.filter_map(|line| {
-        let (hub, late, state) = match line.record {
-            JournalRecord::StepDone { effect: Effect::Seal, state } => (sealed_at.cloned()?, false, state),
-            JournalRecord::Collected { hub, state } => (hub, true, state),
-            JournalRecord::Settled { hub, state, .. } => (hub, false, state),
+    let from = intent.plan.hub(Side::From).cloned();
+    let mut kept = Vec::new();
+    if let (Plan::Rehouse { .. } | Plan::Restore { .. }, Some(state), Some(hub)) =
+        (&intent.plan, &intent.planted, &from)
+    {
+        let seen_at = if let Plan::Restore { seen_at, .. } = &intent.plan { *seen_at } else { begun_at };
+        kept.push(KeptState { hub: hub.clone(), at: seen_at, late: false, state: (**state).clone() });
+    }
+    for line in lines {
+        let (hub, at, late, state) = match line.record {
+            JournalRecord::StepDone { effect: Effect::Seal, state } => (sealed_at.cloned(), line.at, false, state),
+            JournalRecord::Collected { hub, state } => (Some(hub), line.at, true, state),
+            JournalRecord::Settled { hub, state, .. } => (Some(hub), line.at, false, state),
+            JournalRecord::Bypassed { known: Some(known), .. } => {
+                (from.clone(), known.seen_at, false, Some(known.state))
+            }
+            JournalRecord::Regained { state, .. } => (from.clone(), line.at, false, Some(state)),
             JournalRecord::Intent(_)
             | JournalRecord::StepDone { .. }
             | JournalRecord::Pivoted { .. }
             | JournalRecord::Aborted { .. }
             | JournalRecord::Stuck { .. }
-            | JournalRecord::Dropped { .. } => return None,
+            | JournalRecord::Dropped { .. }
+            | JournalRecord::Bypassed { known: None, .. }
+            | JournalRecord::Retried { .. }
+            | JournalRecord::Abandoned { .. } => continue,
         };
-        Some(KeptState { hub, at: line.at, late, state: *state? })
-    });
-    let kept = kept.collect();
+        if let (Some(hub), Some(state)) = (hub, state) {
+            kept.push(KeptState { hub, at, late, state: *state });
+        }
+    }
     Some((intent.device.clone(), kept))
 }

@@ -156,7 +156,11 @@ fn running(file: &DeviceFile) -> Option<&Intent> {
         | JournalRecord::Collected { .. }
         | JournalRecord::Settled { .. }
         | JournalRecord::Stuck { .. }
-        | JournalRecord::Dropped { .. } => None,
+        | JournalRecord::Dropped { .. }
+        | JournalRecord::Bypassed { .. }
+        | JournalRecord::Regained { .. }
+        | JournalRecord::Retried { .. }
+        | JournalRecord::Abandoned { .. } => None,
     }
 }
 

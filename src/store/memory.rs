@@ -18,8 +18,8 @@ use super::{
     RegistrationFilter, Store, StoreFault, Unexpected,
 };
 use crate::domain::{
-    AnchorRef, AuditEntry, Claim, DeviceId, Enrollment, EnrollmentId, Hub, HubId, Order, Registration, RegistrationId,
-    StoredAudit, TrackingId, Version, limits,
+    AnchorRef, AuditEntry, Claim, DeviceId, Enrollment, EnrollmentId, Hub, HubId, Order, Past, Registration,
+    RegistrationId, StoredAudit, TrackingId, Version, limits,
 };
 use crate::moves::{JournalLine, MoveLog};
 
@@ -121,7 +121,7 @@ struct State {
     hubs: Table<HubId, Hub>,
     registrations: Table<RegistrationId, Registration>,
     devices: Table<DeviceId, RegistrationId>,
-    earlier: Table<RegistrationId, Vec<Order>>,
+    earlier: Table<RegistrationId, Past>,
     moves: Table<Order, Arc<Kept>>,
     open: Table<(RegistrationId, Order), ()>,
     audit: BTreeMap<(Order, u32), AuditEntry>,

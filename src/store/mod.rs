@@ -24,7 +24,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use crate::domain::{
-    AnchorRef, AuditAction, AuditEntry, Claim, DeviceId, Enrollment, EnrollmentId, GroupId, Hub, HubId, Order,
+    AnchorRef, AuditAction, AuditEntry, Claim, DeviceId, Enrollment, EnrollmentId, GroupId, Hub, HubId, Order, Past,
     Registration, RegistrationId, ReprovisionPolicy, StoredAudit, Timestamp, TrackingId, Version,
 };
 use crate::moves::{self, JournalRecord, MoveLog, RecordChange};
@@ -144,7 +144,7 @@ pub enum Change {
     DeleteRegistration {
         id: RegistrationId,
         version: Version,
-        past: Vec<Order>,
+        past: Past,
     },
     /// Appends a line to a move's journal; without a generation it opens a move, whose generation is this commit's order.
     /// At most one line of each move in a commit. The line of a pivot comes with the new assignment, so that the device
@@ -179,7 +179,7 @@ pub struct DeviceFile {
     pub registration: Option<Registration>,
     pub open: Vec<MoveLog>,
     /// Generations kept from a registration that was deleted.
-    pub earlier: Vec<Order>,
+    pub earlier: Past,
 }
 
 /// How a hub is used.

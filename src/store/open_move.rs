@@ -73,7 +73,11 @@ impl OpenMove {
             | JournalRecord::Collected { .. }
             | JournalRecord::Settled { .. }
             | JournalRecord::Stuck { .. }
-            | JournalRecord::Dropped { .. } => return None,
+            | JournalRecord::Dropped { .. }
+            | JournalRecord::Bypassed { .. }
+            | JournalRecord::Regained { .. }
+            | JournalRecord::Retried { .. }
+            | JournalRecord::Abandoned { .. } => return None,
         };
         rest.iter().for_each(|line| open.note(line));
         Some(open)
@@ -85,14 +89,26 @@ impl OpenMove {
         match &line.record {
             JournalRecord::Pivoted { .. } => self.stage = Stage::Pivoted,
             JournalRecord::Aborted { .. } => self.stage = Stage::Aborted,
-            JournalRecord::Settled { effect, hub, .. } | JournalRecord::Dropped { effect, hub, .. } => {
+            JournalRecord::Settled { effect, hub, .. }
+            | JournalRecord::Dropped { effect, hub, .. }
+            | JournalRecord::Abandoned { effect, hub, .. } => {
                 self.awaited.retain(|awaited| awaited.effect != *effect || awaited.hub != *hub);
             }
             JournalRecord::Stuck { effect, hub, .. } => {
                 let of_line = |awaited: &&mut Awaited| awaited.effect == *effect && awaited.hub == *hub;
                 self.awaited.iter_mut().filter(of_line).for_each(|awaited| awaited.stuck = true);
             }
-            JournalRecord::Intent(_) | JournalRecord::StepDone { .. } | JournalRecord::Collected { .. } => {}
+            JournalRecord::Retried { effect, hub, as_effect, .. } => {
+                let of_line = |awaited: &&mut Awaited| awaited.effect == *effect && awaited.hub == *hub;
+                for awaited in self.awaited.iter_mut().filter(of_line) {
+                    (awaited.effect, awaited.stuck) = (*as_effect, false);
+                }
+            }
+            JournalRecord::Intent(_)
+            | JournalRecord::StepDone { .. }
+            | JournalRecord::Collected { .. }
+            | JournalRecord::Bypassed { .. }
+            | JournalRecord::Regained { .. } => {}
         }
     }
 

@@ -124,7 +124,7 @@ pub fn registration(id: &str, home: Option<&str>) -> Registration {
         pin: None,
         tpm: None,
         payload: Some("{\"k\":1}".to_owned()),
-        past: vec![Order(1)],
+        past: vec![Order(1)].into(),
         created_at: NOW,
         updated_at: NOW,
         version: Version::ABSENT,

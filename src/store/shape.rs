@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::{Change, Commit, CommitFault, Unexpected};
-use crate::domain::{Order, Version};
+use crate::domain::{Order, Past, Version};
 use crate::moves::JournalRecord;
 use crate::moves::machine::OWN_ORDER;
 
@@ -33,7 +33,11 @@ pub(super) fn check_shape(commit: &Commit) -> Result<(), CommitFault> {
                         | JournalRecord::Collected { .. }
                         | JournalRecord::Settled { .. }
                         | JournalRecord::Stuck { .. }
-                        | JournalRecord::Dropped { .. },
+                        | JournalRecord::Dropped { .. }
+                        | JournalRecord::Bypassed { .. }
+                        | JournalRecord::Regained { .. }
+                        | JournalRecord::Retried { .. }
+                        | JournalRecord::Abandoned { .. },
                     ) => {
                         if generation.is_none() {
                             return Err(not_written("a move opens with an intent"));
@@ -64,8 +68,8 @@ pub(super) fn expect_existing(version: Version) -> Result<(), CommitFault> {
 }
 
 /// The generations of a record, its own commit's order filled in.
-pub(super) fn named(past: &[Order], order: Order) -> Vec<Order> {
-    past.iter().map(|it| if *it == OWN_ORDER { order } else { *it }).collect()
+pub(super) fn named(past: &Past, order: Order) -> Past {
+    past.mapped(|it| if it == OWN_ORDER { order } else { it })
 }
 
 impl From<Unexpected> for CommitFault {

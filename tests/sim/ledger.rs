@@ -22,6 +22,8 @@ pub struct Note {
     pub stuck: usize,
     planted: Keys,
     sealed: Option<Keys>,
+    /// The old home was left unsealed: it is collected later.
+    bypassed: bool,
     /// The writes in all states that its lines hold.
     kept: Keys,
 }
@@ -110,7 +112,7 @@ impl Ledger {
                         }
                         *highest = generation;
                     }
-                    let past = record.past.iter().map(|it| if *it == Order(0) { order } else { *it }).collect();
+                    let past = record.past.mapped(|it| if it == Order(0) { order } else { it }).moves;
                     let home = Home {
                         device: record.device_id.clone(),
                         hub: record.assignment.as_ref().map(|assignment| assignment.hub.clone()),
@@ -156,6 +158,7 @@ impl Ledger {
             stuck: 0,
             planted,
             sealed: None,
+            bypassed: false,
             kept: planted,
         };
         self.touched.insert(intent.device.clone());
@@ -201,6 +204,18 @@ impl Ledger {
                 note.kept |= keys;
                 self.keep_in_history(&device, hub, keys);
             }
+            JournalRecord::Bypassed { known, .. } => {
+                let keys = known.as_ref().map(|known| Keys::of(&known.state)).unwrap_or_default();
+                note.kept |= keys;
+                (note.sealed, note.bypassed) = (Some(keys), true);
+            }
+            JournalRecord::Regained { state, .. } => {
+                let keys = Keys::of(state);
+                note.kept |= keys;
+                (note.sealed, note.bypassed) = (Some(keys), false);
+            }
+            JournalRecord::Retried { .. } => note.stuck = note.stuck.saturating_sub(1),
+            JournalRecord::Abandoned { .. } => {}
             JournalRecord::Stuck { .. } => note.stuck += 1,
             JournalRecord::Collected { state: None, .. }
             | JournalRecord::Settled { state: None, .. }
@@ -222,7 +237,20 @@ impl Ledger {
             Plan::Relocate { from, to, carry } => {
                 let written = *self.owed_at(device, from);
                 let sealed = note.sealed.unwrap_or_default();
+                if note.bypassed {
+                    let carried = match data_source {
+                        Some(DataSource::LastKnown { .. }) if *carry == Carry::State => written & sealed,
+                        Some(DataSource::LastKnown { .. }) => note.planted,
+                        Some(DataSource::Sealed | DataSource::Initial) | None => Keys::default(),
+                    };
+                    *self.owed_at(device, to) = carried;
+                    return;
+                }
                 match (carry, data_source) {
+                    (Carry::Planted { .. }, _) => {
+                        *self.history.entry(device.clone()).or_default() |= written;
+                        *self.owed_at(device, to) = note.planted;
+                    }
                     (_, Some(DataSource::LastKnown { .. })) => {
                         *self.owed_at(device, to) = written & sealed;
                         return;
@@ -250,6 +278,11 @@ impl Ledger {
             Plan::Rehouse { from, .. } => {
                 self.abandoned += std::mem::take(self.owed_at(device, from)).count();
                 self.reborn.insert(device.clone());
+            }
+            Plan::Restore { from, to, .. } => {
+                let written = std::mem::take(self.owed_at(device, from));
+                self.abandoned += written.without(note.planted).count();
+                *self.owed_at(device, to) = written & note.planted;
             }
             Plan::TakeOver { to, adopt } => {
                 self.strays.remove(&(to.clone(), device.clone()));
@@ -297,12 +330,14 @@ impl Ledger {
 fn word(plan: &Plan) -> &'static str {
     match plan {
         Plan::Relocate { carry: Carry::Initial, .. } => "relocate and reset",
+        Plan::Relocate { carry: Carry::Planted { .. }, .. } => "relocate and put back",
         Plan::TakeOver { adopt: true, .. } => "take_over and adopt",
         Plan::Assign { .. }
         | Plan::TakeOver { adopt: false, .. }
         | Plan::Relocate { carry: Carry::State, .. }
         | Plan::Replant { .. }
         | Plan::Rehouse { .. }
+        | Plan::Restore { .. }
         | Plan::ResetInPlace { .. }
         | Plan::Refresh { .. }
         | Plan::Release { .. } => plan.as_str(),

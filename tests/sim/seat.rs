@@ -76,7 +76,8 @@ impl World {
         core.publish();
         let Some(seat) = self.seats[device].iter_mut().find(|seat| seat.number == number) else { return Ok(false) };
         seat.core = Some(core);
-        let After { calls, question, wake_at, stop: _ } = after;
+        // No hub of the simulation holds a lease: none is asked to end one.
+        let After { calls, question, end_lease: _, wake_at, stop: _ } = after;
         seat.wakes_at = seat.wakes_at.into_iter().chain(wake_at).min();
         for (key, call, _) in calls {
             self.send(device, number, key, call)?;

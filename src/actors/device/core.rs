@@ -13,18 +13,21 @@ use crate::allocators::{AllocationAnswer, AllocationQuestion, AllocatorFault, Ce
 use crate::attestation::Verified;
 use crate::domain::{
     AllocationPolicy, AuditAction, AuditEntry, CallOutcome, ClientFacts, Credential, DeviceId, Enrollment, Fault,
-    HubCall, HubId, InitialState, OperationId, OperationStatus, Order, Pin, Reason, Registration, RegistrationId,
-    RequestId, SubStatus, Timestamp, UnreachableRule,
+    HubCall, HubId, HubState, InitialState, OperationId, OperationStatus, Order, Pin, Reason, Registration,
+    RegistrationId, RequestId, SubStatus, Timestamp, UnreachableRule,
 };
-use crate::moves::{self, CallKey, Intent, Machine, Plan, Preconditions, Standing, Tries};
+use crate::moves::{
+    self, CallKey, EndLease, Intent, KnownState, Machine, Move, Phase, Plan, Preconditions, Resolve, Standing, Tries,
+    Unresolved, Way,
+};
 use crate::policy::{self, WebhookOutcome};
 use crate::store::{CommitFault, Unexpected};
 use crate::telemetry::{self, CommitOutcome, HubCallOutcome, MoveOutcome, RegistrationOutcome};
 
-use super::super::messages::{Accepted, Answer, PinTo, Refused, Reply, Updates};
+use super::super::messages::{Accepted, Answer, PinTo, Refused, Reply, UndoWish, Updates};
 use super::Surroundings;
 pub use super::judge::Request;
-use super::judge::{self, Judgement, Said};
+use super::judge::{self, Judgement, Said, Seen, Undo};
 
 /// How often a choice is made again because the chosen hub filled up meanwhile.
 const CHOICES_MAX: u32 = 4;
@@ -53,6 +56,8 @@ struct Asking {
 pub struct After {
     pub calls: Vec<(CallKey, HubCall, OperationId)>,
     pub question: Option<Box<AllocationQuestion>>,
+    /// Comes back through [`Core::lease_ended`].
+    pub end_lease: Option<EndLease>,
     pub wake_at: Option<Timestamp>,
     /// The memory cannot be trusted any more.
     pub stop: bool,
@@ -118,6 +123,7 @@ impl Request {
             device: named.unwrap_or_else(|| DeviceId::from(verified.registration_id())),
             enrollment,
             pin: None,
+            undo: None,
             tpm: None,
         }
     }
@@ -180,9 +186,7 @@ impl Core {
             asking.askers.push(asker);
             return (self, After::default());
         }
-        if let Some(running) = self.machine.running()
-            && self.machine.replantable().is_none()
-        {
+        if let Some(running) = self.machine.joinable(self.surroundings.clock.now()) {
             telemetry::registration_finished(RegistrationOutcome::Joined, None, Duration::ZERO);
             let why = format!("joined the {} that is under way", running.intent.plan.as_str());
             if request.credential.as_ref().is_some_and(|credential| *credential != running.intent.credential) {
@@ -207,24 +211,22 @@ impl Core {
             asker.refuse(not_registered(self.machine.id()).into());
             return (self, After::default());
         };
-        if let Some(running) = self.machine.running()
+        let now = self.surroundings.clock.now();
+        if let Some(running) = self.machine.joinable(now)
             && (to.is_none() || (request_id.is_some() && running.intent.request_id == request_id))
         {
             let why = format!("joined the {} that is under way", running.intent.plan.as_str());
             self.accept([asker], self.standing(), &why);
             return (self, After::default());
         }
-        if self.asking.is_some() || self.machine.running().is_some() {
-            let fault =
-                Fault::new(Reason::DeviceMoving, "an operation of this device is under way: try again when it is over");
-            asker.refuse(fault.into());
+        if self.asking.is_some() || self.machine.joinable(now).is_some() {
+            asker.refuse(under_way().into());
             return (self, After::default());
         }
         if let Some(to) = to.as_ref().filter(|to| !self.surroundings.fleet.is_linked(&to.hub)) {
             asker.refuse(Fault::new(Reason::HubNotFound, format!("hub {} is not linked", to.hub)).into());
             return (self, After::default());
         }
-        let now = self.surroundings.clock.now();
         let facts = policy::remembered_facts(record.policy, enrollment.reprovision);
         let request = Request {
             pin: to.map(|to| Pin {
@@ -243,6 +245,7 @@ impl Core {
             device: record.device_id.clone(),
             tpm: None,
             enrollment,
+            undo: None,
         };
         self.decide(request, vec![asker], Said::nothing()).await
     }
@@ -320,9 +323,7 @@ impl Core {
             return (self, After::default());
         }
         if self.machine.running().is_some() {
-            let fault =
-                Fault::new(Reason::DeviceMoving, "an operation of this device is under way: try again when it is over");
-            asker.refuse(fault.into());
+            asker.refuse(under_way().into());
             return (self, After::default());
         }
         let now = self.surroundings.clock.now();
@@ -338,6 +339,164 @@ impl Core {
                 (self, After::default())
             }
             Err(trouble) => self.give_back(vec![asker], trouble),
+        }
+    }
+
+    /// An operator takes the move back that gave the device its home: it goes to the hub before, and is pinned there.
+    pub async fn undo(self, enrollment: Arc<Enrollment>, wish: UndoWish, asker: Asker) -> (Self, After) {
+        let now = self.surroundings.clock.now();
+        if let Some(running) = self.machine.joinable(now)
+            && wish.request_id.is_some()
+            && running.intent.request_id == wish.request_id
+        {
+            self.accept([asker], self.standing(), "joined the move that is under way");
+            return (self, After::default());
+        }
+        if self.asking.is_some() || self.machine.joinable(now).is_some() {
+            asker.refuse(under_way().into());
+            return (self, After::default());
+        }
+        let (to, restore) = match self.undone(&wish).await {
+            Ok(undone) => undone,
+            Err(Trouble::Fault(fault)) => {
+                asker.refuse(fault.into());
+                return (self, After::default());
+            }
+            Err(trouble) => return self.give_back(vec![asker], trouble),
+        };
+        let Some(record) = self.machine.registration() else {
+            asker.refuse(not_registered(self.machine.id()).into());
+            return (self, After::default());
+        };
+        let pin = Pin { hub: to, by: wish.by.clone(), reason: wish.reason, set_at: now, expires_at: wish.expires_at };
+        let request = Request {
+            pin: Some(pin),
+            by: wish.by,
+            is_device: false,
+            facts: policy::remembered_facts(record.policy, enrollment.reprovision),
+            request_id: wish.request_id,
+            certificate: None,
+            credential: None,
+            device: record.device_id.clone(),
+            enrollment,
+            undo: Some(Undo { restore }),
+            tpm: None,
+        };
+        self.decide(request, vec![asker], Said::nothing()).await
+    }
+
+    /// Where an undo leads, and the state it brings back.
+    async fn undone(&self, wish: &UndoWish) -> Result<(HubId, Option<KnownState>), Trouble> {
+        let refuse = |reason, message: String| Trouble::Fault(Fault::new(reason, message));
+        let record = self.machine.registration().ok_or_else(|| Trouble::Fault(not_registered(self.machine.id())))?;
+        let home = record.assignment.as_ref().ok_or_else(|| {
+            refuse(Reason::MoveNotFound, "the device has no hub yet: there is no move to undo".to_owned())
+        })?;
+        let generation = wish.generation.unwrap_or(home.generation);
+        if generation != home.generation {
+            let message = format!(
+                "only the move that gave the device its home can be undone, and that is {}: undo that one, or move the                  device with `--to`",
+                home.generation
+            );
+            return Err(refuse(Reason::MoveStateConflict, message));
+        }
+        let forgotten =
+            || refuse(Reason::MoveNotFound, format!("the history does not keep move {generation} any more"));
+        let read = self.surroundings.store.load_move(generation).await;
+        let log = read.map_err(|fault| Trouble::Stop(fault.to_string()))?.ok_or_else(forgotten)?;
+        let late = moves::late_twin(&log);
+        let made = Move::replay(log).map_err(|fault| Trouble::Stop(fault.to_string()))?;
+        let from =
+            made.intent.plan.hub(moves::plan::Side::From).filter(|from| **from != home.hub).ok_or_else(|| {
+                refuse(Reason::MoveNotFound, format!("move {generation} brought the device from no other hub"))
+            })?;
+        let views = self.surroundings.fleet.views();
+        let view = views.iter().find(|view| view.hub.id == *from).ok_or_else(|| {
+            refuse(Reason::HubNotFound, format!("hub {from}, where the device came from, is not linked any more"))
+        })?;
+        match view.hub.state {
+            HubState::Active => {}
+            state @ (HubState::Draining | HubState::Retired) => {
+                let message = format!("hub {from}, where the device came from, is {}", state.as_str());
+                return Err(refuse(Reason::HubStateConflict, message));
+            }
+        }
+        if view.hub.capacity.is_some_and(|capacity| view.occupied >= capacity) {
+            let message = format!("hub {from}, where the device came from, is full");
+            return Err(refuse(Reason::NoHubAvailable, message));
+        }
+        if !wish.restore_twin {
+            return Ok((from.clone(), None));
+        }
+        let before = late.or_else(|| made.left_state()).ok_or_else(|| {
+            refuse(Reason::TwinNotFound, format!("the history keeps no twin from before move {generation}"))
+        })?;
+        Ok((from.clone(), Some(before)))
+    }
+
+    /// A person resolves what a move waits for.
+    pub async fn resolve(mut self, wish: Resolve, asker: Asker) -> (Self, After) {
+        let now = self.surroundings.clock.now();
+        let known = match self.machine.open_move(wish.generation).map(|open| &open.phase) {
+            Some(Phase::After { .. } | Phase::Undoing { .. }) if wish.way == Way::Force => {
+                let home = self.machine.registration().and_then(|record| record.assignment.as_ref());
+                match home.map(|home| home.hub.clone()) {
+                    None => None,
+                    Some(home) => match self.newest_known(&home).await {
+                        Ok(known) => known,
+                        Err(why) => return self.give_back(vec![asker], Trouble::Stop(why)),
+                    },
+                }
+            }
+            Some(Phase::Before { .. } | Phase::After { .. } | Phase::Undoing { .. }) | None => None,
+        };
+        match self.machine.resolve(&wish, self.draw_operation(), known, now) {
+            Ok(commit) => {
+                if let Err(trouble) = self.commit(commit).await {
+                    return self.give_back(vec![asker], trouble);
+                }
+                self.machine.hurry(wish.generation, now);
+                let after = self.drive().await;
+                if !after.stop {
+                    self.accept([asker], self.standing(), wish.way.as_str());
+                }
+                self.follow_up(after).await
+            }
+            Err(fault) => {
+                asker.refuse(unresolved(&fault).into());
+                (self, After::default())
+            }
+        }
+    }
+
+    /// The hub was unlinked by force: what names it is given up.
+    pub async fn force_out(mut self, hub: HubId, by: String, why: String, asker: Asker) -> (Self, After) {
+        while let Some(commit) = self.machine.forced_out(&hub, &by, &why, self.surroundings.clock.now()) {
+            if let Err(trouble) = self.commit(commit).await {
+                return self.give_back(vec![asker], trouble);
+            }
+        }
+        let after = self.drive().await;
+        if !after.stop {
+            self.accept([asker], self.standing(), &why);
+        }
+        self.follow_up(after).await
+    }
+
+    /// Takes a late twin out of the history.
+    pub async fn forget_late_twin(mut self, generation: Order, by: String, asker: Asker) -> (Self, After) {
+        match self.machine.forget_late_twin(generation, &by, self.surroundings.clock.now()) {
+            Ok(commit) => match self.commit(commit).await {
+                Ok(()) => {
+                    self.accept([asker], self.standing(), "the late twin was removed");
+                    (self, After::default())
+                }
+                Err(trouble) => self.give_back(vec![asker], trouble),
+            },
+            Err(fault) => {
+                asker.refuse(unresolved(&fault).into());
+                (self, After::default())
+            }
         }
     }
 
@@ -448,16 +607,22 @@ impl Core {
 
     async fn decide(mut self, request: Request, askers: Vec<Asker>, said: Said) -> (Self, After) {
         let began = self.surroundings.clock.monotonic();
-        for _ in 0..CHOICES_MAX {
+        let mut seen = Seen::NotLooked;
+        // One round more for what was looked up.
+        for _ in 0..=CHOICES_MAX {
             let now = self.surroundings.clock.now();
             self.count_hubs(now).await;
             let views = self.surroundings.fleet.views();
             let operation = self.draw_operation();
-            match judge::judge(&self.machine, &request, &views, &said, operation, now) {
+            match judge::judge(&self.machine, &request, &views, &said, &seen, operation, now) {
                 Judgement::Ask(question) => {
                     self.asking = Some(Asking { request, askers });
                     return (self, After { question: Some(question), ..After::default() });
                 }
+                Judgement::Recall(hub) => match self.newest_known(&hub).await {
+                    Ok(known) => seen = Seen::Looked(known),
+                    Err(why) => return self.give_back(askers, Trouble::Stop(why)),
+                },
                 Judgement::Answer { standing, why } => {
                     let standing = standing.map(|standing| *standing);
                     self.note_answer(standing.as_ref(), RegistrationOutcome::Unchanged, began);
@@ -510,21 +675,83 @@ impl Core {
     /// Commits what the machine wants committed, until only calls and waiting are left.
     async fn drive(&mut self) -> After {
         loop {
-            let due = self.machine.due(self.surroundings.clock.now());
-            let Some(commit) = due.commit else {
-                let calls = due.calls.into_iter().filter_map(|(key, call)| {
-                    let operation = self.machine.open_move(key.generation)?.intent.operation;
-                    Some((key, call, operation))
-                });
-                return After { calls: calls.collect(), wake_at: due.wake_at, ..After::default() };
+            let now = self.surroundings.clock.now();
+            let due = self.machine.due(now);
+            let commit = match (due.commit, due.recall) {
+                (Some(commit), _) => *commit,
+                (None, Some(recall)) => match self.newest_known(&recall.hub).await {
+                    Ok(known) => match self.machine.recalled(&recall, known, now) {
+                        Some(commit) => commit,
+                        None => continue,
+                    },
+                    Err(why) => {
+                        tracing::warn!(registration_id = %self.machine.id(), "what was seen of it cannot be read: {why}");
+                        return After::stop();
+                    }
+                },
+                (None, None) => {
+                    if let Some(asked) = due.end_lease.as_ref().filter(|asked| !self.leases(&asked.hub)) {
+                        self.machine.lease_ended(asked.generation, now);
+                        let mut after = self.due_calls(due.calls, due.wake_at, None);
+                        let more = self.machine.due(now);
+                        after.calls.extend(self.due_calls(more.calls, None, None).calls);
+                        after.wake_at = after.wake_at.into_iter().chain(more.wake_at).min();
+                        return after;
+                    }
+                    return self.due_calls(due.calls, due.wake_at, due.end_lease);
+                }
             };
-            if let Err(trouble) = self.commit(*commit).await {
+            if let Err(trouble) = self.commit(commit).await {
                 if let Trouble::Stop(why) | Trouble::Fault(Fault { message: why, .. }) = trouble {
                     tracing::warn!(registration_id = %self.machine.id(), "a step could not be written: {why}");
                 }
                 return After::stop();
             }
         }
+    }
+
+    fn due_calls(
+        &self,
+        calls: Vec<(CallKey, HubCall)>,
+        wake_at: Option<Timestamp>,
+        end_lease: Option<EndLease>,
+    ) -> After {
+        let calls = calls.into_iter().filter_map(|(key, call)| {
+            let operation = self.machine.open_move(key.generation)?.intent.operation;
+            Some((key, call, operation))
+        });
+        After { calls: calls.collect(), wake_at, end_lease, ..After::default() }
+    }
+
+    /// Whether the hub may hold a lease. One that is not linked any more was drained, or forced out on its operator's word.
+    fn leases(&self, hub: &HubId) -> bool {
+        self.surroundings.fleet.berth(hub).is_some_and(|berth| berth.connector.abilities().leases)
+    }
+
+    /// The lease of a bypassed hub has ended, or nobody can tell.
+    pub async fn lease_ended(mut self, generation: Order, ended: bool) -> (Self, After) {
+        match ended {
+            true => self.machine.lease_ended(generation, self.surroundings.clock.now()),
+            false => self.machine.lease_unknown(generation),
+        }
+        self.go_on().await
+    }
+
+    /// The newest state that the service has seen of the device at its home: from the hub's feed, or the one that a move
+    /// brought there.
+    async fn newest_known(&self, hub: &HubId) -> Result<Option<KnownState>, String> {
+        let home = self.machine.registration().and_then(|record| record.assignment.as_ref());
+        let Some(home) = home.filter(|home| home.hub == *hub) else { return Ok(None) };
+        let brought = match self.machine.open_move(home.generation) {
+            Some(open) => open.brought_state(),
+            None => {
+                let log = self.surroundings.store.load_move(home.generation).await;
+                let log = log.map_err(|fault| fault.to_string())?;
+                let made = log.map(Move::replay).transpose().map_err(|fault| fault.to_string())?;
+                made.and_then(|made| made.brought_state())
+            }
+        };
+        Ok(brought)
     }
 
     async fn commit(&mut self, commit: moves::Commit) -> Result<(), Trouble> {
@@ -569,6 +796,25 @@ fn word_of(written: &Result<Order, CommitFault>) -> CommitOutcome {
         Err(CommitFault::NotWritten(_)) => CommitOutcome::Failed,
         Err(CommitFault::Unknown(_)) => CommitOutcome::Unknown,
     }
+}
+
+fn under_way() -> Fault {
+    Fault::new(Reason::DeviceMoving, "an operation of this device is under way: try again when it is over")
+}
+
+fn unresolved(fault: &Unresolved) -> Fault {
+    let reason = match fault {
+        Unresolved::NoMove { .. } | Unresolved::NotOwed { .. } | Unresolved::NoLateTwin { .. } => Reason::MoveNotFound,
+        Unresolved::Ambiguous { .. }
+        | Unresolved::OpensHome
+        | Unresolved::NoHome
+        | Unresolved::NotStuck
+        | Unresolved::OtherIncarnation
+        | Unresolved::NotPivoted
+        | Unresolved::StillOpen { .. } => Reason::MoveStateConflict,
+        Unresolved::NothingKnown => Reason::NoLastKnownState,
+    };
+    Fault::new(reason, fault.to_string())
 }
 
 fn not_registered(id: &RegistrationId) -> Fault {

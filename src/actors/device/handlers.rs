@@ -2,7 +2,10 @@
 
 use actix::{AtomicResponse, Context, Handler};
 
-use super::super::messages::{Allocated, Describe, Register, Release, Report, Reprovision, StepFinished, Unpin, Wake};
+use super::super::messages::{
+    Allocated, Describe, ForceOut, ForgetLateTwin, LeaseEnded, Register, Release, Report, Reprovision, Settle,
+    StepFinished, TakeBack, Unpin, Wake,
+};
 use super::{Asker, Core, DeviceActor, Request};
 
 impl Handler<Register> for DeviceActor {
@@ -41,6 +44,54 @@ impl Handler<Unpin> for DeviceActor {
     fn handle(&mut self, Unpin { by, reply }: Unpin, _: &mut Context<Self>) -> Self::Result {
         let updates = self.updates.subscribe();
         self.atomically(|core| core.unpin(by, Asker { reply, updates }))
+    }
+}
+
+impl Handler<TakeBack> for DeviceActor {
+    type Result = AtomicResponse<Self, ()>;
+
+    fn handle(&mut self, TakeBack { enrollment, wish, reply }: TakeBack, _: &mut Context<Self>) -> Self::Result {
+        let updates = self.updates.subscribe();
+        self.atomically(|core| core.undo(enrollment, wish, Asker { reply, updates }))
+    }
+}
+
+impl Handler<Settle> for DeviceActor {
+    type Result = AtomicResponse<Self, ()>;
+
+    fn handle(&mut self, Settle { wish, reply }: Settle, _: &mut Context<Self>) -> Self::Result {
+        let updates = self.updates.subscribe();
+        self.atomically(|core| core.resolve(wish, Asker { reply, updates }))
+    }
+}
+
+impl Handler<ForceOut> for DeviceActor {
+    type Result = AtomicResponse<Self, ()>;
+
+    fn handle(&mut self, ForceOut { hub, by, why, reply }: ForceOut, _: &mut Context<Self>) -> Self::Result {
+        let updates = self.updates.subscribe();
+        self.atomically(|core| core.force_out(hub, by, why, Asker { reply, updates }))
+    }
+}
+
+impl Handler<ForgetLateTwin> for DeviceActor {
+    type Result = AtomicResponse<Self, ()>;
+
+    fn handle(
+        &mut self,
+        ForgetLateTwin { generation, by, reply }: ForgetLateTwin,
+        _: &mut Context<Self>,
+    ) -> Self::Result {
+        let updates = self.updates.subscribe();
+        self.atomically(|core| core.forget_late_twin(generation, by, Asker { reply, updates }))
+    }
+}
+
+impl Handler<LeaseEnded> for DeviceActor {
+    type Result = AtomicResponse<Self, ()>;
+
+    fn handle(&mut self, LeaseEnded { generation, ended }: LeaseEnded, _: &mut Context<Self>) -> Self::Result {
+        self.atomically(|core| core.lease_ended(generation, ended))
     }
 }
 

@@ -9,7 +9,7 @@ use crate::domain::{
     InitialState, Operation, OperationId, OperationStatus, Pin, Reason, Registration, ReprovisionPolicy, RequestId,
     SubStatus, Timestamp, TpmDelivery, Version,
 };
-use crate::moves::{Carry, Commit, Intent, Machine, Plan, Preconditions, Standing};
+use crate::moves::{Carry, Commit, Intent, KnownState, Machine, Plan, Preconditions, Standing};
 use crate::policy::{self, Admission, Decision, HubView, Outcome, Snapshot, TpmObjection, TpmState, WebhookOutcome};
 
 /// A wish to have the device's hub decided, whoever has it.
@@ -29,8 +29,24 @@ pub struct Request {
     pub device: DeviceId,
     /// A pin to be set.
     pub pin: Option<Pin>,
+    /// The device goes back to the pinned hub, whatever its policy would carry.
+    pub undo: Option<Undo>,
     /// What the device's TPM proved, and what is to be delivered through it.
     pub tpm: Option<TpmClaim>,
+}
+
+/// What an undone move brings back.
+#[derive(Debug, Clone)]
+pub struct Undo {
+    /// The state to be put back; absent where the device keeps its current one.
+    pub restore: Option<KnownState>,
+}
+
+/// What the service has seen last of a device at its hub.
+#[derive(Debug, Clone)]
+pub(super) enum Seen {
+    NotLooked,
+    Looked(Option<KnownState>),
 }
 
 /// A proof by TPM, as far as it is judged here.
@@ -68,6 +84,8 @@ pub(super) enum Judgement {
     Refuse(Fault),
     /// The webhook must be asked first.
     Ask(Box<AllocationQuestion>),
+    /// The newest state known of the device at this hub must be looked up first.
+    Recall(HubId),
     Write {
         commit: Box<Commit>,
         why: String,
@@ -83,10 +101,11 @@ pub(super) fn judge(
     request: &Request,
     views: &[HubView],
     said: &Said,
+    seen: &Seen,
     operation: OperationId,
     now: Timestamp,
 ) -> Judgement {
-    let this = Case { machine, request, views, said, operation, now };
+    let this = Case { machine, request, views, said, seen, operation, now };
     this.judge()
 }
 
@@ -96,6 +115,7 @@ struct Case<'a> {
     request: &'a Request,
     views: &'a [HubView],
     said: &'a Said,
+    seen: &'a Seen,
     operation: OperationId,
     now: Timestamp,
 }
@@ -145,19 +165,25 @@ impl Case<'_> {
                 }
                 Outcome::Assign { .. }
                 | Outcome::AssignAnew { .. }
+                | Outcome::Restore { .. }
                 | Outcome::ResetInPlace { .. }
                 | Outcome::Stay { .. }
-                | Outcome::Fail { .. } => self.answer("the move that is under way goes on".to_owned()),
+                | Outcome::Fail { .. } => self.goes_on(),
             };
+        }
+        if self.machine.is_home_away(self.now) && !matches!(decision.outcome, Outcome::Relocate { .. }) {
+            return self.goes_on();
+        }
+        if let Some(undo) = &self.request.undo {
+            return self.undo(undo, policy, decision, pin);
         }
         if self.machine.is_home_closed() {
             match &decision.outcome {
-                Outcome::Relocate { .. } => {}
-                Outcome::Assign { .. }
-                | Outcome::AssignAnew { .. }
-                | Outcome::ResetInPlace { .. }
-                | Outcome::Stay { .. }
-                | Outcome::Fail { .. } => return Judgement::Refuse(home_closed()),
+                // What leaves the home opens nothing there.
+                Outcome::Relocate { .. } | Outcome::AssignAnew { .. } | Outcome::Restore { .. } => {}
+                Outcome::Assign { .. } | Outcome::ResetInPlace { .. } | Outcome::Stay { .. } | Outcome::Fail { .. } => {
+                    return Judgement::Refuse(home_closed());
+                }
             }
         }
         match &decision.outcome {
@@ -170,8 +196,23 @@ impl Case<'_> {
                 self.begin(Plan::Relocate { from: from.clone(), to: to.clone(), carry }, policy, &decision, pin)
             }
             Outcome::AssignAnew { from, to } => {
+                if let Seen::NotLooked = self.seen {
+                    return Judgement::Recall(from.clone());
+                }
                 self.begin(Plan::Rehouse { from: from.clone(), to: to.clone() }, policy, &decision, pin)
             }
+            Outcome::Restore { from, to } => match self.seen {
+                Seen::NotLooked => Judgement::Recall(from.clone()),
+                Seen::Looked(Some(known)) => {
+                    let plan = Plan::Restore { from: from.clone(), to: to.clone(), seen_at: known.seen_at };
+                    self.begin(plan, policy, &decision, pin)
+                }
+                Seen::Looked(None) => {
+                    let message =
+                        format!("{from} is no longer linked, and the service has seen no state of the device");
+                    self.fail(Reason::NoLastKnownState, &message, policy)
+                }
+            },
             Outcome::ResetInPlace { at } => {
                 let plan = Plan::ResetInPlace { at: at.clone(), credential: self.credential_is_new() };
                 self.begin(plan, policy, &decision, pin)
@@ -189,6 +230,37 @@ impl Case<'_> {
             }
             Outcome::Fail { reason, message } => self.fail(*reason, message, policy),
         }
+    }
+
+    fn goes_on(self) -> Judgement {
+        self.answer("the move that is under way goes on".to_owned())
+    }
+
+    /// Back to the pinned hub: with the current state, or with one of the history in its place.
+    fn undo(self, undo: &Undo, policy: Option<ReprovisionPolicy>, decision: Decision, pin: Option<Pin>) -> Judgement {
+        let Outcome::Relocate { from, to, .. } = &decision.outcome else {
+            return Judgement::Refuse(Fault::new(
+                Reason::MoveStateConflict,
+                format!("the device cannot be moved back now: {}", decision.why),
+            ));
+        };
+        let carry = match &undo.restore {
+            None => Carry::State,
+            Some(restore) => Carry::Planted { seen_at: restore.seen_at },
+        };
+        let plan = Plan::Relocate { from: from.clone(), to: to.clone(), carry };
+        // Undoing carries a state whatever the policy: the device is told so.
+        let carried = Outcome::Relocate { from: from.clone(), to: to.clone(), carry: policy::Carry::State };
+        let why = match &undo.restore {
+            None => format!("the last move is undone: the device goes from {from} back to {to}"),
+            Some(restore) => {
+                format!(
+                    "the last move is undone: the device goes from {from} back to {to}, with its twin of {}",
+                    restore.seen_at
+                )
+            }
+        };
+        self.begin(plan, policy, &Decision { outcome: carried, why }, pin)
     }
 
     /// The same client request as the last operation, which is over.
@@ -233,16 +305,21 @@ impl Case<'_> {
         };
         let planted = match &plan {
             Plan::Replant { .. } => self.machine.replantable().and_then(|source| source.arriving_state()).map(Box::new),
+            Plan::Rehouse { .. } | Plan::Restore { .. } => match self.seen {
+                Seen::Looked(Some(known)) => Some(known.state.clone()),
+                Seen::Looked(None) | Seen::NotLooked => None,
+            },
+            Plan::Relocate { .. } => {
+                self.request.undo.as_ref().and_then(|undo| undo.restore.as_ref()).map(|restore| restore.state.clone())
+            }
             Plan::Assign { .. }
             | Plan::TakeOver { .. }
-            | Plan::Relocate { .. }
-            | Plan::Rehouse { .. }
             | Plan::ResetInPlace { .. }
             | Plan::Refresh { .. }
             | Plan::Release { .. } => None,
         };
-        // A pin outranks the capacity of its hub, as it does when the hub is chosen.
-        let is_pinned_to = |hub: &HubId| pin.as_ref().is_some_and(|pin| pin.hub == *hub);
+        // A pin outranks the capacity of its hub, as it does when the hub is chosen; an undo does not.
+        let is_pinned_to = |hub: &HubId| self.request.undo.is_none() && pin.as_ref().is_some_and(|pin| pin.hub == *hub);
         let takes = plan.arrives_at().map(|hub| {
             let capacity = if is_pinned_to(hub) { None } else { self.capacity(hub) };
             (hub.clone(), capacity)
@@ -412,7 +489,7 @@ impl Case<'_> {
                 pin: None,
                 payload: None,
                 tpm: None,
-                past: self.machine.earlier().to_vec(),
+                past: self.machine.earlier().clone(),
                 created_at: self.now,
                 updated_at: self.now,
                 version: Version::ABSENT,

@@ -5,11 +5,11 @@ use tokio::sync::oneshot;
 use tracing::Instrument;
 
 use crate::allocators::{AllocationAnswer, AllocatorFault};
-use crate::domain::{CallFault, CallOutcome, HubCall, OperationId, Timestamp};
-use crate::moves::CallKey;
+use crate::domain::{CallFault, CallOutcome, HubCall, OperationId, Timestamp, limits};
+use crate::moves::{CallKey, EndLease};
 use crate::telemetry::{self, Queue, WebhookOutcome};
 
-use super::super::messages::{Allocated, Perform, StepFinished, Wake};
+use super::super::messages::{Allocated, LeaseEnded, Perform, StepFinished, Wake};
 use super::{After, DeviceActor};
 
 impl DeviceActor {
@@ -28,9 +28,22 @@ impl DeviceActor {
                 let _ = this.send(Allocated { outcome }).await;
             });
         }
+        if let Some(asked) = after.end_lease {
+            self.end_lease(asked, ctx);
+        }
         if let Some(at) = after.wake_at {
             self.wake_at(at, ctx);
         }
+    }
+
+    /// No hub of ours holds a lease that could be ended: asked again until its record says so, and never taken for ended.
+    fn end_lease(&self, asked: EndLease, ctx: &mut Context<Self>) {
+        let (clock, this) = (self.surroundings.clock.clone(), ctx.address());
+        actix_rt::spawn(async move {
+            clock.sleep(limits::RETRY_MAX).await;
+            // Where the actor has stopped, its successor asks again.
+            let _ = this.send(LeaseEnded { generation: asked.generation, ended: false }).await;
+        });
     }
 
     fn call(&self, key: CallKey, call: HubCall, operation: OperationId, ctx: &mut Context<Self>) {

@@ -3,5 +3,6 @@
 mod device;
 mod faulty;
 mod hub;
+mod outages;
 mod traces;
 mod world;

@@ -158,7 +158,7 @@ async fn trace_5_what_a_left_hub_still_holds_is_collected_before_it_is_deleted()
     world.quiet(&device).await;
     assert_eq!(world.phases(&device), []);
     let file = world.store.load_device(&device.id).await.unwrap();
-    let log = world.store.load_move(*file.earlier.last().unwrap()).await.unwrap().unwrap();
+    let log = world.store.load_move(*file.earlier.moves.last().unwrap()).await.unwrap().unwrap();
     assert!(format!("{log:?}").contains("late"), "the late write is in the history");
 }
 

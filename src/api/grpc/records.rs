@@ -101,6 +101,7 @@ pub fn explanation(explained: &Explained) -> Explanation {
         Outcome::Assign { to } => ("assign", Some(to.clone()), None),
         Outcome::Relocate { to, .. } => ("relocate", Some(to.clone()), None),
         Outcome::AssignAnew { to, .. } => ("assign_anew", Some(to.clone()), None),
+        Outcome::Restore { to, .. } => ("restore", Some(to.clone()), None),
         Outcome::ResetInPlace { at } => ("reset_in_place", Some(at.clone()), None),
         Outcome::Stay { at, .. } => ("stay", Some(at.clone()), None),
         Outcome::Fail { reason, .. } => ("fail", current.clone(), Some(reason.as_str().to_owned())),

@@ -50,7 +50,7 @@ pub async fn registrations_are_compared_and_set(store: Arc<dyn Store>) {
     let twice = refused(&store, [put_registration(registration("DEV", None))]).await;
     assert_eq!(twice, Unexpected::Registration { id: reg_id("dev"), expected: Version(0), found: Version(1) });
     commit(&store, [put_registration(Registration { payload: None, ..found })]).await.unwrap();
-    let past = Vec::new();
+    let past = Past::default();
     let stale = Change::DeleteRegistration { id: reg_id("dev"), version: Version(1), past: past.clone() };
     assert!(matches!(refused(&store, [stale]).await, Unexpected::Registration { found: Version(2), .. }));
     let absent = Change::DeleteRegistration { id: reg_id("none"), version: Version::ABSENT, past: past.clone() };
@@ -182,7 +182,7 @@ pub async fn changes_follow_each_other(store: Arc<dyn Store>) {
     commit(
         &store,
         [
-            Change::DeleteRegistration { id: reg_id("a"), version: Version(1), past: Vec::new() },
+            Change::DeleteRegistration { id: reg_id("a"), version: Version(1), past: Past::default() },
             put_registration(heir.clone()),
             Change::DeleteEnrollment { id: group_id("a"), version: Version(1) },
             put_enrollment(enrollment(group_id("b"), 1)),
@@ -223,7 +223,7 @@ pub async fn orders_rise(store: Arc<dyn Store>) {
     let gone = commit(
         &store,
         [
-            Change::DeleteRegistration { id: reg_id("d"), version: Version(1), past: Vec::new() },
+            Change::DeleteRegistration { id: reg_id("d"), version: Version(1), past: Past::default() },
             Change::CloseMove { generation: made },
             Change::ForgetMove { generation: made },
         ],

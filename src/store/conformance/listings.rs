@@ -133,7 +133,7 @@ pub async fn registrations_are_filtered(store: Arc<dyn Store>) {
         &store,
         [
             put_registration(moved),
-            Change::DeleteRegistration { id: reg_id("b"), version: Version(1), past: Vec::new() },
+            Change::DeleteRegistration { id: reg_id("b"), version: Version(1), past: Past::default() },
         ],
     )
     .await
@@ -182,7 +182,7 @@ pub async fn pages_go_on_over_changes(store: Arc<dyn Store>) {
     let first = store.list_registrations(&filter, &page(2)).await.unwrap();
     assert_eq!(first.rows.len(), 2);
     // The row that the token stands at goes; rows come before and after it.
-    let gone = Change::DeleteRegistration { id: reg_id("d"), version: Version(1), past: Vec::new() };
+    let gone = Change::DeleteRegistration { id: reg_id("d"), version: Version(1), past: Past::default() };
     let come = ["a", "e"].map(|id| put_registration(registration(id, Some("hub"))));
     commit(&store, [gone].into_iter().chain(come)).await.unwrap();
     let rest = store.list_registrations(&filter, &PageRequest { size: 9, token: first.next }).await.unwrap();

@@ -64,7 +64,7 @@ pub async fn hub_use_is_counted(store: Arc<dyn Store>) {
     // A release.
     let g = commit(&store, [open("d", Plan::Release { from: Some(hub_id("b")) })]).await.unwrap();
     assert_eq!(hub_use(&store, "b").await, used(1, 0, 1));
-    let gone = Change::DeleteRegistration { id: reg_id("d"), version: Version(2), past: vec![g] };
+    let gone = Change::DeleteRegistration { id: reg_id("d"), version: Version(2), past: vec![g].into() };
     commit(&store, [line("d", g, pivoted()), gone]).await.unwrap();
     assert_eq!(hub_use(&store, "b").await, used(0, 0, 1));
     commit(&store, [Change::CloseMove { generation: g }]).await.unwrap();
@@ -112,7 +112,7 @@ pub async fn used_hubs_stay(store: Arc<dyn Store>) {
         .await
         .unwrap();
     assert_eq!(unlink().await, in_use(1, 0));
-    let gone = Change::DeleteRegistration { id: reg_id("e"), version: Version(1), past: Vec::new() };
+    let gone = Change::DeleteRegistration { id: reg_id("e"), version: Version(1), past: Past::default() };
     commit(&store, [gone]).await.unwrap();
     unlink().await.unwrap();
     assert_eq!(store.hubs().await.unwrap(), []);
@@ -135,13 +135,13 @@ pub async fn unfinished_devices(store: Arc<dyn Store>) {
 pub async fn the_past_outlives_a_registration(store: Arc<dyn Store>) {
     let delete = |version, past| Change::DeleteRegistration { id: reg_id("d"), version: Version(version), past };
     commit(&store, [put_registration(registration("D", None))]).await.unwrap();
-    commit(&store, [delete(1, vec![Order(3), Order(9)])]).await.unwrap();
-    let left = DeviceFile { earlier: vec![Order(3), Order(9)], ..DeviceFile::default() };
+    commit(&store, [delete(1, vec![Order(3), Order(9)].into())]).await.unwrap();
+    let left = DeviceFile { earlier: vec![Order(3), Order(9)].into(), ..DeviceFile::default() };
     assert_eq!(device(&store, "d").await, left);
     assert_eq!(ids(&store, &RegistrationFilter::default(), 9).await.len(), 0);
     commit(&store, [put_registration(registration("d", None))]).await.unwrap();
-    assert_eq!(device(&store, "d").await.earlier, [Order(3), Order(9)]);
-    commit(&store, [delete(1, Vec::new())]).await.unwrap();
+    assert_eq!(device(&store, "d").await.earlier.moves, [Order(3), Order(9)]);
+    commit(&store, [delete(1, Past::default())]).await.unwrap();
     assert_eq!(device(&store, "d").await, DeviceFile::default());
 }
 
@@ -170,13 +170,16 @@ pub async fn a_journal_that_has_gone_on_is_noticed(store: Arc<dyn Store>) {
 }
 
 pub async fn a_record_can_name_the_order_of_its_own_commit(store: Arc<dyn Store>) {
-    let past = || vec![Order(7), OWN_ORDER];
+    let past = || Past { moves: vec![Order(7), OWN_ORDER], late: vec![OWN_ORDER] };
     let made =
         commit(&store, [put_registration(Registration { past: past(), ..registration("d", None) })]).await.unwrap();
-    assert_eq!(device(&store, "d").await.registration.unwrap().past, [Order(7), made]);
+    assert_eq!(
+        device(&store, "d").await.registration.unwrap().past,
+        Past { moves: vec![Order(7), made], late: vec![made] }
+    );
     let delete = Change::DeleteRegistration { id: reg_id("d"), version: Version(1), past: past() };
     let gone = commit(&store, [delete]).await.unwrap();
-    assert_eq!(device(&store, "d").await.earlier, [Order(7), gone]);
+    assert_eq!(device(&store, "d").await.earlier, Past { moves: vec![Order(7), gone], late: vec![gone] });
 }
 
 pub async fn what_a_move_names_is_held(store: Arc<dyn Store>) {

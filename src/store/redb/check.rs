@@ -16,7 +16,7 @@ use super::tables::{
     IndexRow, LAST_ORDER_KEY, Rows, Table, enrollment_key, enrollment_rows, hub_key, number, registration_rows,
     storage_fault, table_fault, tracking_key,
 };
-use crate::domain::{AuditEntry, Enrollment, Hub, Order, Registration};
+use crate::domain::{AuditEntry, Enrollment, Hub, Order, Past, Registration};
 use crate::moves::JournalLine;
 use crate::store::{StoreFault, listing};
 
@@ -136,7 +136,7 @@ fn look_over(database: &Database, findings: &mut Findings) -> Result<(), StoreFa
         Ok(true)
     })?;
     snapshot.scan(Table::Earlier, &[], None, |_, value| {
-        if let Err(fault) = Vec::<Order>::decode(value) {
+        if let Err(fault) = Past::decode(value) {
             findings.add(Table::Earlier, fault.to_string());
         }
         Ok(true)

@@ -96,7 +96,11 @@ pub(super) trait Snapshot: Rows {
                 | JournalRecord::Collected { .. }
                 | JournalRecord::Settled { .. }
                 | JournalRecord::Stuck { .. }
-                | JournalRecord::Dropped { .. },
+                | JournalRecord::Dropped { .. }
+                | JournalRecord::Bypassed { .. }
+                | JournalRecord::Regained { .. }
+                | JournalRecord::Retried { .. }
+                | JournalRecord::Abandoned { .. },
             ) => Err(corrupt(format!("move {generation} does not begin with an intent"))),
         }
     }

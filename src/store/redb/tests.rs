@@ -52,7 +52,7 @@ async fn filled() -> (RedbStore, TempDir, PathBuf) {
     store.commit(Commit { audit: vec![tracked], ..first }).await.unwrap();
     let plan = Plan::Relocate { from: hub_id("a"), to: hub_id("b"), carry: Carry::State };
     store.commit(changes([open("d-1", plan)])).await.unwrap();
-    let gone = Change::DeleteRegistration { id: reg_id("gone"), version: Version(1), past: vec![Order(1)] };
+    let gone = Change::DeleteRegistration { id: reg_id("gone"), version: Version(1), past: vec![Order(1)].into() };
     store.commit(changes([open("new", assign_to("b")), gone])).await.unwrap();
     (store, folder, path)
 }
@@ -372,7 +372,7 @@ fn step() -> impl Strategy<Value = Commit> {
     });
     let registration = (id(), prop::option::of(hub_name()), id(), version(), any::<bool>(), any::<bool>()).prop_map(
         |(id, home, device, version, grouped, failing)| {
-            let past = vec![Order(1), crate::moves::machine::OWN_ORDER];
+            let past = vec![Order(1), crate::moves::machine::OWN_ORDER].into();
             let mut made = Registration { version, past, device_id: device.parse().unwrap(), ..registration(id, home) };
             if grouped {
                 made.enrollment = group_id("g");
@@ -387,7 +387,7 @@ fn step() -> impl Strategy<Value = Commit> {
     let change = prop_oneof![
         3 => registration.prop_map(put_registration),
         2 => (id(), version(), prop::collection::vec(order(), 0..2))
-            .prop_map(|(id, version, past)| Change::DeleteRegistration { id: reg_id(id), version, past }),
+            .prop_map(|(id, version, past)| Change::DeleteRegistration { id: reg_id(id), version, past: past.into() }),
         2 => (hub_name(), version()).prop_map(|(id, version)| put_hub(crate::domain::Hub { version, ..hub(id) })),
         1 => (hub_name(), version()).prop_map(|(id, version)| Change::DeleteHub { id: hub_id(id), version }),
         2 => (id(), 1_u8..4, version()).prop_map(|(id, number, version)| {

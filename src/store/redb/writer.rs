@@ -400,7 +400,11 @@ impl Draft<'_, '_> {
                 | JournalRecord::Collected { .. }
                 | JournalRecord::Settled { .. }
                 | JournalRecord::Stuck { .. }
-                | JournalRecord::Dropped { .. },
+                | JournalRecord::Dropped { .. }
+                | JournalRecord::Bypassed { .. }
+                | JournalRecord::Regained { .. }
+                | JournalRecord::Retried { .. }
+                | JournalRecord::Abandoned { .. },
             ) => Err(not_written("a move opens with an intent")),
         }
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use rehome::domain::{
     Assignment, Attestation, CallFault, CallOutcome, Capabilities, CertificateRef, ClientFacts, Credential, DeviceId,
     DeviceState, Document, Enrollment, EnrollmentId, Hub as HubRecord, HubCall, HubEffect, HubId, HubKind, HubState,
-    HubStatus, InitialState, Operation, OperationId, OperationStatus, Order, Pin, Registration, RegistrationId,
+    HubStatus, InitialState, Operation, OperationId, OperationStatus, Order, Past, Pin, Registration, RegistrationId,
     ReprovisionPolicy, ResetOnSameHub, SubStatus, Thumbprint, Timestamp, Twin, TwinPatch, UnreachableRule, Version,
     X509Leaves, limits,
 };
@@ -181,7 +181,7 @@ pub struct State {
     order: u64,
     record: Option<Arc<Registration>>,
     record_print: u64,
-    earlier: Vec<Order>,
+    earlier: Past,
     open: Vec<Log>,
     history: Vec<Log>,
     machine: Arc<Machine>,
@@ -218,12 +218,12 @@ impl State {
             Hub { id: hub_id(id), entry, linked: true, alive: true, print, holds: 0, lives: 0 }
         });
         let record = scenario.at_home.then(|| Arc::new(settled_at_a()));
-        let machine = Machine::load(id(), record.as_deref().cloned(), vec![], vec![]).unwrap();
+        let machine = Machine::load(id(), record.as_deref().cloned(), vec![], Past::default()).unwrap();
         Self {
             order: 9,
             record_print: print_of(&record),
             record,
-            earlier: vec![],
+            earlier: Past::default(),
             open: vec![],
             history: vec![],
             machine: Arc::new(machine),
@@ -437,6 +437,15 @@ impl State {
                 self.commit(&commit, scenario);
                 continue;
             }
+            if let Some(recall) = due.recall {
+                if let Some(commit) = self.machine.recalled(&recall, None, now) {
+                    self.commit(&commit, scenario);
+                }
+                continue;
+            }
+            if let Some(asked) = due.end_lease {
+                Arc::make_mut(&mut self.machine).lease_ended(asked.generation, now);
+            }
             let mut calls = due.calls;
             if scenario.without.contains(&Rule::SettleFirst) {
                 let generations: Vec<Order> = self.open.iter().map(|log| log.lines.generation).collect();
@@ -520,7 +529,7 @@ impl State {
     fn keep_record(&mut self, machine: &Machine) {
         self.record = machine.registration().cloned().map(Arc::new);
         self.record_print = print_of(&self.record);
-        self.earlier = machine.earlier().to_vec();
+        self.earlier = machine.earlier().clone();
     }
 
     fn loaded(&self) -> Machine {
@@ -756,11 +765,15 @@ impl Log {
             JournalRecord::StepDone { state, .. }
             | JournalRecord::Collected { state, .. }
             | JournalRecord::Settled { state, .. } => state.as_deref().map_or(0, writes_in),
+            JournalRecord::Bypassed { known, .. } => known.as_ref().map_or(0, |known| writes_in(&known.state)),
+            JournalRecord::Regained { state, .. } => writes_in(state),
             JournalRecord::Intent(intent) => intent.planted.as_deref().map_or(0, writes_in),
             JournalRecord::Pivoted { .. }
             | JournalRecord::Aborted { .. }
             | JournalRecord::Stuck { .. }
-            | JournalRecord::Dropped { .. } => 0,
+            | JournalRecord::Dropped { .. }
+            | JournalRecord::Retried { .. }
+            | JournalRecord::Abandoned { .. } => 0,
         };
         Arc::make_mut(&mut self.lines).lines.push(line);
     }
@@ -774,7 +787,11 @@ impl Log {
             | JournalRecord::Collected { .. }
             | JournalRecord::Settled { .. }
             | JournalRecord::Stuck { .. }
-            | JournalRecord::Dropped { .. } => None,
+            | JournalRecord::Dropped { .. }
+            | JournalRecord::Bypassed { .. }
+            | JournalRecord::Regained { .. }
+            | JournalRecord::Retried { .. }
+            | JournalRecord::Abandoned { .. } => None,
         }
     }
 }
@@ -838,6 +855,8 @@ fn plan_of(decision: &Decision, replants: Option<Order>, refresh: bool) -> Optio
         (Outcome::ResetInPlace { at }, None) => Some(Plan::ResetInPlace { at: at.clone(), credential: refresh }),
         (Outcome::Stay { at, .. }, None) if refresh => Some(Plan::Refresh { at: at.clone() }),
         (Outcome::Stay { .. }, None) | (Outcome::Fail { .. }, None) => None,
+        // No scenario has a rule that goes on with what was seen last.
+        (Outcome::Restore { .. }, None | Some(_)) => None,
         (
             Outcome::Assign { .. }
             | Outcome::AssignAnew { .. }
@@ -858,8 +877,9 @@ fn starts_afresh(plan: &Plan) -> bool {
         | Plan::Rehouse { .. }
         | Plan::ResetInPlace { .. } => true,
         Plan::TakeOver { adopt: true, .. }
-        | Plan::Relocate { carry: Carry::State, .. }
+        | Plan::Relocate { carry: Carry::State | Carry::Planted { .. }, .. }
         | Plan::Replant { .. }
+        | Plan::Restore { .. }
         | Plan::Refresh { .. }
         | Plan::Release { .. } => false,
     }
@@ -935,7 +955,7 @@ fn settled_at_a() -> Registration {
         pin: None,
         tpm: None,
         payload: None,
-        past: vec![],
+        past: Past::default(),
         created_at: NOW,
         updated_at: NOW,
         version: Version(1),

@@ -260,6 +260,15 @@ pub struct FirstRegistration {
 pub struct Registration {
     pub first: FirstRegistration,
     pub tpm: Option<TpmDelivery>,
+    /// Those of `past` that are kept beyond the bound.
+    pub late: Vec<u64>,
+}
+
+/// Version 2; the first was the list of `moves` alone.
+#[derive(Serialize, Deserialize)]
+pub struct Past {
+    pub moves: Vec<u64>,
+    pub late: Vec<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -322,12 +331,26 @@ pub enum Plan {
     ResetInPlace { at: String, credential: bool },
     Refresh { at: String },
     Release { from: Option<String> },
+    Restore { from: String, to: String, seen_at: i64 },
 }
 
 #[derive(Serialize, Deserialize)]
 pub enum Carry {
     State,
     Initial,
+    Planted { seen_at: i64 },
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct KnownState {
+    pub state: Box<DeviceState>,
+    pub seen_at: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+pub enum Bypass {
+    Away,
+    Missing,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -416,6 +439,28 @@ pub enum JournalRecord {
     TpmIntent {
         intent: Box<Intent>,
         tpm: TpmDelivery,
+    },
+    Bypassed {
+        cause: Bypass,
+        known: Option<KnownState>,
+        carry: Carry,
+    },
+    Regained {
+        state: Box<DeviceState>,
+        clear: bool,
+    },
+    Retried {
+        effect: Effect,
+        hub: String,
+        as_effect: Effect,
+        by: String,
+        why: String,
+    },
+    Abandoned {
+        effect: Effect,
+        hub: String,
+        by: String,
+        why: String,
     },
 }
 

@@ -2,7 +2,41 @@
 
 use super::{Decoded, RecordFault, Stored, device_id, form, hub_id, reason, registration_id, request_id, text};
 use crate::domain::{DeviceState, HubRefusal, Incarnation, OperationId, Order, Timestamp, Version};
-use crate::moves::{Intent, JournalLine, JournalRecord, Plan};
+use crate::moves::{Carry, Intent, JournalLine, JournalRecord, KnownState, Plan};
+
+impl From<&Carry> for form::Carry {
+    fn from(carry: &Carry) -> Self {
+        match carry {
+            Carry::State => form::Carry::State,
+            Carry::Initial => form::Carry::Initial,
+            Carry::Planted { seen_at } => form::Carry::Planted { seen_at: seen_at.0 },
+        }
+    }
+}
+
+impl From<form::Carry> for Carry {
+    fn from(carry: form::Carry) -> Self {
+        match carry {
+            form::Carry::State => Carry::State,
+            form::Carry::Initial => Carry::Initial,
+            form::Carry::Planted { seen_at } => Carry::Planted { seen_at: Timestamp(seen_at) },
+        }
+    }
+}
+
+impl From<&KnownState> for form::KnownState {
+    fn from(KnownState { state, seen_at }: &KnownState) -> Self {
+        Self { state: Box::new((&**state).into()), seen_at: seen_at.0 }
+    }
+}
+
+impl TryFrom<form::KnownState> for KnownState {
+    type Error = RecordFault;
+
+    fn try_from(form::KnownState { state, seen_at }: form::KnownState) -> Decoded<Self> {
+        Ok(Self { state: Box::new((*state).try_into()?), seen_at: Timestamp(seen_at) })
+    }
+}
 
 impl From<&Plan> for form::Plan {
     fn from(plan: &Plan) -> Self {
@@ -19,6 +53,9 @@ impl From<&Plan> for form::Plan {
             Plan::ResetInPlace { at, credential } => form::Plan::ResetInPlace { at: text(at), credential: *credential },
             Plan::Refresh { at } => form::Plan::Refresh { at: text(at) },
             Plan::Release { from } => form::Plan::Release { from: from.as_ref().map(text) },
+            Plan::Restore { from, to, seen_at } => {
+                form::Plan::Restore { from: text(from), to: text(to), seen_at: seen_at.0 }
+            }
         }
     }
 }
@@ -40,6 +77,9 @@ impl TryFrom<form::Plan> for Plan {
             form::Plan::ResetInPlace { at, credential } => Plan::ResetInPlace { at: hub_id(&at)?, credential },
             form::Plan::Refresh { at } => Plan::Refresh { at: hub_id(&at)? },
             form::Plan::Release { from } => Plan::Release { from: from.as_deref().map(hub_id).transpose()? },
+            form::Plan::Restore { from, to, seen_at } => {
+                Plan::Restore { from: hub_id(&from)?, to: hub_id(&to)?, seen_at: Timestamp(seen_at) }
+            }
         })
     }
 }
@@ -172,6 +212,27 @@ impl From<&JournalRecord> for form::JournalRecord {
             JournalRecord::Dropped { effect, hub, why } => {
                 form::JournalRecord::Dropped { effect: effect.into(), hub: text(hub), why: why.clone() }
             }
+            JournalRecord::Bypassed { cause, known, carry } => form::JournalRecord::Bypassed {
+                cause: cause.into(),
+                known: known.as_ref().map(Into::into),
+                carry: carry.into(),
+            },
+            JournalRecord::Regained { state, clear } => {
+                form::JournalRecord::Regained { state: Box::new((&**state).into()), clear: *clear }
+            }
+            JournalRecord::Retried { effect, hub, as_effect, by, why } => form::JournalRecord::Retried {
+                effect: effect.into(),
+                hub: text(hub),
+                as_effect: as_effect.into(),
+                by: by.clone(),
+                why: why.clone(),
+            },
+            JournalRecord::Abandoned { effect, hub, by, why } => form::JournalRecord::Abandoned {
+                effect: effect.into(),
+                hub: text(hub),
+                by: by.clone(),
+                why: why.clone(),
+            },
         }
     }
 }
@@ -206,6 +267,24 @@ impl TryFrom<form::JournalRecord> for JournalRecord {
             }
             form::JournalRecord::Dropped { effect, hub, why } => {
                 JournalRecord::Dropped { effect: effect.into(), hub: hub_id(&hub)?, why }
+            }
+            form::JournalRecord::Bypassed { cause, known, carry } => JournalRecord::Bypassed {
+                cause: cause.into(),
+                known: known.map(TryInto::try_into).transpose()?,
+                carry: carry.into(),
+            },
+            form::JournalRecord::Regained { state, clear } => {
+                JournalRecord::Regained { state: Box::new((*state).try_into()?), clear }
+            }
+            form::JournalRecord::Retried { effect, hub, as_effect, by, why } => JournalRecord::Retried {
+                effect: effect.into(),
+                hub: hub_id(&hub)?,
+                as_effect: as_effect.into(),
+                by,
+                why,
+            },
+            form::JournalRecord::Abandoned { effect, hub, by, why } => {
+                JournalRecord::Abandoned { effect: effect.into(), hub: hub_id(&hub)?, by, why }
             }
         })
     }

@@ -16,10 +16,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::domain::{
-    DeviceId, Document, EnrollmentId, GroupId, HubId, HubKind, HubState, Order, PcrMode, Reason, RegistrationId,
+    DeviceId, Document, EnrollmentId, GroupId, HubId, HubKind, HubState, Order, Past, PcrMode, Reason, RegistrationId,
     ReprovisionPolicy, RequestId, ResetOnSameHub, SubStatus, TpmName,
 };
-use crate::moves::{Carry, Effect};
+use crate::moves::{Bypass, Effect};
 
 /// Why stored bytes are not a record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -96,7 +96,7 @@ words! {
     HubKind { Embedded }
     HubState { Active, Draining, Retired }
     SubStatus { InitialAssignment, DeviceDataMigrated, DeviceDataReset, ReprovisionedToInitialAssignment }
-    Carry { State, Initial }
+    Bypass { Away, Missing }
     PcrMode { Enforce, Audit }
     Effect { Seal, Create, Withhold, UpdateCredential, Activate, Unseal, Delete, Collect, ReplaceTwin }
 }
@@ -156,16 +156,39 @@ impl TryFrom<form::EnrollmentId> for EnrollmentId {
 }
 
 /// What a deleted registration left behind.
-impl Stored for Vec<Order> {
+impl Stored for Past {
     const WHAT: &'static str = "list of generations";
-    type Record = Vec<u64>;
+    /// Version 1 had no late twins.
+    const VERSION: u8 = 2;
+    type Record = form::Past;
 
-    fn to_record(&self) -> Vec<u64> {
-        self.iter().map(|order| order.0).collect()
+    fn to_record(&self) -> form::Past {
+        self.into()
     }
 
-    fn from_record(record: Vec<u64>) -> Decoded<Self> {
-        Ok(record.into_iter().map(Order).collect())
+    fn from_record(record: form::Past) -> Decoded<Self> {
+        Ok(record.into())
+    }
+
+    fn from_older(version: u8, body: &[u8]) -> Decoded<Self> {
+        match version {
+            1 => Ok(whole::<Vec<u64>>(Self::WHAT, body)?.into_iter().map(Order).collect::<Vec<_>>().into()),
+            _ => Err(fault(Self::WHAT, format!("record version {version} is not known"))),
+        }
+    }
+}
+
+impl From<&Past> for form::Past {
+    fn from(past: &Past) -> Self {
+        let all = |orders: &[Order]| orders.iter().map(|order| order.0).collect();
+        Self { moves: all(&past.moves), late: all(&past.late) }
+    }
+}
+
+impl From<form::Past> for Past {
+    fn from(record: form::Past) -> Self {
+        let all = |orders: Vec<u64>| orders.into_iter().map(Order).collect();
+        Self { moves: all(record.moves), late: all(record.late) }
     }
 }
 

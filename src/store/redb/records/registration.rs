@@ -168,22 +168,26 @@ impl Stored for Registration {
             },
             pin: self.pin.as_ref().map(Into::into),
             payload: self.payload.clone(),
-            past: self.past.iter().map(|order| order.0).collect(),
+            past: self.past.moves.iter().map(|order| order.0).collect(),
             created_at: self.created_at.0,
             updated_at: self.updated_at.0,
             version: self.version.0,
         };
-        form::Registration { first, tpm: self.tpm.as_ref().map(Into::into) }
+        let late = self.past.late.iter().map(|order| order.0).collect();
+        form::Registration { first, tpm: self.tpm.as_ref().map(Into::into), late }
     }
 
     fn from_older(version: u8, body: &[u8]) -> Decoded<Self> {
         match version {
-            1 => Self::from_record(form::Registration { first: whole(Self::WHAT, body)?, tpm: None }),
+            1 => {
+                let first = whole(Self::WHAT, body)?;
+                Self::from_record(form::Registration { first, tpm: None, late: Vec::new() })
+            }
             _ => Err(fault(Self::WHAT, format!("record version {version} is not known"))),
         }
     }
 
-    fn from_record(form::Registration { first: record, tpm }: form::Registration) -> Decoded<Self> {
+    fn from_record(form::Registration { first: record, tpm, late }: form::Registration) -> Decoded<Self> {
         let assignment = |assignment: form::Assignment| {
             Ok(Assignment {
                 hub: hub_id(&assignment.hub)?,
@@ -209,7 +213,7 @@ impl Stored for Registration {
             pin: record.pin.map(TryInto::try_into).transpose()?,
             payload: record.payload,
             tpm: tpm.map(TryInto::try_into).transpose()?,
-            past: record.past.into_iter().map(Order).collect(),
+            past: form::Past { moves: record.past, late }.into(),
             created_at: Timestamp(record.created_at),
             updated_at: Timestamp(record.updated_at),
             version: Version(record.version),
