@@ -69,7 +69,7 @@ pub fn verify<'k>(
         hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, key.secret()), text.as_bytes(), token.signature()).is_ok()
     };
     let which = keys.into_iter().position(signed_by).ok_or(Refusal::SignatureInvalid)?;
-    if token.resource().to_lowercase() != demand.resource.to_lowercase() {
+    if !token.resource().eq_ignore_ascii_case(demand.resource) {
         return Err(Refusal::ResourceMismatch);
     }
     if token.expires_at() <= now {
@@ -120,6 +120,8 @@ mod tests {
         check("other/registrations/dev-1", soon, 1, Err(Refusal::ResourceMismatch));
         check("scope/registrations/dev-1/", soon, 1, Err(Refusal::ResourceMismatch));
         check("", soon, 1, Err(Refusal::ResourceMismatch));
+        // A Kelvin sign is a k to Unicode, and is none here.
+        check("scope/registrations/dev-\u{212a}", soon, 1, Err(Refusal::ResourceMismatch));
         check(RESOURCE, NOW, 1, Err(Refusal::Expired));
         check(RESOURCE, Timestamp(0), 1, Err(Refusal::Expired));
         check(RESOURCE, latest.plus(Duration::from_secs(1)), 1, Err(Refusal::ExpiresTooLate));

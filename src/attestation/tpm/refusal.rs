@@ -223,3 +223,96 @@ impl Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::TokenFault;
+
+    fn of_keys() -> impl Iterator<Item = Refusal> {
+        use KeyFault::{
+            CurveNotAllowed, ExponentNotAllowed, KindNotAllowed, Malformed, ModulusInvalid, NameAlgorithmNotAllowed,
+            NotFixed, NotForSigning, NotForStorage, NotRestricted, OriginNotTpm, PointInvalid, SchemeNotAllowed,
+            SizeNotAllowed, SymmetricNotAllowed, TooLarge, TrailingBytes,
+        };
+        let faults = [
+            TooLarge,
+            Malformed,
+            TrailingBytes,
+            KindNotAllowed,
+            NameAlgorithmNotAllowed,
+            NotFixed,
+            OriginNotTpm,
+            NotRestricted,
+            NotForStorage,
+            NotForSigning,
+            SymmetricNotAllowed,
+            SchemeNotAllowed,
+            SizeNotAllowed,
+            ExponentNotAllowed,
+            ModulusInvalid,
+            CurveNotAllowed,
+            PointInvalid,
+        ];
+        faults.into_iter().map(|fault| fault.of(Part::StorageRootKey))
+    }
+
+    fn of_certificates() -> impl Iterator<Item = Refusal> {
+        use CertificateFault::{KeyMismatch, MakeMalformed, MakeMissing, MakeNotAllowed, Missing, UsageNotAllowed};
+        let own = [Missing, KeyMismatch, UsageNotAllowed, MakeMissing, MakeMalformed, MakeNotAllowed];
+        let chains = x509::Refusal::ALL.iter().map(|refusal| CertificateFault::Chain(*refusal));
+        own.into_iter().chain(chains).map(Refusal::Certificate)
+    }
+
+    fn of_quotes() -> impl Iterator<Item = Refusal> {
+        use QuoteFault::{
+            DigestWrong, KeyMissing, KeyNotBound, KindWrong, MagicWrong, Malformed, Missing, NonceWrong,
+            SelectionWrong, SignatureInvalid, SignatureMalformed, TooLarge, ValuesIncomplete,
+        };
+        let faults = [
+            Missing,
+            KeyMissing,
+            KeyNotBound,
+            TooLarge,
+            Malformed,
+            MagicWrong,
+            KindWrong,
+            SignatureMalformed,
+            SignatureInvalid,
+            NonceWrong,
+            SelectionWrong,
+            ValuesIncomplete,
+            DigestWrong,
+        ];
+        faults.into_iter().map(Refusal::Quote)
+    }
+
+    fn others() -> impl Iterator<Item = Refusal> {
+        use sas::Refusal::{Expired, ExpiresTooLate, Malformed, Missing, ResourceMismatch, SignatureInvalid};
+        let tokens =
+            [Missing, SignatureInvalid, ResourceMismatch, Expired, ExpiresTooLate, Malformed(TokenFault::TooLong)];
+        let own = [
+            Refusal::EndorsementKeyNotEnrolled,
+            Refusal::RegistrationIdMismatch,
+            Refusal::ChallengeExpired,
+            Refusal::ChallengeMismatch,
+            Refusal::EnrollmentChanged,
+            Refusal::KeyUnusable,
+        ];
+        tokens.into_iter().map(Refusal::Token).chain(own)
+    }
+
+    #[test]
+    fn codes_are_distinct_and_spelled_alike() {
+        let refusals: Vec<Refusal> = of_keys().chain(of_certificates()).chain(of_quotes()).chain(others()).collect();
+        let codes: std::collections::HashSet<_> = refusals.iter().map(|refusal| refusal.as_str()).collect();
+        assert_eq!(codes.len(), refusals.len());
+        // One rule, one code: an individual enrollment is for one id, however the device proves itself.
+        assert_eq!(Refusal::EnrollmentMismatch.as_str(), x509::Refusal::EnrollmentMismatch.as_str());
+        for refusal in refusals {
+            assert!(refusal.as_str().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{refusal:?}");
+            let message = refusal.to_string();
+            assert!(!message.ends_with('.') && message.starts_with(char::is_lowercase), "{message}");
+        }
+    }
+}

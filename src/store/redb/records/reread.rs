@@ -1,7 +1,7 @@
 //! A door for tests from outside: any bytes as a record of any kind, read, written and read again.
 
 use super::Stored;
-use crate::domain::{AuditEntry, Enrollment, EnrollmentId, Hub, Order, Registration};
+use crate::domain::{AuditEntry, Enrollment, EnrollmentId, Hub, Order, Past, Registration};
 use crate::moves::{Effect, JournalLine, JournalRecord};
 use crate::store::samples;
 
@@ -13,7 +13,7 @@ pub fn reread_record(kind: u8, bytes: &[u8]) -> Option<bool> {
         2 => reread::<Registration>(bytes),
         3 => reread::<JournalLine>(bytes),
         4 => reread::<AuditEntry>(bytes),
-        5 => reread::<Vec<Order>>(bytes),
+        5 => reread::<Past>(bytes),
         _ => None,
     }
 }
@@ -49,7 +49,7 @@ pub fn record_samples() -> Vec<(u8, Vec<u8>)> {
         put(2, [samples::registration("dev-1", Some("a")), samples::registration("dev-2", None)]),
         put(3, lines),
         put(4, [samples::audit("linked", Some("dev-1"))]),
-        put(5, [vec![Order(1), Order(9)]]),
+        put(5, [Past { moves: vec![Order(1), Order(9)], late: vec![Order(9)] }]),
     ]
     .concat()
 }
