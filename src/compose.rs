@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 
 use crate::actors::{self, Directory, Fleet, Surroundings};
 use crate::allocators::{self, TrustFault, Webhook};
-use crate::ambient::{Clock, Entropy, SystemClock, SystemEntropy};
+use crate::ambient::{Clock, Entropy, SecretFault, SystemClock, SystemEntropy, own_secret};
 use crate::api::tls::{self, Spoken};
 use crate::api::{grpc, mqtt, rest};
 use crate::attestation::x509;
@@ -27,7 +27,7 @@ use crate::config::{self, Config};
 use crate::domain::{Fault, HubDraft, HubKind};
 use crate::hubs::embedded::EmbeddedHubs;
 use crate::pki::{Development, PkiFault};
-use crate::service::{self, Parts, Service};
+use crate::service::{self, Parts, Service, Vault};
 use crate::store::Store;
 use crate::store::redb::{self, GroupEvent, Hooks, OpenFault, RedbStore};
 use crate::telemetry::{self, EndpointLimits, LoggingFault, Metrics, MetricsFault, Queue};
@@ -36,6 +36,8 @@ use crate::telemetry::{self, EndpointLimits, LoggingFault, Metrics, MetricsFault
 const LOOK_AFTER_EVERY: Duration = Duration::from_secs(15);
 /// The store's name in the data folder.
 const STORE_FILE: &str = "service.redb";
+/// The key of stored secrets in the data folder.
+const VAULT_FILE: &str = "secrets.key";
 /// Who links the hubs of the configuration.
 const OURSELVES: &str = "service";
 
@@ -63,6 +65,8 @@ pub enum StartFault {
     Store(#[source] OpenFault),
     #[error("the store cannot be read: {0}")]
     StoreRead(String),
+    #[error("the key of the stored secrets cannot be had")]
+    Vault(#[source] SecretFault),
     #[error("the actors' threads cannot be started")]
     Threads(#[source] io::Error),
     #[error("the trust anchors for webhooks cannot be read")]
@@ -134,7 +138,9 @@ impl Running {
         let directory = Directory::start(actors_config(config), surroundings).map_err(StartFault::Threads)?;
         let listener = listen(config.listen).await?;
         let address = local_address(&listener, config.listen)?;
+        let vault = open_vault(config, entropy.as_ref())?;
         let service = Service::new(Parts {
+            vault,
             store: store.clone(),
             directory: directory.clone(),
             clock,
@@ -383,6 +389,19 @@ async fn open_store(config: &Config) -> Result<Arc<RedbStore>, StartFault> {
         Ok(opened) => opened.map(Arc::new).map_err(StartFault::Store),
         Err(error) => Err(StartFault::StoreRead(error.to_string())),
     }
+}
+
+/// The key that closes the secrets in the store and in the hubs' files. It lies beside them and in no backup.
+fn open_vault(config: &Config, entropy: &dyn Entropy) -> Result<Vault, StartFault> {
+    let path = config.data_dir.join(VAULT_FILE);
+    let key = own_secret(&path, entropy).map_err(StartFault::Vault)?;
+    if key.is_new {
+        tracing::info!(
+            "made {}, the key of stored secrets; where it is lost, devices with a TPM must register again",
+            path.display()
+        );
+    }
+    Ok(Vault::new(&key.bytes))
 }
 
 /// A new store gets the hubs of the configuration; later on hubs are what the operator has linked.

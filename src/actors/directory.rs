@@ -33,8 +33,8 @@ use super::device::{DeviceActor, Surroundings};
 use super::fleet::{Berth, Fleet};
 use super::hub::HubActor;
 use super::messages::{
-    Answer, Describe, ForceOut, ForgetLateTwin, HubChanged, PinTo, Register, Release, Reply, Report, Reprovision,
-    Settle, TakeBack, UndoWish, Unpin, Wake,
+    Answer, Describe, ForceOut, ForgetLateTwin, ForgetStorageRootKey, HubChanged, PinTo, Register, Release, Reply,
+    Report, Reprovision, Settle, TakeBack, UndoWish, Unpin, Wake,
 };
 
 /// How actors are run.
@@ -168,12 +168,36 @@ impl Directory {
         facts: ClientFacts,
         request_id: Option<RequestId>,
     ) -> Result<Answer, Fault> {
+        self.register_with(verified, enrollment, facts, request_id, None).await
+    }
+
+    /// As [`Directory::register`], of a device whose TPM proved itself. `blob` brings it the key of its credential.
+    pub async fn register_by_tpm(
+        &self,
+        verified: Verified,
+        enrollment: Arc<Enrollment>,
+        facts: ClientFacts,
+        request_id: Option<RequestId>,
+        blob: Arc<[u8]>,
+    ) -> Result<Answer, Fault> {
+        self.register_with(verified, enrollment, facts, request_id, Some(blob)).await
+    }
+
+    async fn register_with(
+        &self,
+        verified: Verified,
+        enrollment: Arc<Enrollment>,
+        facts: ClientFacts,
+        request_id: Option<RequestId>,
+        blob: Option<Arc<[u8]>>,
+    ) -> Result<Answer, Fault> {
         let id = verified.registration_id().clone();
         self.ask(&id, |reply| Register {
             verified: verified.clone(),
             enrollment: enrollment.clone(),
             facts: facts.clone(),
             request_id: request_id.clone(),
+            blob: blob.clone(),
             reply,
         })
         .await
@@ -206,6 +230,11 @@ impl Directory {
     /// Lifts a pin.
     pub async fn unpin(&self, id: &RegistrationId, by: &str) -> Result<Answer, Fault> {
         self.ask(id, |reply| Unpin { by: by.to_owned(), reply }).await
+    }
+
+    /// Has the storage root key forgotten that the device is held to.
+    pub async fn forget_storage_root_key(&self, id: &RegistrationId, by: &str) -> Result<Answer, Fault> {
+        self.ask(id, |reply| ForgetStorageRootKey { by: by.to_owned(), reply }).await
     }
 
     /// Takes the last move back.

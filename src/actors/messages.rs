@@ -6,6 +6,7 @@
 //! | [`Reprovision`] | request | as above | service | as above |
 //! | [`Release`] | request | as above | service | for two commits |
 //! | [`Unpin`] | request | as above | service | for one commit |
+//! | [`ForgetStorageRootKey`] | request | as above | service | for one commit |
 //! | [`TakeBack`] | request | as above | service | for one commit |
 //! | [`Settle`] | request | as above | service | for a few commits |
 //! | [`ForceOut`] | request | as above | service | for a few commits |
@@ -74,6 +75,8 @@ pub struct Register {
     pub enrollment: Arc<Enrollment>,
     pub facts: ClientFacts,
     pub request_id: Option<RequestId>,
+    /// The activation blob with the key of the credential, of a proof by TPM.
+    pub blob: Option<Arc<[u8]>>,
     pub reply: Reply<Answer>,
 }
 
@@ -110,6 +113,14 @@ pub struct Release {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Unpin {
+    pub by: String,
+    pub reply: Reply<Answer>,
+}
+
+/// Forget the storage root key that the device is held to.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct ForgetStorageRootKey {
     pub by: String,
     pub reply: Reply<Answer>,
 }

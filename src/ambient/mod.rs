@@ -4,8 +4,10 @@
 
 mod clock;
 mod entropy;
+mod secret;
 mod writer;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use entropy::{Entropy, SeededEntropy, SystemEntropy};
+pub use secret::{OwnSecret, SecretFault, own_secret};
 pub use writer::{GroupWriter, WriterClosed};

@@ -397,6 +397,16 @@ impl Operator {
         registration(self.registrations.clone().unpin(request).await?.into_inner().registration)
     }
 
+    /// Has the storage root key forgotten that a device is held to.
+    pub async fn reset_storage_root_key(
+        &self,
+        id: &RegistrationId,
+        version: Option<Version>,
+    ) -> Result<RegistrationRecord, ClientFault> {
+        let request = v1::ResetStorageRootKeyRequest { registration_id: id.to_string(), etag: etag(version) };
+        registration(self.registrations.clone().reset_storage_root_key(request).await?.into_inner().registration)
+    }
+
     pub async fn revoke(&self, id: &RegistrationId, reason: &str) -> Result<Revoked, ClientFault> {
         let request = v1::RevokeRequest { registration_id: id.to_string(), reason: reason.to_owned() };
         let answer = self.registrations.clone().revoke(request).await?.into_inner();

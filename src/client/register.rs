@@ -32,6 +32,7 @@ pub(super) async fn register(
             registration_id: device.id.clone(),
             facts: facts.clone(),
             request_id: Some(request_id.clone()),
+            tpm: None,
         };
         tries = tries.saturating_add(1);
         let fault = match once(device, &call, &mut told).await.and_then(judge) {
@@ -191,6 +192,7 @@ mod tests {
             generation: 0,
             payload: None,
             retry_after: Some(Duration::from_secs(1)),
+            tpm: None,
             created_at: Timestamp(0),
             updated_at: Timestamp(0),
         }

@@ -19,16 +19,16 @@ pub enum Evidence {
     Token(PresentedToken),
 }
 
-/// A token as it was presented: at most [`limits::TOKEN_CHARS_MAX`] characters that nobody has read yet. Whoever has it can
+/// A token as it was presented: at most [`limits::TOKEN_BYTES_MAX`] bytes that nobody has read yet. Whoever has it can
 /// use it until it expires, so it is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PresentedToken(Zeroizing<String>);
 
 impl PresentedToken {
     pub fn new(text: &str) -> Result<Self, IdFault> {
-        let length = text.chars().count();
-        if length > limits::TOKEN_CHARS_MAX {
-            return Err(IdFault::TooLong { what: "token", length, max: limits::TOKEN_CHARS_MAX });
+        let length = text.len();
+        if length > limits::TOKEN_BYTES_MAX {
+            return Err(IdFault::TooLong { what: "token", length, max: limits::TOKEN_BYTES_MAX });
         }
         Ok(Self(Zeroizing::new(text.to_owned())))
     }

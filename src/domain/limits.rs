@@ -10,8 +10,6 @@ pub const DELIVERED_KEYS_MAX: usize = 8;
 /// What an activation blob can have at most: two secrets for RSA-4096, a wrapped key, its public area and a resource of
 /// some 500 bytes; twice that.
 pub const TPM_BLOB_BYTES_MAX: usize = 4096;
-/// The `authorization` metadata of a call. A token for the longest ids, escaped, has some 1,300.
-pub const TOKEN_CHARS_MAX: usize = 2048;
 
 /// Registration and group ids (reference/dps.md §1.1).
 pub const REGISTRATION_ID_CHARS_MAX: usize = 128;
@@ -53,6 +51,8 @@ pub const TOKEN_BYTES_MAX: usize = 2048;
 /// HMAC-SHA256 gains nothing from more than its block, and a TPM takes no more; less than 16 bytes can be guessed.
 pub const TOKEN_KEY_BYTES_MIN: usize = 16;
 pub const TOKEN_KEY_BYTES_MAX: usize = 64;
+/// A token for a hub is made once a day at most; one that was stolen is worth no longer than that.
+pub const HUB_TOKEN_LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
 /// The longest that known clients make tokens for.
 pub const TOKEN_LIFETIME_MAX: Duration = Duration::from_secs(3600);
 /// How far a device's clock may run ahead; more is not drift but a clock that was never set.

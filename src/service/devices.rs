@@ -278,7 +278,7 @@ impl Service {
         Ok(accepted.standing.map(|standing| RegistrationView { standing, tries: Vec::new() }))
     }
 
-    async fn record(&self, id: &RegistrationId) -> Result<Registration, Fault> {
+    pub(super) async fn record(&self, id: &RegistrationId) -> Result<Registration, Fault> {
         let file = self.inner.store.load_device(id).await.map_err(fault::of_store)?;
         file.registration.ok_or_else(|| fault::no_registration(id))
     }

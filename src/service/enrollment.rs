@@ -3,10 +3,12 @@
 
 use std::sync::Arc;
 
+use crate::attestation::tpm::{self, EndorsementKey, KeyFault, PublicArea, StorageKey};
 use crate::attestation::x509::{self, Refusal};
 use crate::domain::{
     AllocationPolicy, Attestation, AttestationDraft, AuditAction, AuditEntry, CertificateRef, DeviceId, Enrollment,
-    EnrollmentDraft, EnrollmentId, Fault, Reason, RegistrationId, Version, X509Anchors, X509Leaves,
+    EnrollmentDraft, EnrollmentId, Fault, PcrPolicy, Reason, RegistrationId, SrkDraft, SrkRule, TpmDevice, TpmFleet,
+    TpmPublic, TpmRules, Version, X509Anchors, X509Leaves,
 };
 use crate::store::{Change, Commit, CommitFault, EnrollmentListing, Page, PageRequest, Unexpected};
 
@@ -157,8 +159,24 @@ impl Service {
     fn read_certificates(&self, draft: &EnrollmentDraft) -> Result<Attestation, Fault> {
         let (primary, secondary) = match &draft.attestation {
             AttestationDraft::X509 { primary, secondary } => (primary, secondary),
-            AttestationDraft::Tpm { .. } | AttestationDraft::TpmFleet { .. } => {
-                return Err(Fault::new(Reason::NotYetSupported, "no build yet accepts a proof by TPM"));
+            AttestationDraft::Tpm { endorsement_key, storage_root_key, pcrs } => {
+                return read_tpm(endorsement_key, storage_root_key, pcrs.clone());
+            }
+            AttestationDraft::TpmFleet { primary, secondary, makes, usage_may_be_absent, pin_first, pcrs } => {
+                let read = |field: &'static str, bytes: &[u8]| self.read_ek_authority(field, bytes);
+                let primary = read("endorsement.primary", primary)?;
+                let secondary = secondary.as_deref().map(|bytes| read("endorsement.secondary", bytes)).transpose()?;
+                if secondary.as_ref().is_some_and(|secondary| secondary.thumbprint == primary.thumbprint) {
+                    let message = "is the same certificate as the primary one";
+                    return Err(Fault::invalid("endorsement.secondary", message));
+                }
+                let storage_root_key = if *pin_first { SrkRule::PinFirst } else { SrkRule::Any };
+                return Ok(Attestation::TpmFleet(TpmFleet {
+                    anchors: X509Anchors { primary, secondary },
+                    makes: makes.clone(),
+                    usage_may_be_absent: *usage_may_be_absent,
+                    rules: TpmRules { storage_root_key, pcrs: pcrs.clone() },
+                }));
             }
         };
         let read = |field: &'static str, bytes: &[u8]| self.read_certificate(&draft.id, field, bytes);
@@ -183,14 +201,51 @@ impl Service {
             }
             EnrollmentId::Group(_) => x509::check_anchor(&certificate).map_err(invalid)?,
         }
+        self.check_not_operators(field, &certificate)?;
+        Ok(certificate)
+    }
+
+    fn read_ek_authority(&self, field: &'static str, bytes: &[u8]) -> Result<CertificateRef, Fault> {
+        let invalid = |refusal: Refusal| Fault::invalid(field, refusal).with("refusal", refusal.as_str());
+        let certificate = x509::certificate_ref(bytes).map_err(invalid)?;
+        tpm::check_authority(&certificate).map_err(invalid)?;
+        self.check_not_operators(field, &certificate)?;
+        Ok(certificate)
+    }
+
+    fn check_not_operators(&self, field: &'static str, certificate: &CertificateRef) -> Result<(), Fault> {
+        let invalid = |refusal: Refusal| Fault::invalid(field, refusal).with("refusal", refusal.as_str());
         for operators in &self.inner.operator_authorities {
             if x509::shares_authority(&certificate.der, &operators.der).map_err(invalid)? {
                 let message = format!("{field}: the operators' authority cannot vouch for devices");
                 return Err(Fault::new(Reason::CertificateInUse, message).with("field", field));
             }
         }
-        Ok(certificate)
+        Ok(())
     }
+}
+
+/// Keys that no TPM may use would never let the device in.
+fn read_tpm(endorsement_key: &TpmPublic, srk: &SrkDraft, pcrs: Option<PcrPolicy>) -> Result<Attestation, Fault> {
+    let invalid =
+        |field: &'static str| move |fault: KeyFault| Fault::invalid(field, fault).with("refusal", fault.as_str());
+    let wrong = invalid("tpm.endorsement_key");
+    let key = PublicArea::of(endorsement_key.clone()).and_then(EndorsementKey::validate).map_err(wrong)?;
+    let storage_root_key = match srk {
+        SrkDraft::Any => SrkRule::Any,
+        SrkDraft::PinFirst => SrkRule::PinFirst,
+        SrkDraft::Name(name) => SrkRule::Pinned(name.clone()),
+        SrkDraft::Key(public) => {
+            let wrong = invalid("tpm.storage_root_key");
+            let key = PublicArea::of(public.clone()).and_then(StorageKey::validate).map_err(wrong)?;
+            SrkRule::Pinned(key.name().clone())
+        }
+    };
+    Ok(Attestation::Tpm(TpmDevice {
+        endorsement_key: endorsement_key.clone(),
+        ek_hash: key.ek_hash(),
+        rules: TpmRules { storage_root_key, pcrs },
+    }))
 }
 
 /// A leaf of another name would never let the device in.

@@ -5,6 +5,7 @@
 
 mod audit;
 mod backup;
+mod challenges;
 mod devices;
 mod enrollment;
 mod fault;
@@ -13,7 +14,9 @@ mod operators;
 mod proof;
 mod registration;
 mod throttle;
+mod tpm;
 mod twin;
+mod vault;
 
 #[cfg(test)]
 pub(crate) mod samples;
@@ -37,6 +40,9 @@ pub use self::backup::BackupPart;
 pub use self::devices::{Explained, KeptState, PinRequest, RegistrationView, Revoked};
 pub use self::fleet::HubReading;
 pub use self::registration::{DeviceView, Peer, RegisterAsk, Registering};
+pub use self::tpm::{BeginAsk, Begun, QuoteAsk, TOKEN_KEY_NAME, TOKEN_SCOPE, TpmAnswer};
+pub use self::twin::DesiredWatch;
+pub use self::vault::{VAULT_KEY_BYTES, Vault};
 pub use crate::attestation::x509::Operator;
 pub use crate::hubs::{DesiredEvent, Resident, TwinWrite};
 pub use crate::moves::{CallKey, Effect, Episode, Tries};
@@ -58,6 +64,14 @@ pub struct Config {
     pub id_refusal_regained_after: Duration,
     /// Addresses (and addresses with an id) whose refusals are counted; beyond it the oldest are forgotten.
     pub throttled_max: usize,
+    /// Challenges made for one address before it must wait: a plant behind one address may start at once.
+    pub challenges_per_peer: u32,
+    pub challenge_regained_after: Duration,
+    /// The same for one registration id at one address.
+    pub challenges_per_id: u32,
+    pub id_challenge_regained_after: Duration,
+    /// Challenges that are out, and registrations whose tokens still read, some 6 KiB each; beyond it the oldest go.
+    pub challenges_max: usize,
     /// Checked chains that are remembered, some 2 KiB each.
     pub proofs_max: usize,
     /// What an embedded hub is called when its operator does not say: its id under this domain.
@@ -77,6 +91,11 @@ impl Default for Config {
             refusals_per_id: 10,
             id_refusal_regained_after: Duration::from_secs(6),
             throttled_max: 10_000,
+            challenges_per_peer: 1_000,
+            challenge_regained_after: Duration::from_millis(50),
+            challenges_per_id: 20,
+            id_challenge_regained_after: Duration::from_secs(6),
+            challenges_max: 10_000,
             proofs_max: 10_000,
             embedded_domain: "rehome.local".to_owned(),
             embedded_endpoint: "localhost:8443".to_owned(),
@@ -93,6 +112,7 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
     pub hubs: Arc<dyn HubFactory>,
+    pub vault: Vault,
     /// The authorities of the operators' certificates. Without one nobody is an operator.
     pub operator_authorities: Vec<CertificateRef>,
     pub config: Config,
@@ -114,6 +134,9 @@ struct Inner {
     config: Config,
     proofs: proof::Proofs,
     throttle: throttle::Throttle,
+    challenges: challenges::Challenges,
+    challenge_throttle: throttle::Throttle,
+    vault: Arc<Vault>,
     /// Held while a hub is linked, changed or unlinked: opening its files and writing its record are two things.
     fleet_gate: Mutex<()>,
     /// Held while a backup is made and read.
@@ -139,9 +162,11 @@ impl Service {
 
     /// Puts the parts together. Nothing is opened or resumed: see [`Service::start`].
     pub fn new(parts: Parts) -> Self {
-        let Parts { store, directory, clock, entropy, hubs, operator_authorities, config } = parts;
+        let Parts { store, directory, clock, entropy, hubs, vault, operator_authorities, config } = parts;
         let proofs = proof::Proofs::new(config.proofs_max);
         let throttle = throttle::Throttle::new(&config);
+        let challenges = challenges::Challenges::new(config.challenges_max);
+        let challenge_throttle = throttle::Throttle::of_challenges(&config);
         let (fleet_gate, backup_gate) = (Mutex::new(()), Arc::default());
         let inner = Inner {
             store,
@@ -153,6 +178,9 @@ impl Service {
             config,
             proofs,
             throttle,
+            challenges,
+            challenge_throttle,
+            vault: Arc::new(vault),
             fleet_gate,
             backup_gate,
         };

@@ -31,7 +31,7 @@ pub enum Unproven {
 }
 
 impl Unproven {
-    fn refused(why: impl fmt::Display, enrollment: Option<&Enrollment>) -> Self {
+    pub(super) fn refused(why: impl fmt::Display, enrollment: Option<&Enrollment>) -> Self {
         Unproven::Refused { why: why.to_string(), enrollment: enrollment.map(|enrollment| enrollment.id.clone()) }
     }
 }

@@ -20,10 +20,11 @@ use crate::store::Commit;
 use crate::telemetry::{self, RegistrationOutcome};
 
 use super::proof::{Proven, Unproven};
+use super::tpm::TpmAnswer;
 use super::{Service, fault};
 
 /// How often evidence is judged again because the enrollment changed between judgement and commit.
-const JUDGEMENTS_MAX: u32 = 3;
+pub(super) const JUDGEMENTS_MAX: u32 = 3;
 /// When a device that polls should ask again: most moves are over by then.
 const POLL_AFTER: Duration = Duration::from_secs(2);
 /// When a device should register again after a failure that may pass.
@@ -44,6 +45,8 @@ pub struct RegisterAsk {
     pub registration_id: RegistrationId,
     pub facts: ClientFacts,
     pub request_id: Option<RequestId>,
+    /// The answer to a challenge, beside the token that the call presents.
+    pub tpm: Option<TpmAnswer>,
 }
 
 /// How a device stands, as the device is told.
@@ -62,7 +65,7 @@ pub struct Registering {
     pub view: DeviceView,
     /// One sentence: what was decided and why.
     pub why: String,
-    updates: Updates,
+    pub(super) updates: Updates,
 }
 
 impl Service {
@@ -78,6 +81,9 @@ impl Service {
     }
 
     async fn register_inside(&self, peer: &Peer, ask: &RegisterAsk) -> Result<Registering, Fault> {
+        if let Some(answer) = &ask.tpm {
+            return self.register_by_tpm(peer, ask, answer).await;
+        }
         for _ in 0..JUDGEMENTS_MAX {
             let Proven { verified, enrollment } = self.admit(peer, &ask.registration_id).await?;
             let directory = &self.inner.directory;
@@ -91,7 +97,7 @@ impl Service {
         Err(fault::of_refused(Refused::Rejudge))
     }
 
-    fn registering(&self, id: &RegistrationId, accepted: Accepted) -> Result<Registering, Fault> {
+    pub(super) fn registering(&self, id: &RegistrationId, accepted: Accepted) -> Result<Registering, Fault> {
         let Accepted { standing, why, updates } = accepted;
         let standing = standing.ok_or_else(|| fault::no_registration(id))?;
         Ok(Registering { view: self.device_view(standing), why, updates })
@@ -128,16 +134,30 @@ impl Service {
     ) -> Result<DeviceView, Fault> {
         let unknown =
             || Fault::new(Reason::OperationNotFound, format!("{operation} is not the last operation of {id}"));
-        self.admit(peer, id).await?;
+        match self.read_by_token(peer, id).await? {
+            Some(own) if own != operation => return Err(unknown()),
+            Some(_) => {}
+            None => drop(self.admit(peer, id).await?),
+        }
         let standing = self.standing(id).await?.filter(|standing| standing.operation.id == operation);
         standing.map(|standing| self.device_view(standing)).ok_or_else(unknown)
     }
 
     /// The device's own record, from the store: wakes nobody and changes nothing.
     pub async fn look_up(&self, peer: &Peer, id: &RegistrationId) -> Result<DeviceView, Fault> {
-        self.admit(peer, id).await?;
+        let own = self.read_by_token(peer, id).await?;
+        if own.is_none() {
+            self.admit(peer, id).await?;
+        }
         let standing = self.standing(id).await?.ok_or_else(|| fault::no_registration(id))?;
-        Ok(self.device_view(standing))
+        match own {
+            // A token reads the operation that it was made for, and no later one.
+            Some(own) if own != standing.operation.id => {
+                let message = format!("{own} is not the last operation of {id} any more");
+                Err(Fault::new(Reason::OperationNotFound, message))
+            }
+            Some(_) | None => Ok(self.device_view(standing)),
+        }
     }
 
     /// How a device stands according to the store.
@@ -149,7 +169,7 @@ impl Service {
         })
     }
 
-    fn device_view(&self, standing: Standing) -> DeviceView {
+    pub(super) fn device_view(&self, standing: Standing) -> DeviceView {
         let home = standing.assignment.as_ref().and_then(|at| self.inner.directory.fleet().berth(&at.hub));
         let retry_after = retry_after(&standing.operation.status);
         DeviceView { standing, home: home.map(|berth| berth.hub), retry_after }
@@ -158,18 +178,38 @@ impl Service {
     /// Lets a caller in that proves to be the device, or refuses it in a way that tells nothing.
     async fn admit(&self, peer: &Peer, id: &RegistrationId) -> Result<Proven, Fault> {
         let started = self.inner.clock.now();
-        let wait = self.inner.throttle.wait(peer.address.ip(), id, started);
-        if !wait.is_zero() && !self.is_known(&peer.evidence) {
-            telemetry::rate_limited("peer_refusals_per_minute");
-            let message = "too many refused registrations came from this address";
-            return Err(Fault::new(Reason::RateLimited, message).retry_after(wait));
-        }
+        self.check_throttle(peer, id, started)?;
         match self.prove(&peer.evidence, id).await {
             Ok(proven) => Ok(proven),
-            Err(Unproven::Fault(fault)) => Err(fault),
-            Err(Unproven::Refused { why, enrollment }) => {
+            Err(unproven) => Err(self.turn_away(peer, id, unproven, Reason::RegistrationRefused, started).await),
+        }
+    }
+
+    /// Lets nobody try who was refused too often, except who is known.
+    pub(super) fn check_throttle(&self, peer: &Peer, id: &RegistrationId, now: Timestamp) -> Result<(), Fault> {
+        let wait = self.inner.throttle.wait(peer.address.ip(), id, now);
+        if wait.is_zero() || self.is_known(&peer.evidence) {
+            return Ok(());
+        }
+        telemetry::rate_limited("peer_refusals_per_minute");
+        let message = "too many refused registrations came from this address";
+        Err(Fault::new(Reason::RateLimited, message).retry_after(wait))
+    }
+
+    /// What a caller is told who proved nothing.
+    pub(super) async fn turn_away(
+        &self,
+        peer: &Peer,
+        id: &RegistrationId,
+        unproven: Unproven,
+        reason: Reason,
+        started: Timestamp,
+    ) -> Fault {
+        match unproven {
+            Unproven::Fault(fault) => fault,
+            Unproven::Refused { why, enrollment } => {
                 self.inner.throttle.note(peer.address.ip(), id, started);
-                Err(self.refuse(peer, id, enrollment, why, started).await)
+                self.refuse(peer, id, enrollment, why, reason, started).await
             }
         }
     }
@@ -181,6 +221,7 @@ impl Service {
         id: &RegistrationId,
         enrollment: Option<EnrollmentId>,
         why: String,
+        reason: Reason,
         started: Timestamp,
     ) -> Fault {
         let tracking = TrackingId(self.inner.entropy.draw_u128());
@@ -196,10 +237,13 @@ impl Service {
             tracing::error!(tracking_id = %tracking, "the refusal is not in the audit log: {fault}");
         }
         let took = self.inner.clock.now().since(started);
-        telemetry::registration_finished(RegistrationOutcome::Refused, Some(Reason::RegistrationRefused), took);
+        telemetry::registration_finished(RegistrationOutcome::Refused, Some(reason), took);
         self.inner.clock.sleep_until(started.plus(self.inner.config.refuse_after)).await;
-        let message = "the registration was refused; an operator finds the reason under the tracking id";
-        Fault::new(Reason::RegistrationRefused, message).with("tracking_id", tracking.to_string())
+        let message = match reason {
+            Reason::TpmChallengeOutdated => "the challenge does not count (any more): begin the proof by TPM again",
+            _ => "the registration was refused; an operator finds the reason under the tracking id",
+        };
+        Fault::new(reason, message).with("tracking_id", tracking.to_string())
     }
 }
 

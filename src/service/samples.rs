@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, ready};
 
-use super::{Config, DeviceView, Parts, Peer, RegisterAsk, Service};
+use super::{Config, DeviceView, Parts, Peer, RegisterAsk, Service, Vault};
 use crate::actors::{self, Directory, Fleet, Surroundings};
 use crate::allocators::{AllocationAnswer, AllocationQuestion, Allocator, AllocatorFault};
 use crate::ambient::{ManualClock, SeededEntropy};
@@ -128,6 +128,7 @@ impl World {
         let authority = |name, purpose| Authority::create(name, purpose, terms(), entropy.as_ref()).unwrap();
         let (devices, operators) = (authority("devices", Purpose::Device), authority("operators", Purpose::Operator));
         let service = Service::new(Parts {
+            vault: Vault::new(&[9; 32]),
             store: store.clone(),
             directory,
             clock: clock.clone(),
@@ -206,7 +207,7 @@ pub fn evidence(issued: Option<&Issued>) -> Evidence {
 }
 
 pub fn ask(id: &str) -> RegisterAsk {
-    RegisterAsk { registration_id: reg_id(id), facts: ClientFacts::default(), request_id: None }
+    RegisterAsk { registration_id: reg_id(id), facts: ClientFacts::default(), request_id: None, tpm: None }
 }
 
 pub fn hub_draft(id: &str) -> HubDraft {

@@ -30,6 +30,17 @@ impl Throttle {
         }
     }
 
+    /// Counts challenges that were made, with bounds of their own: each costs some hundred microseconds of work.
+    pub fn of_challenges(config: &Config) -> Self {
+        Self::new(&Config {
+            refusals_per_peer: config.challenges_per_peer,
+            refusal_regained_after: config.challenge_regained_after,
+            refusals_per_id: config.challenges_per_id,
+            id_refusal_regained_after: config.id_challenge_regained_after,
+            ..config.clone()
+        })
+    }
+
     /// How long the peer must wait before it may be refused once more; zero when it need not.
     pub fn wait(&self, peer: IpAddr, id: &RegistrationId, now: Timestamp) -> Duration {
         let by_peer = lock(&self.peers).wait(&subnet(peer), now);
@@ -44,7 +55,7 @@ impl Throttle {
 }
 
 /// An IPv6 network hands out 2^64 addresses to one host: it counts as one.
-fn subnet(peer: IpAddr) -> IpAddr {
+pub(super) fn subnet(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => IpAddr::V6((u128::from(address) & !u128::from(u64::MAX)).into()),

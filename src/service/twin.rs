@@ -6,11 +6,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::Stream;
+use futures_util::stream;
 use tokio::sync::mpsc;
 
+use crate::ambient::Clock;
+use crate::attestation::sas::{self, Demand};
 use crate::attestation::x509;
-use crate::domain::{Credential, DeviceId, Document, Evidence, Fault, HubId, Reason};
-use crate::hubs::{DesiredEvent, Resident, ResidentPage, TwinCaller, TwinHost, TwinRefusal, TwinWrite};
+use crate::domain::token::{SasToken, hub_resource};
+use crate::domain::{
+    Credential, DeviceId, Document, Evidence, Fault, HubId, PresentedToken, Reason, SealedKey, Timestamp, limits,
+};
+use crate::hubs::{DesiredEvent, Resident, ResidentPage, SignedToken, TwinCaller, TwinHost, TwinRefusal, TwinWrite};
 
 use super::{Service, fault};
 
@@ -19,10 +26,37 @@ const MOVING_RETRY: Duration = Duration::from_secs(1);
 /// When a hub that is away may be asked again.
 const AWAY_RETRY: Duration = Duration::from_secs(5);
 
+/// A device that watches its desired properties.
+#[derive(Debug)]
+pub struct DesiredWatch {
+    events: mpsc::Receiver<DesiredEvent>,
+    /// When the token ends that the device came in with.
+    ends_at: Option<Timestamp>,
+    clock: Arc<dyn Clock>,
+}
+
+impl DesiredWatch {
+    /// The next event, until the watch ends or what the device came in with does.
+    pub async fn recv(&mut self) -> Option<DesiredEvent> {
+        match self.ends_at {
+            None => self.events.recv().await,
+            Some(ends_at) => tokio::select! {
+                event = self.events.recv() => event,
+                () = self.clock.sleep_until(ends_at) => None,
+            },
+        }
+    }
+
+    /// The events one after the other.
+    pub fn into_stream(self) -> impl Stream<Item = DesiredEvent> + Send {
+        stream::unfold(self, |mut watch| async move { Some((watch.recv().await?, watch)) })
+    }
+}
+
 impl Service {
     /// The device's own twin.
     pub async fn own_twin(&self, evidence: &Evidence, hub: &HubId, device: &DeviceId) -> Result<Resident, Fault> {
-        let caller = self.device_caller(evidence)?;
+        let (caller, _) = self.device_caller(evidence, hub, device)?;
         let twins = self.twins(hub, Side::Device)?;
         twins.read(device, &caller).await.map_err(|refusal| refused(refusal, hub, device))
     }
@@ -35,21 +69,22 @@ impl Service {
         device: &DeviceId,
         patch: Document,
     ) -> Result<Resident, Fault> {
-        let caller = self.device_caller(evidence)?;
+        let (caller, _) = self.device_caller(evidence, hub, device)?;
         let twins = self.twins(hub, Side::Device)?;
         twins.report(device, &caller, patch).await.map_err(|refusal| refused(refusal, hub, device))
     }
 
-    /// The device's desired properties as they change; the whole document first.
+    /// The device's desired properties as they change; the whole document first. A watch by token ends with the token.
     pub async fn watch_desired(
         &self,
         evidence: &Evidence,
         hub: &HubId,
         device: &DeviceId,
-    ) -> Result<mpsc::Receiver<DesiredEvent>, Fault> {
-        let caller = self.device_caller(evidence)?;
+    ) -> Result<DesiredWatch, Fault> {
+        let (caller, ends_at) = self.device_caller(evidence, hub, device)?;
         let twins = self.twins(hub, Side::Device)?;
-        twins.watch(device, &caller).await.map_err(|refusal| refused(refusal, hub, device))
+        let events = twins.watch(device, &caller).await.map_err(|refusal| refused(refusal, hub, device))?;
+        Ok(DesiredWatch { events, ends_at, clock: self.inner.clock.clone() })
     }
 
     /// A device of a hub, for a back end.
@@ -95,9 +130,15 @@ impl Service {
 
     /// The caller as its hub knows it: by the certificate whose key the connection proved. A certificate that is out of
     /// date is none.
-    fn device_caller(&self, evidence: &Evidence) -> Result<TwinCaller, Fault> {
+    fn device_caller(
+        &self,
+        evidence: &Evidence,
+        hub: &HubId,
+        device: &DeviceId,
+    ) -> Result<(TwinCaller, Option<Timestamp>), Fault> {
         let leaf = match evidence {
-            Evidence::None | Evidence::Token(_) => None,
+            Evidence::None => None,
+            Evidence::Token(token) => return self.token_caller(token, hub, device),
             Evidence::X509 { chain } => chain.first(),
         };
         let leaf = leaf.ok_or_else(not_let_in)?;
@@ -106,7 +147,29 @@ impl Service {
         if now < info.not_before || now.as_secs() > info.not_after.as_secs() {
             return Err(not_let_in());
         }
-        Ok(TwinCaller::Device(Credential::x509([info.thumbprint])))
+        Ok((TwinCaller::Device(Credential::x509([info.thumbprint])), None))
+    }
+
+    /// The caller by a token that it signed. What the token is for and how long it holds is judged here, and whether one of
+    /// the hub's keys signed it where the hub looks: the signature counts for nothing without the rest.
+    fn token_caller(
+        &self,
+        presented: &PresentedToken,
+        hub: &HubId,
+        device: &DeviceId,
+    ) -> Result<(TwinCaller, Option<Timestamp>), Fault> {
+        let token = SasToken::parse(presented.text().as_bytes()).map_err(|_| not_let_in())?;
+        let berth = self.inner.directory.fleet().berth(hub).ok_or_else(not_let_in)?;
+        // Either name of the hub will do.
+        let names = [hub_resource(&berth.hub.host_name, device), hub_resource(hub.as_str(), device)];
+        let resource = token.resource().to_lowercase();
+        let resource = names.into_iter().find(|name| name.to_lowercase() == resource).ok_or_else(not_let_in)?;
+        let (vault, now, ends_at) = (self.inner.vault.clone(), self.inner.clock.now(), token.expires_at());
+        let is_signed_by = move |key: &SealedKey| {
+            let demand = Demand { resource: &resource, lifetime_max: limits::HUB_TOKEN_LIFETIME_MAX };
+            vault.open(key).is_some_and(|key| sas::verify(&token, [&key], demand, now).is_ok())
+        };
+        Ok((TwinCaller::Token(SignedToken::new(is_signed_by)), Some(ends_at)))
     }
 
     fn twins(&self, hub: &HubId, side: Side) -> Result<Arc<dyn TwinHost>, Fault> {

@@ -182,6 +182,7 @@ fn messages_in() {
         registration_id: samples::reg_id("dev-1"),
         facts: ClientFacts::default(),
         request_id: Some(RequestId::parse("r-1").unwrap()),
+        tpm: None,
     };
     let request = device::v1::RegisterRequest::from(&call);
     let start = device::v1::StartRegistrationRequest::from(request.clone());

@@ -50,6 +50,7 @@ impl RegistrationService for Assigning {
             generation: 1,
             payload: None,
             retry_after: None,
+            tpm: None,
             created_at: Timestamp(0),
             updated_at: Timestamp(0),
         };

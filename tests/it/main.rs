@@ -14,5 +14,6 @@ mod restart;
 mod serving;
 mod starting;
 mod swtpm;
+mod tpm;
 mod tpm_device;
 mod world;

@@ -14,7 +14,7 @@ use crate::attestation::Verified;
 use crate::domain::{
     AllocationPolicy, AuditAction, AuditEntry, CallOutcome, ClientFacts, Credential, DeviceId, Enrollment, Fault,
     HubCall, HubId, HubState, InitialState, OperationId, OperationStatus, Order, Pin, Reason, Registration,
-    RegistrationId, RequestId, SubStatus, Timestamp, UnreachableRule,
+    RegistrationId, RequestId, SubStatus, Timestamp, TpmDelivery, UnreachableRule,
 };
 use crate::moves::{
     self, CallKey, EndLease, Intent, KnownState, Machine, Move, Phase, Plan, Preconditions, Resolve, Standing, Tries,
@@ -113,6 +113,14 @@ impl Request {
             not_after: leaf.not_after,
             serial_number: leaf.serial_hex,
         });
+        let tpm = verified.tpm().map(|proof| judge::TpmClaim {
+            ek: proof.ek_hash(),
+            state: policy::TpmState {
+                storage_root_key: proof.storage_key_name().clone(),
+                mismatches: proof.pcr_mismatches().to_vec(),
+            },
+            blob: Arc::from([]),
+        });
         Self {
             certificate,
             by: "device".to_owned(),
@@ -124,8 +132,38 @@ impl Request {
             enrollment,
             pin: None,
             undo: None,
-            tpm: None,
+            tpm,
         }
+    }
+
+    /// With what brings the device the key of its credential.
+    pub fn with_blob(mut self, blob: Option<Arc<[u8]>>) -> Self {
+        if let (Some(claim), Some(blob)) = (&mut self.tpm, blob) {
+            claim.blob = blob;
+        }
+        self
+    }
+
+    /// Whether both are of one TPM with one storage root key.
+    fn is_of_the_tpm_of(&self, other: &Request) -> bool {
+        match (&self.tpm, &other.tpm) {
+            (Some(one), Some(other)) => {
+                one.ek == other.ek && one.state.storage_root_key == other.state.storage_root_key
+            }
+            (Some(_), None) | (None, Some(_) | None) => false,
+        }
+    }
+
+    /// Whether the running move brings this device what it asks for: the credential it came with, or one that its TPM can
+    /// open, which is as good as the new one.
+    fn is_served_by(&self, running: &Intent) -> bool {
+        let same_tpm = match (&self.tpm, &running.tpm) {
+            (Some(claim), Some(delivery)) => {
+                claim.ek == delivery.ek && delivery.srk.as_ref() == Some(&claim.state.storage_root_key)
+            }
+            (Some(_), None) | (None, Some(_) | None) => false,
+        };
+        same_tpm || self.credential.as_ref().is_none_or(|credential| *credential == running.credential)
     }
 }
 
@@ -179,8 +217,16 @@ impl Core {
 
     /// A device registers. Joins what is under way, else decides.
     pub async fn register(mut self, request: Request, asker: Asker) -> (Self, After) {
+        // Whoever joins gets what is under way: that must not be more than it would get alone.
+        if (self.asking.is_some() || self.machine.running().is_some())
+            && let Some(objection) = judge::objection(&self.machine, &request)
+        {
+            asker.refuse(Fault::new(objection.reason(), objection.to_string()).into());
+            return (self, After::default());
+        }
         if let Some(asking) = &mut self.asking {
-            if request.credential != asking.request.credential {
+            let waiting = &asking.request;
+            if request.credential != waiting.credential && !request.is_of_the_tpm_of(waiting) {
                 self.joined = Some(request);
             }
             asking.askers.push(asker);
@@ -189,7 +235,7 @@ impl Core {
         if let Some(running) = self.machine.joinable(self.surroundings.clock.now()) {
             telemetry::registration_finished(RegistrationOutcome::Joined, None, Duration::ZERO);
             let why = format!("joined the {} that is under way", running.intent.plan.as_str());
-            if request.credential.as_ref().is_some_and(|credential| *credential != running.intent.credential) {
+            if !request.is_served_by(&running.intent) {
                 self.joined = Some(request);
             }
             self.accept([asker], self.standing(), &why);
@@ -336,6 +382,40 @@ impl Core {
         match self.commit(commit).await {
             Ok(()) => {
                 self.accept([asker], self.standing(), "the pin was lifted");
+                (self, After::default())
+            }
+            Err(trouble) => self.give_back(vec![asker], trouble),
+        }
+    }
+
+    /// Forgets the storage root key that the device is held to, when there is one.
+    pub async fn forget_storage_root_key(mut self, by: String, asker: Asker) -> (Self, After) {
+        let Some(record) = self.machine.registration().cloned() else {
+            asker.refuse(not_registered(self.machine.id()).into());
+            return (self, After::default());
+        };
+        let Some(tpm) = record.tpm.clone().filter(|tpm| tpm.srk.is_some()) else {
+            self.accept([asker], self.standing(), "no storage root key is known");
+            return (self, After::default());
+        };
+        if self.machine.running().is_some() {
+            let fault =
+                Fault::new(Reason::DeviceMoving, "an operation of this device is under way: try again when it is over");
+            asker.refuse(fault.into());
+            return (self, After::default());
+        }
+        let now = self.surroundings.clock.now();
+        let why = "the storage root key was forgotten";
+        let audit = AuditEntry {
+            registration: Some(record.id.clone()),
+            ..AuditEntry::new(now, by, AuditAction::StorageRootKeyForgotten, why)
+        };
+        let tpm = Some(TpmDelivery { srk: None, ..tpm });
+        let record = Registration { tpm, updated_at: now, ..record };
+        let commit = self.machine.record_only(record, Preconditions::default(), audit, now);
+        match self.commit(commit).await {
+            Ok(()) => {
+                self.accept([asker], self.standing(), why);
                 (self, After::default())
             }
             Err(trouble) => self.give_back(vec![asker], trouble),

@@ -3,8 +3,8 @@
 use actix::{AtomicResponse, Context, Handler};
 
 use super::super::messages::{
-    Allocated, Describe, ForceOut, ForgetLateTwin, LeaseEnded, Register, Release, Report, Reprovision, Settle,
-    StepFinished, TakeBack, Unpin, Wake,
+    Allocated, Describe, ForceOut, ForgetLateTwin, ForgetStorageRootKey, LeaseEnded, Register, Release, Report,
+    Reprovision, Settle, StepFinished, TakeBack, Unpin, Wake,
 };
 use super::{Asker, Core, DeviceActor, Request};
 
@@ -12,9 +12,9 @@ impl Handler<Register> for DeviceActor {
     type Result = AtomicResponse<Self, ()>;
 
     fn handle(&mut self, message: Register, _: &mut Context<Self>) -> Self::Result {
-        let Register { verified, enrollment, facts, request_id, reply } = message;
+        let Register { verified, enrollment, facts, request_id, blob, reply } = message;
         let updates = self.updates.subscribe();
-        let request = Request::of_device(verified, enrollment, facts, request_id);
+        let request = Request::of_device(verified, enrollment, facts, request_id).with_blob(blob);
         self.atomically(|core| core.register(request, Asker { reply, updates }))
     }
 }
@@ -44,6 +44,16 @@ impl Handler<Unpin> for DeviceActor {
     fn handle(&mut self, Unpin { by, reply }: Unpin, _: &mut Context<Self>) -> Self::Result {
         let updates = self.updates.subscribe();
         self.atomically(|core| core.unpin(by, Asker { reply, updates }))
+    }
+}
+
+impl Handler<ForgetStorageRootKey> for DeviceActor {
+    type Result = AtomicResponse<Self, ()>;
+
+    fn handle(&mut self, message: ForgetStorageRootKey, _: &mut Context<Self>) -> Self::Result {
+        let ForgetStorageRootKey { by, reply } = message;
+        let updates = self.updates.subscribe();
+        self.atomically(|core| core.forget_storage_root_key(by, Asker { reply, updates }))
     }
 }
 

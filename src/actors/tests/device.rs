@@ -305,6 +305,7 @@ async fn an_idle_device_gives_its_memory_back_and_a_late_message_is_handled() {
         enrollment: Arc::new(device.enrollment.clone()),
         facts: Default::default(),
         request_id: None,
+        blob: None,
         reply,
     })
     .unwrap();

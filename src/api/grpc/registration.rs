@@ -4,10 +4,14 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
-use crate::domain::{Fault, Reason, RegistrationId, limits};
-use crate::service::{DeviceView, RegisterAsk, Service};
+use crate::domain::token::hub_resource;
+use crate::domain::{OperationStatus, RegistrationId, limits};
+use crate::service::{BeginAsk, Begun, DeviceView, QuoteAsk, RegisterAsk, Service, TOKEN_KEY_NAME, TpmAnswer};
 use crate::wire::convert::field;
-use crate::wire::convert::registration::{AssignedHub, RegisterCall, RegistrationUpdate, UpdateStatus, operation_of};
+use crate::wire::convert::registration::{
+    AssignedHub, RegisterCall, RegistrationUpdate, TpmCredential, UpdateStatus, operation_of,
+};
+use crate::wire::convert::tpm::{BeginAnswer, BeginCall, QuoteChallenge};
 use crate::wire::device::v1;
 use crate::wire::device::v1::registration_service_server::{RegistrationService, RegistrationServiceServer};
 
@@ -27,8 +31,17 @@ impl RegistrationEdge {
 }
 
 fn ask(request: &v1::RegisterRequest) -> Result<RegisterAsk, Status> {
-    let RegisterCall { registration_id, facts, request_id } = RegisterCall::try_from(request).map_err(failed)?;
-    Ok(RegisterAsk { registration_id, facts, request_id })
+    let RegisterCall { registration_id, facts, request_id, tpm } = RegisterCall::try_from(request).map_err(failed)?;
+    let tpm = tpm.map(|answer| TpmAnswer {
+        challenge: answer.challenge,
+        quote: answer.quote.map(|quote| QuoteAsk {
+            attest: quote.attested,
+            signature: quote.signature,
+            values: quote.values.into_iter().collect(),
+            key_proof: quote.key_proof,
+        }),
+    });
+    Ok(RegisterAsk { registration_id, facts, request_id, tpm })
 }
 
 fn update(view: &DeviceView) -> Option<v1::RegistrationUpdate> {
@@ -49,10 +62,38 @@ fn update(view: &DeviceView) -> Option<v1::RegistrationUpdate> {
         generation: assignment.map_or(0, |assignment| assignment.generation.0),
         payload: standing.payload.as_deref().and_then(|text| serde_json::from_str(text).ok()),
         retry_after: *retry_after,
+        tpm: tpm_credential(view),
         created_at: standing.created_at,
         updated_at: standing.updated_at,
     };
     Some((&update).into())
+}
+
+/// What a device with a TPM needs at its hub; told once it is there.
+fn tpm_credential(DeviceView { standing, home, .. }: &DeviceView) -> Option<TpmCredential> {
+    match &standing.operation.status {
+        OperationStatus::Assigned { .. } => Some(TpmCredential {
+            authentication_key: standing.tpm.as_ref()?.blob.to_vec(),
+            resource: hub_resource(&home.as_ref()?.host_name, &standing.device_id),
+        }),
+        OperationStatus::Assigning | OperationStatus::Failed { .. } | OperationStatus::Disabled => None,
+    }
+}
+
+/// A challenge in the words of the wire.
+fn begun(begun: Begun) -> BeginAnswer {
+    let invitation = begun.invitation;
+    BeginAnswer {
+        challenge: begun.id,
+        blob: invitation.blob,
+        key_name: TOKEN_KEY_NAME.to_owned(),
+        expires_at: invitation.expires_at,
+        quote: invitation.quote.map(|quote| QuoteChallenge {
+            nonce: quote.nonce.to_vec(),
+            pcrs: quote.indices,
+            credential: quote.credential.unwrap_or_default(),
+        }),
+    }
 }
 
 #[tonic::async_trait]
@@ -100,7 +141,15 @@ impl RegistrationService for RegistrationEdge {
         &self,
         request: Request<v1::BeginTpmAttestationRequest>,
     ) -> Result<Response<v1::BeginTpmAttestationResponse>, Status> {
-        field::id("registration_id", &request.get_ref().registration_id, RegistrationId::parse).map_err(failed)?;
-        Err(Fault::new(Reason::NotYetSupported, "no enrollment of this build accepts a proof by TPM").into())
+        let peer = call::peer(&request)?;
+        let call = BeginCall::try_from(request.into_inner()).map_err(failed)?;
+        let ask = BeginAsk {
+            registration_id: call.registration_id,
+            endorsement_key: call.endorsement_key,
+            storage_root_key: call.storage_root_key,
+            endorsement_certificates: call.endorsement_certificates,
+            attestation_key: call.attestation_key,
+        };
+        Ok(Response::new(begun(self.service.begin_tpm(&peer, &ask).await?).into()))
     }
 }

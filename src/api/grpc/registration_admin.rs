@@ -2,7 +2,7 @@
 
 use tonic::{Request, Response, Status};
 
-use crate::domain::{DeviceId, Fault, Order, Reason, RegistrationId, limits};
+use crate::domain::{DeviceId, Order, RegistrationId, limits};
 use crate::service::{KeptState, PinRequest, RegistrationFilter, RegistrationView, Service, StatusFilter};
 use crate::wire::admin::v1;
 use crate::wire::admin::v1::registration_service_server::{RegistrationService, RegistrationServiceServer};
@@ -152,8 +152,12 @@ impl RegistrationService for RegistrationAdminEdge {
 
     async fn reset_storage_root_key(
         &self,
-        _request: Request<v1::ResetStorageRootKeyRequest>,
+        request: Request<v1::ResetStorageRootKeyRequest>,
     ) -> Result<Response<v1::ResetStorageRootKeyResponse>, Status> {
-        Err(Fault::new(Reason::NotYetSupported, "no enrollment of this build keeps a storage root key").into())
+        let by = call::allowed(&request)?.by;
+        let request = request.get_ref();
+        let version = field::optional_etag("etag", &request.etag).map_err(failed)?;
+        let view = self.service.forget_storage_root_key(&id(&request.registration_id)?, version, &by).await?;
+        Ok(Response::new(v1::ResetStorageRootKeyResponse { registration: Some(message(&view)) }))
     }
 }

@@ -2,7 +2,6 @@
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::domain::limits;
@@ -64,8 +63,8 @@ impl TwinService for TwinEdge {
         let peer = call::peer(&request)?;
         let request = request.get_ref();
         let TwinTarget { hub, device } = target(&request.hub_id, &request.device_id).map_err(failed)?;
-        let events = self.service.watch_desired(&peer.evidence, &hub, &device).await?;
-        let told = ReceiverStream::new(events).map(|event| Ok((&change(event)).into()));
+        let watch = self.service.watch_desired(&peer.evidence, &hub, &device).await?;
+        let told = watch.into_stream().map(|event| Ok((&change(event)).into()));
         Ok(Response::new(told.boxed()))
     }
 }

@@ -6,13 +6,12 @@ use std::sync::Arc;
 
 use mqtt_proto::QoS;
 use mqtt_proto::v3::{ConnectReturnCode, Packet, Publish};
-use tokio::sync::mpsc;
 
 use crate::api::azure::ascii::ascii_json;
 use crate::api::azure::fault::{Code, Refusal};
 use crate::api::azure::twin::{desired_patch, of_device, patch_between, patched};
 use crate::domain::{DeviceId, Document, Fault, HubId, Kind, Reason};
-use crate::service::{DesiredEvent, Peer, Service};
+use crate::service::{DesiredEvent, DesiredWatch, Peer, Service};
 
 use super::link::{Incoming, LinkFault, Outgoing, Stream};
 use super::topic::{Asked, DESIRED_CHANGES, TWIN_ANSWERS, desired_change, twin_answer};
@@ -36,7 +35,7 @@ struct Subscribed {
 #[derive(Debug)]
 struct Changes {
     level: QoS,
-    events: mpsc::Receiver<DesiredEvent>,
+    events: DesiredWatch,
     /// The document as the device has it: absent until the first event, which is not told (a device asks for its twin).
     told: Option<Document>,
 }

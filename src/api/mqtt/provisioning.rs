@@ -102,7 +102,12 @@ impl Provisioning {
         if asked.tpm.is_some() {
             return Err(Refusal::new(400_004, "a TPM is attested over HTTPS, not over MQTT"));
         }
-        let ask = RegisterAsk { registration_id: self.id.clone(), facts: asked.facts(self.version), request_id: None };
+        let ask = RegisterAsk {
+            registration_id: self.id.clone(),
+            facts: asked.facts(self.version),
+            request_id: None,
+            tpm: None,
+        };
         let registering = self.service.register(&self.peer, &ask).await?;
         Ok(self.told(&registering.view))
     }

@@ -52,7 +52,7 @@ pub async fn register(
     let asked = async {
         let Addressed { id, version } = Addressed::read(&edge, &scope, &id, query.as_deref())?;
         let asked = Asked::parse(&id, &body)?;
-        let ask = RegisterAsk { registration_id: id, facts: asked.facts(version), request_id: None };
+        let ask = RegisterAsk { registration_id: id, facts: asked.facts(version), request_id: None, tpm: None };
         let registering = edge.service.register(&peer, &ask).await?;
         Ok::<_, Refusal>(operation(&registering.view, version))
     };

@@ -135,6 +135,7 @@ mod tests {
             generation: 0,
             payload: None,
             retry_after: None,
+            tpm: None,
             created_at: Timestamp(0),
             updated_at: Timestamp(0),
         }

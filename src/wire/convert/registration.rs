@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::field;
 use super::json;
+use super::tpm::TpmAnswer;
 use crate::domain::{
     ApiVersion, ClientFacts, DataSource, DeviceId, HubId, Latency, OperationId, OperationStatus, RegistrationId,
     RequestId, SdkVersion, SubStatus, Timestamp, limits,
@@ -19,6 +20,8 @@ pub struct RegisterCall {
     pub registration_id: RegistrationId,
     pub facts: ClientFacts,
     pub request_id: Option<RequestId>,
+    /// The answer to a challenge, beside a token.
+    pub tpm: Option<TpmAnswer>,
 }
 
 /// A registration as its device is told.
@@ -35,8 +38,25 @@ pub struct RegistrationUpdate {
     /// What the allocation webhook hands the device.
     pub payload: Option<Value>,
     pub retry_after: Option<Duration>,
+    /// What comes through the device's TPM with the assignment.
+    pub tpm: Option<TpmCredential>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+}
+
+/// The credential of a hub, which only the device's TPM can open.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TpmCredential {
+    /// The activation blob.
+    pub authentication_key: Vec<u8>,
+    /// What tokens for the hub are signed for.
+    pub resource: String,
+}
+
+impl std::fmt::Debug for TpmCredential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TpmCredential({})", self.resource)
+    }
 }
 
 /// Where the device lives, and how it gets there.
@@ -141,6 +161,7 @@ impl TryFrom<&v1::RegisterRequest> for RegisterCall {
                 location: field::place("location", request.location.as_ref())?,
             },
             request_id: field::optional_id("request_id", &request.request_id, RequestId::parse)?,
+            tpm: request.tpm.as_ref().map(TpmAnswer::try_from).transpose()?,
         })
     }
 }
@@ -174,7 +195,7 @@ impl From<&RegisterCall> for v1::RegisterRequest {
             latencies: facts.latencies.iter().map(latency).collect(),
             location: facts.location.map(field::wire_place),
             request_id: call.request_id.as_ref().map(|id| id.as_str().to_owned()).unwrap_or_default(),
-            tpm: None,
+            tpm: call.tpm.as_ref().map(Into::into),
         }
     }
 }
@@ -317,7 +338,10 @@ impl From<&RegistrationUpdate> for v1::RegistrationUpdate {
             retry_after: update.retry_after.map(field::wire_span),
             created_at: Some(field::wire_time(update.created_at)),
             updated_at: Some(field::wire_time(update.updated_at)),
-            tpm: None,
+            tpm: update.tpm.as_ref().map(|tpm| v1::TpmCredential {
+                authentication_key: tpm.authentication_key.clone(),
+                resource: tpm.resource.clone(),
+            }),
         }
     }
 }
@@ -351,6 +375,9 @@ impl TryFrom<v1::RegistrationUpdate> for RegistrationUpdate {
             generation: update.generation,
             payload: update.payload.as_ref().map(|value| json::payload("payload", value)).transpose()?,
             retry_after: update.retry_after.as_ref().map(|span| field::span("retry_after", span)).transpose()?,
+            tpm: update
+                .tpm
+                .map(|tpm| TpmCredential { authentication_key: tpm.authentication_key, resource: tpm.resource }),
             created_at: field::required_time("created_at", update.created_at.as_ref())?,
             updated_at: field::required_time("updated_at", update.updated_at.as_ref())?,
         })
@@ -372,6 +399,7 @@ mod tests {
                 latencies: vec![Latency { hub: HubId::parse("hub-a").unwrap(), milliseconds: 7 }],
                 location: Geo::new(52.5, 13.4),
             },
+            tpm: Some(TpmAnswer { challenge: 7, quote: None }),
             request_id: Some(RequestId::parse("r-1").unwrap()),
         }
     }
@@ -424,6 +452,7 @@ mod tests {
             generation: 9,
             payload: Some(serde_json::json!("x")),
             retry_after: Some(Duration::from_millis(1500)),
+            tpm: Some(TpmCredential { authentication_key: vec![1, 2, 3], resource: "a/devices/b".to_owned() }),
             created_at: Timestamp(1),
             updated_at: Timestamp(2_001),
         }

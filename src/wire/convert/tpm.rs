@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::field;
 use crate::domain::{
-    AttestationDraft, IdFault, PcrIndex, PcrMode, PcrPolicy, PcrValue, RegistrationId, SrkDraft, TpmMake,
+    AttestationDraft, IdFault, PcrIndex, PcrMode, PcrPolicy, PcrValue, RegistrationId, SrkDraft, Timestamp, TpmMake,
     TpmManufacturer, TpmModel, TpmName, TpmPublic, limits,
 };
 use crate::wire::WireFault;
@@ -204,6 +204,53 @@ impl TryFrom<device::BeginTpmAttestationRequest> for BeginCall {
     }
 }
 
+/// A challenge on its way to the device.
+#[derive(Clone, PartialEq, Eq)]
+pub struct BeginAnswer {
+    pub challenge: u128,
+    pub blob: Vec<u8>,
+    pub key_name: String,
+    pub expires_at: Timestamp,
+    pub quote: Option<QuoteChallenge>,
+}
+
+/// What a quote must be.
+#[derive(Clone, PartialEq, Eq)]
+pub struct QuoteChallenge {
+    pub nonce: Vec<u8>,
+    pub pcrs: Vec<PcrIndex>,
+    /// `TPM2B_ID_OBJECT`, then `TPM2B_ENCRYPTED_SECRET`; empty where the device sent no key for the quote.
+    pub credential: Vec<u8>,
+}
+
+impl std::fmt::Debug for BeginAnswer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "BeginAnswer({:032x}, until {})", self.challenge, self.expires_at)
+    }
+}
+
+impl std::fmt::Debug for QuoteChallenge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "QuoteChallenge({:?})", self.pcrs)
+    }
+}
+
+impl From<BeginAnswer> for device::BeginTpmAttestationResponse {
+    fn from(answer: BeginAnswer) -> Self {
+        Self {
+            challenge_id: format!("{:032x}", answer.challenge),
+            authentication_key: answer.blob,
+            key_name: answer.key_name,
+            expires_at: Some(field::wire_time(answer.expires_at)),
+            quote: answer.quote.map(|quote| device::TpmQuoteChallenge {
+                nonce: quote.nonce,
+                pcrs: quote.pcrs.iter().map(|index| index.number().into()).collect(),
+                credential: quote.credential,
+            }),
+        }
+    }
+}
+
 /// What a device answers a challenge with, beside its token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TpmAnswer {
@@ -217,7 +264,7 @@ pub struct QuoteAnswer {
     pub attested: Vec<u8>,
     pub signature: Vec<u8>,
     pub values: BTreeMap<PcrIndex, PcrValue>,
-    pub answer: Vec<u8>,
+    pub key_proof: [u8; 32],
 }
 
 impl std::fmt::Debug for TpmAnswer {
@@ -243,6 +290,24 @@ impl TryFrom<&device::TpmEvidence> for TpmAnswer {
     }
 }
 
+impl From<&TpmAnswer> for device::TpmEvidence {
+    fn from(answer: &TpmAnswer) -> Self {
+        let value = |(index, value): (&PcrIndex, &PcrValue)| device::PcrValue {
+            index: index.number().into(),
+            digest: value.0.to_vec(),
+        };
+        Self {
+            challenge_id: format!("{:032x}", answer.challenge),
+            quote: answer.quote.as_ref().map(|quote| device::TpmQuote {
+                attested: quote.attested.clone(),
+                signature: quote.signature.clone(),
+                values: quote.values.iter().map(value).collect(),
+                key_proof: quote.key_proof.to_vec(),
+            }),
+        }
+    }
+}
+
 fn challenge_id(text: &str) -> Result<u128, IdFault> {
     let is_hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
     let number = u128::from_str_radix(text, 16).ok().filter(|_| is_hex);
@@ -253,13 +318,9 @@ impl TryFrom<&device::TpmQuote> for QuoteAnswer {
     type Error = WireFault;
 
     fn try_from(message: &device::TpmQuote) -> Result<Self, WireFault> {
-        for (field, bytes) in [
-            ("tpm.quote.attested", &message.attested),
-            ("tpm.quote.signature", &message.signature),
-            ("tpm.quote.answer", &message.answer),
-        ] {
-            if bytes.is_empty() || bytes.len() > limits::TPM_PUBLIC_BYTES_MAX {
-                let most = limits::TPM_PUBLIC_BYTES_MAX;
+        for (field, bytes) in [("tpm.quote.attested", &message.attested), ("tpm.quote.signature", &message.signature)] {
+            if bytes.is_empty() || bytes.len() > limits::TPM_QUOTE_BYTES_MAX {
+                let most = limits::TPM_QUOTE_BYTES_MAX;
                 return Err(WireFault::new(field, format!("must have 1 to {most} bytes")));
             }
         }
@@ -271,8 +332,9 @@ impl TryFrom<&device::TpmQuote> for QuoteAnswer {
                 return Err(WireFault::new(FIELD, format!("name register {index} twice")));
             }
         }
-        let (attested, signature) = (message.attested.clone(), message.signature.clone());
-        Ok(Self { attested, signature, values, answer: message.answer.clone() })
+        let key_proof = message.key_proof.as_slice().try_into();
+        let key_proof = key_proof.map_err(|_| WireFault::new("tpm.quote.key_proof", "must have 32 bytes"))?;
+        Ok(Self { attested: message.attested.clone(), signature: message.signature.clone(), values, key_proof })
     }
 }
 
@@ -318,8 +380,12 @@ mod tests {
     #[test]
     fn every_field_of_an_answer_is_bounded() {
         let value = |index, bytes: usize| device::PcrValue { index, digest: vec![1; bytes] };
-        let quote =
-            || device::TpmQuote { attested: vec![1], signature: vec![2], values: vec![value(7, 32)], answer: vec![3] };
+        let quote = || device::TpmQuote {
+            attested: vec![1],
+            signature: vec![2],
+            values: vec![value(7, 32)],
+            key_proof: vec![3; 32],
+        };
         let challenge = || "0123456789abcdef0123456789abcdef".to_owned();
         let read = |challenge_id, quote| TpmAnswer::try_from(&device::TpmEvidence { challenge_id, quote });
         assert!(read(challenge(), None).is_ok() && read(challenge(), Some(quote())).is_ok());
@@ -329,7 +395,7 @@ mod tests {
         for (quote, field) in [
             (device::TpmQuote { attested: Vec::new(), ..quote() }, "tpm.quote.attested"),
             (device::TpmQuote { signature: vec![1; 1025], ..quote() }, "tpm.quote.signature"),
-            (device::TpmQuote { answer: Vec::new(), ..quote() }, "tpm.quote.answer"),
+            (device::TpmQuote { key_proof: vec![3; 31], ..quote() }, "tpm.quote.key_proof"),
             (device::TpmQuote { values: vec![value(24, 32)], ..quote() }, "tpm.quote.values"),
             (device::TpmQuote { values: vec![value(7, 31)], ..quote() }, "tpm.quote.values"),
             (device::TpmQuote { values: vec![value(7, 32), value(7, 32)], ..quote() }, "tpm.quote.values"),

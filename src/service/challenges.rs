@@ -1,0 +1,237 @@
+//! The challenges that are out, and what became of those that were answered. In memory: after a restart devices begin
+//! again.
+//!
+//! A challenge is used up by the first registration that verifies; what it was used for stays known until its token
+//! expires, so that the same token can ask how that registration went, and repeat it.
+//!
+//! Everything is bounded. Nobody can take a stranger's challenge away by asking for more of them: what goes first is the
+//! oldest of the same address, then the oldest of the same device, then the oldest of all.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use aws_lc_rs::digest;
+use subtle::ConstantTimeEq;
+
+use crate::attestation::tpm::Challenge;
+use crate::domain::{Credential, EnrollmentId, OperationId, RegistrationId, RequestId, Timestamp, Version};
+
+use super::throttle::subnet;
+
+/// Challenges of one device that are out for one address: one that is answered, and one that was asked for again.
+const PER_PEER_MAX: usize = 2;
+/// Challenges of one device.
+const PER_DEVICE_MAX: usize = 8;
+
+/// A token, so far that it is known again.
+#[derive(Clone, Copy)]
+pub struct TokenDigest([u8; 32]);
+
+impl TokenDigest {
+    pub fn of(text: &str) -> Self {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
+        Self(bytes)
+    }
+
+    fn is(self, other: TokenDigest) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+/// What a registration is to give the device; the same for every repeat of it.
+#[derive(Clone)]
+pub struct Delivery {
+    pub credential: Credential,
+    pub blob: Arc<[u8]>,
+}
+
+/// How a challenge was used.
+#[derive(Clone)]
+pub struct Used {
+    token: TokenDigest,
+    token_expires_at: Timestamp,
+    request_id: Option<RequestId>,
+    pub delivery: Delivery,
+    /// What came of it, once that is known.
+    pub operation: Option<OperationId>,
+}
+
+impl Used {
+    pub fn new(
+        token: TokenDigest,
+        token_expires_at: Timestamp,
+        request_id: Option<RequestId>,
+        delivery: Delivery,
+    ) -> Self {
+        Self { token, token_expires_at, request_id, delivery, operation: None }
+    }
+
+    /// Whether this is the same registration again: without an id of its own none is.
+    pub fn is_repeated_by(&self, token: TokenDigest, request_id: Option<&RequestId>) -> bool {
+        self.token.is(token) && self.request_id.is_some() && self.request_id.as_ref() == request_id
+    }
+}
+
+/// A challenge as it was found.
+#[derive(Clone)]
+pub struct Found {
+    pub challenge: Arc<Challenge>,
+    /// The enrollment that it was made by.
+    pub enrollment: (EnrollmentId, Version),
+    pub used: Option<Used>,
+}
+
+struct Entry {
+    device: RegistrationId,
+    peer: IpAddr,
+    challenge: Arc<Challenge>,
+    enrollment: (EnrollmentId, Version),
+    used: Option<Used>,
+}
+
+impl Entry {
+    fn ends_at(&self) -> Timestamp {
+        self.used.as_ref().map_or(self.challenge.expires_at(), |used| used.token_expires_at)
+    }
+}
+
+#[derive(Default)]
+struct Table {
+    next: u64,
+    /// By age.
+    entries: BTreeMap<u64, Entry>,
+    by_id: HashMap<u128, u64>,
+    ids: HashMap<u64, u128>,
+    by_device: HashMap<RegistrationId, Vec<u64>>,
+}
+
+/// See the module's documentation.
+pub struct Challenges {
+    table: Mutex<Table>,
+    challenges_max: usize,
+}
+
+impl std::fmt::Debug for Challenges {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Challenges({})", self.lock().entries.len())
+    }
+}
+
+impl Challenges {
+    pub fn new(challenges_max: usize) -> Self {
+        Self { table: Mutex::default(), challenges_max: challenges_max.max(1) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a challenge that was made for a caller.
+    pub fn keep(
+        &self,
+        id: u128,
+        peer: IpAddr,
+        challenge: Challenge,
+        enrollment: (EnrollmentId, Version),
+        now: Timestamp,
+    ) {
+        let (device, peer) = (challenge.registration_id().clone(), subnet(peer));
+        let mut table = self.lock();
+        table.drop_ended(&device, now);
+        while let Some(place) = table.surplus_of(&device, peer) {
+            table.remove(place);
+        }
+        if table.entries.len() >= self.challenges_max {
+            table.drop_all_ended(now);
+        }
+        while table.entries.len() >= self.challenges_max {
+            let Some(oldest) = table.entries.keys().next().copied() else { break };
+            table.remove(oldest);
+        }
+        let place = table.next;
+        table.next += 1;
+        table.by_device.entry(device.clone()).or_default().push(place);
+        table.by_id.insert(id, place);
+        table.ids.insert(place, id);
+        let challenge = Arc::new(challenge);
+        table.entries.insert(place, Entry { device, peer, challenge, enrollment, used: None });
+    }
+
+    pub fn find(&self, id: u128) -> Option<Found> {
+        let table = self.lock();
+        let entry = table.entries.get(table.by_id.get(&id)?)?;
+        let (challenge, enrollment) = (entry.challenge.clone(), entry.enrollment.clone());
+        Some(Found { challenge, enrollment, used: entry.used.clone() })
+    }
+
+    /// Uses a challenge up. False when somebody else was faster, or it was given up.
+    pub fn use_up(&self, id: u128, used: Used) -> bool {
+        let mut table = self.lock();
+        let Some(place) = table.by_id.get(&id).copied() else { return false };
+        match table.entries.get_mut(&place) {
+            Some(entry) if entry.used.is_none() => {
+                entry.used = Some(used);
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// What came of a challenge that was used up.
+    pub fn note(&self, id: u128, operation: OperationId) {
+        let mut table = self.lock();
+        let Some(place) = table.by_id.get(&id).copied() else { return };
+        if let Some(used) = table.entries.get_mut(&place).and_then(|entry| entry.used.as_mut()) {
+            used.operation = Some(operation);
+        }
+    }
+
+    /// The operation that this token may ask after.
+    pub fn operation_of(&self, device: &RegistrationId, token: TokenDigest, now: Timestamp) -> Option<OperationId> {
+        let table = self.lock();
+        let used = table.by_device.get(device)?.iter().filter_map(|place| table.entries.get(place)?.used.as_ref());
+        // All of them are looked at, whichever fits.
+        let fits = |used: &&Used| used.token.is(token) && used.token_expires_at > now;
+        used.filter(fits).last().and_then(|used| used.operation)
+    }
+}
+
+impl Table {
+    /// The one that goes before another of this device is made for this address.
+    fn surplus_of(&self, device: &RegistrationId, peer: IpAddr) -> Option<u64> {
+        let places = self.by_device.get(device)?;
+        let of_peer = |place: &&u64| self.entries.get(place).is_some_and(|it| it.peer == peer && it.used.is_none());
+        let mine: Vec<&u64> = places.iter().filter(of_peer).collect();
+        if mine.len() >= PER_PEER_MAX {
+            return mine.first().map(|place| **place);
+        }
+        if places.len() >= PER_DEVICE_MAX { places.first().copied() } else { None }
+    }
+
+    fn drop_ended(&mut self, device: &RegistrationId, now: Timestamp) {
+        let ended = |place: &&u64| self.entries.get(place).is_some_and(|entry| entry.ends_at() <= now);
+        let ended: Vec<u64> = self.by_device.get(device).into_iter().flatten().filter(ended).copied().collect();
+        ended.into_iter().for_each(|place| self.remove(place));
+    }
+
+    fn drop_all_ended(&mut self, now: Timestamp) {
+        let ended: Vec<u64> =
+            self.entries.iter().filter(|(_, entry)| entry.ends_at() <= now).map(|(place, _)| *place).collect();
+        ended.into_iter().for_each(|place| self.remove(place));
+    }
+
+    fn remove(&mut self, place: u64) {
+        if let Some(id) = self.ids.remove(&place) {
+            self.by_id.remove(&id);
+        }
+        let Some(entry) = self.entries.remove(&place) else { return };
+        if let Some(places) = self.by_device.get_mut(&entry.device) {
+            places.retain(|it| *it != place);
+            if places.is_empty() {
+                self.by_device.remove(&entry.device);
+            }
+        }
+    }
+}
