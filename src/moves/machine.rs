@@ -77,6 +77,10 @@ pub struct Commit {
     pub expect: Preconditions,
     /// The open moves and their last lines as this commit knows them: two machines of one device cannot both go on.
     pub seen: Vec<(Order, Order)>,
+    /// The record that this commit was decided on: its version, and the generation of its home. A first home is none of
+    /// the store's business before it is there, so a machine that has seen neither record nor moves must not begin one
+    /// for a device that has settled meanwhile; versions alone start again with every life of a registration.
+    pub stands: (Version, Option<Order>),
     /// At most one line of each move. Without a generation: the intent of a new one.
     pub lines: Vec<(Option<Order>, JournalRecord)>,
     pub close: Vec<Order>,
@@ -804,6 +808,9 @@ impl Machine {
             at: now,
             expect: Preconditions::default(),
             seen: self.moves.values().map(|this| (this.generation, this.last)).collect(),
+            stands: self.registration.as_ref().map_or((Version::ABSENT, None), |record| {
+                (record.version, record.assignment.as_ref().map(|home| home.generation))
+            }),
             lines: Vec::new(),
             close: Vec::new(),
             forget: Vec::new(),
