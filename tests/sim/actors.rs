@@ -272,11 +272,13 @@ fn tags(write: usize) -> TwinPatch {
     TwinPatch { tags: Some(tags), ..TwinPatch::default() }
 }
 
+type Waiting = (HubCall, oneshot::Sender<CallOutcome>);
+
 /// A hub at whose door calls wait until the player says what becomes of them.
 #[derive(Clone)]
 struct PlayedHub {
     scripted: ScriptedHub,
-    waiting: Arc<Mutex<Vec<(HubCall, oneshot::Sender<CallOutcome>)>>>,
+    waiting: Arc<Mutex<Vec<Waiting>>>,
 }
 
 impl fmt::Debug for PlayedHub {

@@ -196,10 +196,10 @@ pub fn is_left_out(mutation: Mutation, ledger: &Ledger, commit: &Commit) -> bool
     let mut closes = false;
     for change in &commit.changes {
         match change {
-            Change::Journal { generation: None, record: JournalRecord::Intent(intent), .. } => {
-                if line == Line::Intent && word(&intent.plan) == mutation.plan {
-                    return true;
-                }
+            Change::Journal { generation: None, record: JournalRecord::Intent(intent), .. }
+                if line == Line::Intent && word(&intent.plan) == mutation.plan =>
+            {
+                return true;
             }
             Change::Journal { generation: Some(generation), record, .. } if of_plan(generation) => {
                 let says = match record {
