@@ -640,10 +640,7 @@ impl Machine {
     }
 
     fn abort(&self, this: &Move, reason: Reason, message: String, spare_current: bool, now: Timestamp) -> Commit {
-        // A create that waits for something to be settled was never asked for: its undo would overtake what it waits for.
-        // A home is opened all the same: the intent has voided whatever older debt would have opened it.
-        let creates = due_step(this).is_some_and(|step| step.effect == Effect::Create);
-        let spare_current = spare_current || (creates && self.must_settle_first(this));
+        let spare_current = spare_current || self.is_undo_ahead(this);
         let mut commit = self.blank_commit(now);
         commit.audit.push(self.audit(&this.intent, AuditAction::MoveAborted, message.clone(), now));
         let status = OperationStatus::Failed { reason, message: message.clone() };
@@ -683,6 +680,17 @@ impl Machine {
             commit.lines.push((Some(this.generation), JournalRecord::Aborted { reason, message, spare_current }));
         }
         commit
+    }
+
+    /// Whether the step that is due waits for something to be settled, was therefore never asked for, and has an undo that
+    /// would overtake what it waits for. The undo of leaving a home overtakes nothing elsewhere, and is owed all the same:
+    /// the intent may have voided an older debt to open that home, and nobody else would open it then.
+    fn is_undo_ahead(&self, this: &Move) -> bool {
+        let Some(waits_at) = self.first_to_settle(this) else { return false };
+        due_step(this).is_none_or(|step| {
+            let leaves = step.side == Side::From && matches!(step.effect, Effect::Seal | Effect::Withhold);
+            !leaves || this.intent.plan.hub(step.side) == Some(waits_at)
+        })
     }
 
     /// The record after a pivot. `generation` is absent when the intent itself is the pivot.
