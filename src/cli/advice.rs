@@ -45,6 +45,7 @@ impl From<&ClientFault> for Advised {
                 "see why with `rehome device explain` and `rehome audit list --registration …`"
             }
             ClientFault::NoHub => "register again",
+            ClientFault::Tpm(_) => "see what the TPM holds with `rehome tpm show`",
             ClientFault::Backup { .. } => "take it again, into a new folder",
         };
         Self::usage(fault.to_string(), hint)

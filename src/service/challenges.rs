@@ -193,8 +193,8 @@ impl Challenges {
         let table = self.lock();
         let used = table.by_device.get(device)?.iter().filter_map(|place| table.entries.get(place)?.used.as_ref());
         // All of them are looked at, whichever fits.
-        let fits = |used: &&Used| used.token.is(token) && used.token_expires_at > now;
-        used.filter(fits).last().and_then(|used| used.operation)
+        let fits = |used: &Used| used.token.is(token) && used.token_expires_at > now;
+        used.fold(None, |found, used| if fits(used) { used.operation } else { found })
     }
 }
 

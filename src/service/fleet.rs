@@ -251,22 +251,22 @@ impl Service {
         };
         let change = Change::DeleteHub { id: id.clone(), version: hub.version };
         if force {
-            self.force_out(id, by).await?;
-            // What begins while the last ones are forced out is found by the commit, and forced out in its turn.
+            // What begins while the last ones are forced out is found by the commit, and forced out in its turn. A move that
+            // was may stay open for another hub; it owes this one nothing.
             for attempt in 1.. {
+                let after = self.inner.store.life().await.map_err(fault::of_store)?.last;
+                self.force_out(id, by).await?;
                 let detail = format!(
                     "hub {id} was unlinked by force: {by} states that it accepts no writes; {homes} devices lived there and {moves} moves named it"
                 );
                 let commit = Commit {
-                    expect: vec![Expect::HubUnnamed { hub: id.clone() }],
+                    expect: vec![Expect::HubUnnamed { hub: id.clone(), after }],
                     changes: vec![change.clone()],
                     audit: vec![entry(detail)],
                 };
                 match self.inner.store.commit(commit).await {
                     Ok(_) => break,
-                    Err(CommitFault::Unexpected(Unexpected::HubInUse { .. })) if attempt < FORCED_TRIES_MAX => {
-                        self.force_out(id, by).await?;
-                    }
+                    Err(CommitFault::Unexpected(Unexpected::HubInUse { .. })) if attempt < FORCED_TRIES_MAX => {}
                     Err(fault) => return Err(fault::of_commit(fault)),
                 }
             }

@@ -195,10 +195,13 @@ impl State {
                 true => Ok(()),
                 false => Err(Unexpected::HubNotLinked { hub: hub.clone() }),
             },
-            Expect::HubUnnamed { hub } => match self.hub_use(hub) {
-                HubUse { moves: 0, .. } => Ok(()),
-                HubUse { homes, moves, .. } => Err(Unexpected::HubInUse { hub: hub.clone(), homes, moves }),
-            },
+            Expect::HubUnnamed { hub, after } => {
+                let later = self.open_logs().filter(|log| log.generation > *after).filter_map(OpenMove::of);
+                match later.filter(|open| open.hubs().any(|named| named == hub)).count() as u64 {
+                    0 => Ok(()),
+                    moves => Err(Unexpected::HubInUse { hub: hub.clone(), homes: self.hub_use(hub).homes, moves }),
+                }
+            }
             Expect::DeviceId { device, registration } => {
                 let named = self.open_logs().filter_map(OpenMove::of).filter(|open| open.device == *device);
                 let owners =
@@ -207,6 +210,12 @@ impl State {
                     Some(owner) => Err(Unexpected::DeviceIdTaken { device: device.clone(), owner }),
                     None => Ok(()),
                 }
+            }
+            Expect::Record { registration, version, home } => {
+                self.expect_registration(registration, *version)?;
+                let found = self.registrations.rows.get(registration).and_then(|found| found.assignment.as_ref());
+                let fault = || Unexpected::Journal { id: registration.clone() };
+                if found.map(|found| found.generation) == *home { Ok(()) } else { Err(fault()) }
             }
             Expect::Journal { registration, seen } => {
                 let open =

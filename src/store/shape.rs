@@ -121,9 +121,9 @@ pub(super) fn takes(
     if fits { Ok(()) } else { Err(Unexpected::HubFull { hub: hub.clone() }) }
 }
 
-/// Whether a state seen at a hub replaces what is known: twins never go back, so a lower version is older.
+/// Whether a state seen at a hub replaces what is known: twins never go back, so one that is less far is older.
 pub(super) fn is_newer(known: Option<&LastKnown>, hub: &HubId, state: &DeviceState) -> bool {
-    known.is_none_or(|known| known.hub != *hub || known.state.twin.version <= state.twin.version)
+    known.is_none_or(|known| known.hub != *hub || known.state.twin.progress() <= state.twin.progress())
 }
 
 impl From<Unexpected> for CommitFault {

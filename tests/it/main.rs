@@ -17,4 +17,5 @@ mod starting;
 mod swtpm;
 mod tpm;
 mod tpm_device;
+mod tpm_real;
 mod world;

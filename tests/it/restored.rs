@@ -166,7 +166,8 @@ async fn a_hub_is_unlinked_by_force_with_moves_under_way() {
     let [leaving, arriving] = [world.registered("dev-1").await, world.registered("dev-2").await];
     world.send("dev-2", Some("hub-b"), "moving closer").await;
     world.settled("dev-2").await;
-    arriving.home().await.report(&document(r#"{"n":1}"#)).await.unwrap();
+    let home = arriving.home().await;
+    home.report(&document(r#"{"n":1}"#)).await.unwrap();
     world.operator.take_down_hub(&hub_id("hub-a")).await.unwrap();
     for (id, to) in [("dev-1", "hub-b"), ("dev-2", "hub-a")] {
         let record = world.send(id, Some(to), "an outage").await;
@@ -179,7 +180,7 @@ async fn a_hub_is_unlinked_by_force_with_moves_under_way() {
 
     let record = world.settled("dev-2").await;
     assert_eq!(record.assignment.unwrap().hub, hub_id("hub-b"), "a move to it is given up");
-    in_time(arriving.home().await.report(&document(r#"{"n":2}"#))).await.unwrap();
+    in_time(home.report(&document(r#"{"n":2}"#))).await.unwrap();
     let record = world.settled("dev-1").await;
     assert_eq!(record.assignment.unwrap().hub, hub_id("hub-a"), "kept on record");
     assert!(record.obligations.is_empty());

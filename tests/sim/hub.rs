@@ -8,11 +8,12 @@ use rehome::actors::Berth;
 use rehome::ambient::Clock;
 use rehome::domain::hub::HubEvent;
 use rehome::domain::{
-    CallFault, CallOutcome, Geo, Hub, HubCall, HubId, HubKind, HubState, Incarnation, Timestamp, Version,
+    CallFault, CallOutcome, Geo, Hub, HubCall, HubId, HubKind, HubState, Incarnation, Order, Timestamp, Version,
 };
 use rehome::hubs::scripted::ScriptedHub;
 use rehome::store::{Change, Commit, Expect, Store};
 
+use super::actors::Op;
 use super::dice::Dice;
 use super::keys::Keys;
 use super::world::World;
@@ -87,6 +88,7 @@ impl World {
                 hub.record = record.clone();
             }
             if self.surroundings.fleet.is_linked(&record.id) {
+                self.op(Op::HubChanged(Box::new(record.clone())));
                 self.surroundings.fleet.set_record(record);
             } else {
                 self.moor(record);
@@ -96,7 +98,11 @@ impl World {
 
     /// An operator's commit; `false` when an expectation did not hold.
     pub fn operate(&mut self, commit: Commit) -> bool {
-        self.store.commit(commit).now_or_never().is_some_and(|written| written.is_ok())
+        let done = self.store.commit(commit.clone()).now_or_never().is_some_and(|written| written.is_ok());
+        if done {
+            self.op(Op::Operate(Box::new(commit)));
+        }
+        done
     }
 
     pub fn change_hub(&mut self, number: usize, seed: u64) {
@@ -124,13 +130,25 @@ impl World {
         }
     }
 
+    pub fn drain_or_activate(&mut self, number: usize) {
+        let Some(id) = self.hub_of(number) else { return };
+        let record = self.hubs[&id].record.clone();
+        let event = if record.state == HubState::Active { HubEvent::Drain } else { HubEvent::Activate };
+        let state = record.state.apply(event).unwrap_or(record.state);
+        self.put_hub(Hub { state, ..record });
+    }
+
     /// Forced, the operator signs that the hub accepts no writes any more: here it is destroyed.
     fn unlink(&mut self, id: &HubId, force: bool) {
         if self.hubs.len() < 2 {
             return;
         }
         let version = self.hubs[id].record.version;
-        let expect = if force { Expect::HubUnnamed { hub: id.clone() } } else { Expect::HubUnused { hub: id.clone() } };
+        let expect = if force {
+            Expect::HubUnnamed { hub: id.clone(), after: Order(0) }
+        } else {
+            Expect::HubUnused { hub: id.clone() }
+        };
         let change = Change::DeleteHub { id: id.clone(), version };
         let commit = Commit { expect: vec![expect], changes: vec![change], ..Commit::default() };
         if !self.operate(commit) {
@@ -148,6 +166,15 @@ impl World {
             owed.map(Keys::count).sum::<u64>()
         });
         self.tally.abandoned += abandoned;
+    }
+
+    /// The hub that a device lives at is unlinked by force; under reset the device starts anew elsewhere.
+    pub fn uproot(&mut self, device: usize) {
+        let id = &super::identity::identity(device).id;
+        let home = self.store.ledger(|ledger| ledger.homes.get(id).and_then(|home| home.hub.clone()));
+        let Some(home) = home.filter(|home| self.hubs.contains_key(home)) else { return };
+        self.unlink(&home, true);
+        self.send_elsewhere(device, &home);
     }
 
     /// What a call's end says about its hub.

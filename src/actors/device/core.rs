@@ -849,8 +849,8 @@ impl Core {
         let seen = self.surroundings.store.load_last_known(self.machine.id()).await;
         let seen = seen.map_err(|fault| fault.to_string())?.filter(|seen| seen.hub == *hub);
         let seen = seen.map(|seen| KnownState { state: seen.state, seen_at: seen.seen_at });
-        // Versions of a twin never go down; of the same version, what was seen later.
-        let newest = |known: &KnownState| (known.state.twin.version, known.seen_at);
+        // Twins never go back; of those that are as far, what was seen later.
+        let newest = |known: &KnownState| (known.state.twin.progress(), known.seen_at);
         Ok(brought.into_iter().chain(seen).max_by_key(newest))
     }
 

@@ -65,7 +65,7 @@ fn of_this_time(own: Option<Sighting>, generation: Order) -> (Option<DeviceState
     }
 }
 
-/// The state with the highest version; of several, the hub's own, then what was seen. Whoever was kept out by the newest
+/// The state that is furthest; of several, the hub's own, then what was seen. Whoever was kept out by the newest
 /// of what is known stays out: a status has no version.
 fn choose(
     own: Option<DeviceState>,
@@ -83,8 +83,8 @@ fn choose(
         HubStatus::Disabled { .. } => Some(state.status.clone()),
         HubStatus::Enabled => None,
     };
-    let newest = all.iter().flatten().map(|(state, ..)| state.twin.version).max()?;
-    let of_newest = || all.iter().flatten().filter(|(state, ..)| state.twin.version == newest);
+    let newest = all.iter().flatten().map(|(state, ..)| state.twin.progress()).max()?;
+    let of_newest = || all.iter().flatten().filter(|(state, ..)| state.twin.progress() == newest);
     let status = of_newest().find_map(|(state, ..)| kept_out(state));
     let (state, became, seen_at) = of_newest().next_back()?.clone();
     let state = DeviceState { status: status.unwrap_or(state.status), ..state };

@@ -265,7 +265,7 @@ pub async fn what_a_move_names_is_held(store: Arc<dyn Store>) {
     };
     let refused = |unexpected| Err(CommitFault::Unexpected(unexpected));
     let linked = || Expect::HubLinked { hub: hub_id("a") };
-    let unnamed = || Expect::HubUnnamed { hub: hub_id("a") };
+    let unnamed = || Expect::HubUnnamed { hub: hub_id("a"), after: Order(0) };
     assert_eq!(holds(linked()).await, refused(Unexpected::HubNotLinked { hub: hub_id("a") }));
     commit(&store, [put_hub(hub("a")), put_registration(registration("lives", Some("a")))]).await.unwrap();
     assert_eq!(holds(linked()).await, Ok(()));
@@ -285,6 +285,7 @@ pub async fn what_a_move_names_is_held(store: Arc<dyn Store>) {
     assert_eq!(holds(name(&new, "new")).await, Ok(()));
     assert_eq!(holds(name(&new, "other")).await, taken(&new, "new"));
     assert_eq!(holds(unnamed()).await, refused(Unexpected::HubInUse { hub: hub_id("a"), homes: 1, moves: 1 }));
+    assert_eq!(holds(Expect::HubUnnamed { hub: hub_id("a"), after: g }).await, Ok(()), "it began before");
     commit(&store, [line("new", g, aborted())]).await.unwrap();
     assert_eq!(holds(name(&new, "other")).await, taken(&new, "new"));
     commit(&store, [Change::CloseMove { generation: g }, Change::ForgetMove { generation: g }]).await.unwrap();

@@ -258,9 +258,12 @@ impl Draft<'_, '_> {
                 Some(_) => Ok(()),
                 None => Err(Unexpected::HubNotLinked { hub: hub.clone() }.into()),
             },
-            Expect::HubUnnamed { hub } => match self.index.use_of(hub) {
-                HubUse { moves: 0, .. } => Ok(()),
-                HubUse { homes, moves, .. } => Err(Unexpected::HubInUse { hub: hub.clone(), homes, moves }.into()),
+            Expect::HubUnnamed { hub, after } => match self.index.named_after(hub, *after) {
+                0 => Ok(()),
+                moves => {
+                    let homes = self.index.use_of(hub).homes;
+                    Err(Unexpected::HubInUse { hub: hub.clone(), homes, moves }.into())
+                }
             },
             Expect::DeviceId { device, registration } => {
                 self.expect_device_id(device, registration)?;
@@ -268,6 +271,11 @@ impl Draft<'_, '_> {
                     Some(owner) => Err(Unexpected::DeviceIdTaken { device: device.clone(), owner }.into()),
                     None => Ok(()),
                 }
+            }
+            Expect::Record { registration, version, home } => {
+                let found = self.registration_at(registration, *version)?.and_then(|found| found.assignment);
+                let fault = || Unexpected::Journal { id: registration.clone() };
+                if found.map(|found| found.generation) == *home { Ok(()) } else { Err(fault().into()) }
             }
             Expect::Journal { registration, seen } => {
                 let fault = || Unexpected::Journal { id: registration.clone() };
