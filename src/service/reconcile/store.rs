@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::{
     Assignment, AuditEntry, CallFault, DeviceId, Fault, HubAnswer, HubCall, HubEffect, HubId, Operation,
-    OperationStatus, Order, Past, Reason, Registration, RegistrationId, Timestamp, limits,
+    OperationStatus, Order, Past, Reason, Registration, RegistrationId, Timestamp, Version, limits,
 };
 use crate::hubs::entry::Phase;
 use crate::moves::{Episode, Machine};
@@ -209,7 +209,14 @@ impl Run {
         entry.registration = Some(id.clone());
         entry.hub = home.map(|home| home.hub.clone());
         let commit = Commit {
-            expect: vec![Expect::Journal { registration: id.clone(), seen }],
+            expect: vec![
+                Expect::Journal { registration: id.clone(), seen },
+                Expect::Record {
+                    registration: id.clone(),
+                    version: record.map_or(Version::ABSENT, |record| record.version),
+                    home: record.and_then(|record| record.assignment.as_ref()).map(|home| home.generation),
+                },
+            ],
             changes: closed.chain(forgotten).chain(corrected).collect(),
             audit: vec![entry],
         };
