@@ -18,6 +18,8 @@ use crate::wire::device::v1;
 /// Between two polls when the service does not say, and at most.
 const POLL_DEFAULT: Duration = Duration::from_secs(2);
 const POLL_MAX: Duration = Duration::from_secs(60);
+/// New proofs in a row for one that the service does not know any more: it was started again, or its enrollment changes.
+const FRESH_PROOFS_MAX: u32 = 5;
 /// However short the service's hint, no busy loop.
 const POLL_MIN: Duration = Duration::from_millis(100);
 
@@ -29,7 +31,7 @@ pub(super) async fn register(
 ) -> Result<RegistrationUpdate, ClientFault> {
     let mut request_id = draw_request_id(device)?;
     let mut proof = None;
-    let mut tries = 0_u32;
+    let (mut tries, mut fresh_proofs) = (0_u32, 0_u32);
     loop {
         let call = RegisterCall {
             registration_id: device.id.clone(),
@@ -38,16 +40,25 @@ pub(super) async fn register(
             tpm: None,
         };
         tries = tries.saturating_add(1);
-        let is_repeat = proof.is_some();
-        let fault = match attempt(device, &call, &mut proof, &mut told).await.and_then(judge) {
+        let mut was_let_in = proof.is_some();
+        let mut tell = |update: &RegistrationUpdate| {
+            was_let_in = true;
+            told(update);
+        };
+        let fault = match attempt(device, &call, &mut proof, &mut tell).await.and_then(judge) {
             Ok(update) => return Ok(update),
             Err(fault) => fault,
         };
-        if is_repeat && is_refusal(&fault) {
-            // The challenge ran out before the service heard the answer. With a new one the call joins what runs.
+        if device.prover.is_some() && is_outdated(&fault, was_let_in) && fresh_proofs < FRESH_PROOFS_MAX {
+            // With a new proof the call joins what runs, or is answered as before.
             proof = None;
+            if fresh_proofs > 0 {
+                device.clock.sleep(pause(fresh_proofs, None, device.draw())).await;
+            }
+            fresh_proofs += 1;
             continue;
         }
+        fresh_proofs = 0;
         let hint = match next_step(&fault) {
             NextStep::Again { hint } | NextStep::RegisterAgain { hint } if patience.allows_more(tries) => hint,
             NextStep::Again { .. } | NextStep::RegisterAgain { .. } | NextStep::GiveUp => return Err(fault),
@@ -61,11 +72,15 @@ pub(super) async fn register(
     }
 }
 
-fn is_refusal(fault: &ClientFault) -> bool {
-    matches!(
-        fault.remote().and_then(RemoteFault::known_reason),
-        Some(Reason::RegistrationRefused | Reason::TpmChallengeOutdated)
-    )
+/// Whether it is the proof that is no good any more, and not the device: its challenge ran out, was forgotten when the
+/// service started again, or was overtaken by a change of the enrollment; or its operation was followed by another one. A
+/// device that was let in before is not told so in as many words.
+fn is_outdated(fault: &ClientFault, was_let_in: bool) -> bool {
+    match fault.remote().and_then(RemoteFault::known_reason) {
+        Some(Reason::TpmChallengeOutdated) => true,
+        Some(Reason::RegistrationRefused | Reason::OperationNotFound) => was_let_in,
+        Some(_) | None => false,
+    }
 }
 
 /// One try, with the proof that the device has or a new one.
