@@ -238,6 +238,8 @@ mod tests {
     use super::*;
     use crate::ambient::{Clock, SeededEntropy};
     use crate::client::Target;
+    use crate::client::proof::Prover;
+    use crate::client::tpm::{ChipFault, Quote, QuoteOrder, SecurityModule, TpmKeys};
     use crate::domain::{DeviceId, Fault, RegistrationId, SubStatus, Timestamp};
     use crate::wire::device::v1::registration_service_client::RegistrationServiceClient;
     use crate::wire::device::v1::registration_service_server::{RegistrationService, RegistrationServiceServer};
@@ -358,7 +360,13 @@ mod tests {
             &self,
             _request: Request<v1::BeginTpmAttestationRequest>,
         ) -> Result<Response<v1::BeginTpmAttestationResponse>, Status> {
-            Err(Status::failed_precondition("the script has no TPM"))
+            self.asked.lock().unwrap().push(("begin", String::new()));
+            Ok(Response::new(v1::BeginTpmAttestationResponse {
+                challenge_id: "c".to_owned(),
+                key_name: "registration".to_owned(),
+                expires_at: Some(prost_types::Timestamp { seconds: 120, nanos: 0 }),
+                ..v1::BeginTpmAttestationResponse::default()
+            }))
         }
 
         async fn start_registration(
@@ -381,6 +389,37 @@ mod tests {
             _: Request<v1::LookUpRegistrationRequest>,
         ) -> Result<Response<v1::LookUpRegistrationResponse>, Status> {
             Ok(Response::new(v1::LookUpRegistrationResponse { update: self.one("look up", "")? }))
+        }
+    }
+
+    /// A TPM that does whatever it is asked to.
+    #[derive(Debug)]
+    struct Willing;
+
+    impl SecurityModule for Willing {
+        fn keys(&self) -> BoxFuture<'_, Result<TpmKeys, ChipFault>> {
+            let keys = TpmKeys { endorsement_key: vec![1], storage_root_key: vec![2], certificates: Vec::new() };
+            Box::pin(async { Ok(keys) })
+        }
+
+        fn attestation_key(&self) -> BoxFuture<'_, Result<Vec<u8>, ChipFault>> {
+            Box::pin(async { Ok(vec![3]) })
+        }
+
+        fn sign_with(&self, _: Vec<u8>, _: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, ChipFault>> {
+            Box::pin(async { Ok(vec![4; 32]) })
+        }
+
+        fn quote(&self, _: QuoteOrder) -> BoxFuture<'_, Result<Quote, ChipFault>> {
+            Box::pin(async { Err(ChipFault::Answer { why: "nobody asks for a quote here" }) })
+        }
+
+        fn keep(&self, _: Vec<u8>) -> BoxFuture<'_, Result<(), ChipFault>> {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn sign(&self, _: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, ChipFault>> {
+            Box::pin(async { Ok(vec![5; 32]) })
         }
     }
 
@@ -418,6 +457,15 @@ mod tests {
 
     /// Registers against a script, over HTTP/2 in memory.
     async fn play(script: Vec<Answer>, patience: Patience) -> Outcome {
+        play_as(None, script, patience).await
+    }
+
+    /// As above, by a device with a TPM.
+    async fn play_by_tpm(script: Vec<Answer>) -> Outcome {
+        play_as(Some(Prover::new(Arc::new(Willing))), script, Patience::Tries(1)).await
+    }
+
+    async fn play_as(prover: Option<Prover>, script: Vec<Answer>, patience: Patience) -> Outcome {
         let scripted = Scripted { script: Arc::new(Mutex::new(script.into())), ..Scripted::default() };
         let (near, far) = tokio::io::duplex(64 * 1024);
         let server = RegistrationServiceServer::new(scripted.clone());
@@ -444,7 +492,7 @@ mod tests {
             service: RegistrationServiceClient::new(channel),
             clock: waits.clone(),
             entropy: Arc::new(SeededEntropy::new(7)),
-            prover: None,
+            prover,
         };
         let mut told = Vec::new();
         let facts = ClientFacts::default();
@@ -524,6 +572,37 @@ mod tests {
         let reason = outcome.result.unwrap_err().remote().and_then(RemoteFault::known_reason);
         assert_eq!(reason, Some(Reason::RegistrationRefused));
         assert_eq!((outcome.asked.len(), outcome.waits.len()), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn a_challenge_that_the_service_has_forgotten_is_asked_for_anew() {
+        let outdated = || Answer::Refuse(refusal(Reason::TpmChallengeOutdated));
+        let outcome = play_by_tpm(vec![outdated(), outdated(), Answer::Stream(vec![update(assigned())], None)]).await;
+        assert!(outcome.result.is_ok());
+        assert_eq!(outcome.methods(), ["begin", "register", "begin", "register", "begin", "register"]);
+        assert_eq!(outcome.asked[1], outcome.asked[5], "it is the same request");
+        assert_eq!(outcome.waits.len(), 1, "the first time at once, then with pauses");
+
+        let outcome = play_by_tpm((0..10).map(|_| outdated()).collect()).await;
+        assert!(outcome.result.is_err(), "not for ever");
+    }
+
+    #[tokio::test]
+    async fn a_token_that_is_refused_after_it_was_good_is_made_anew() {
+        let broken = || Some(Status::unavailable("started again"));
+        for reason in [Reason::RegistrationRefused, Reason::OperationNotFound] {
+            let script = vec![
+                Answer::Stream(vec![running()], broken()),
+                Answer::Refuse(refusal(reason)),
+                Answer::Stream(vec![running(), update(assigned())], None),
+            ];
+            let outcome = play_by_tpm(script).await;
+            assert!(outcome.result.is_ok(), "{reason}");
+            assert_eq!(outcome.methods(), ["begin", "register", "operation", "begin", "register"], "{reason}");
+        }
+        let outcome = play_by_tpm(vec![Answer::Refuse(refusal(Reason::RegistrationRefused))]).await;
+        assert!(outcome.result.is_err(), "whoever was never let in is not");
+        assert_eq!(outcome.methods(), ["begin", "register"]);
     }
 
     #[tokio::test]
