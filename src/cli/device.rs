@@ -6,7 +6,10 @@ use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::ambient::Clock as _;
-use crate::client::{Operator, RegistrationChoice, RegistrationRecord, ReprovisionCall, StatusQuery, UpdateStatus};
+use crate::client::{
+    Operator, RegistrationChoice, RegistrationRecord, ReprovisionCall, Resolution, ResolveCall, StatusQuery, UndoCall,
+    UpdateStatus,
+};
 use crate::domain::{GroupId, HubId, Order, RegistrationId, ReprovisionPolicy, RequestId, Timestamp};
 
 use super::advice::Advised;
@@ -28,7 +31,7 @@ pub enum DeviceCommand {
     /// Show one device: where it lives, what is under way, and what is owed to hubs
     Show { id: RegistrationId },
     /// Show the device's past moves, newest first; or the twins that one of them kept
-    #[command(after_help = "Example:\n  rehome device history dev-1 --generation 42")]
+    #[command(after_help = "Example:\n  rehome device history dev-1 --state 42")]
     History(History),
     /// Say where the device would go now, and why, without moving it
     Explain { id: RegistrationId },
@@ -39,6 +42,29 @@ pub enum DeviceCommand {
         rehome device reprovision dev-1 --to hub-b --expires 7d --wait\n\n\
         With --to the device is pinned, so that its next registration does not send it back; `rehome device unpin` lifts it.")]
     Reprovision(Reprovision),
+    /// Take the last move back: the device returns to the hub before, and is pinned there
+    #[command(after_help = "Examples:\n  \
+        rehome device undo dev-1 --reason 'the new back end fails'  with the twin it has now\n  \
+        rehome device undo dev-1 --restore-twin --wait              with the twin from before the move\n\n\
+        With --restore-twin the current twin goes to the history: `rehome device history dev-1 --state MOVE` shows it.")]
+    Undo(Undo),
+    /// Resolve what a move waits for: retry it, abandon it, or force the device's home open
+    #[command(after_help = "Examples:\n  \
+        rehome device show dev-1                                                says what is owed, to whom, and by which move\n  \
+        rehome device resolve dev-1 --move 42 retry --reason 'the hub is mended'\n  \
+        rehome device resolve dev-1 --move 42 --effect delete --hub hub-a abandon --reason 'hub-a is gone'\n\n\
+        retry    orders anew what a hub refused, and tries at once what waits for its next try\n\
+        abandon  drops clean-up: what the hub holds of the device stays there; gives a move up that has not arrived yet\n\
+        force    opens a home that its hub refused to open, or makes it there anew from the journal\n\n\
+        Each is written to the audit log.")]
+    Resolve(Resolve),
+    /// Remove what a hub accepted after its device had left from the history; nothing else removes it
+    ForgetLateTwin {
+        id: RegistrationId,
+        /// The move that left it behind, as `rehome device history` names it
+        #[arg(long = "move", value_name = "MOVE")]
+        generation: u64,
+    },
     /// Lift a device's pin; it stays until it registers again or is reprovisioned
     Unpin {
         id: RegistrationId,
@@ -100,8 +126,61 @@ pub struct Filters {
 pub struct History {
     pub id: RegistrationId,
     /// Show the device states that this move kept
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, alias = "generation", value_name = "MOVE")]
+    pub state: Option<u64>,
+}
+
+#[derive(Debug, PartialEq, Args)]
+pub struct Undo {
+    pub id: RegistrationId,
+    /// The move to take back; it must be the one that gave the device its home [default: that one]
+    #[arg(long = "move", value_name = "MOVE")]
     pub generation: Option<u64>,
+    /// Put back the twin from before the move; the current one goes to the history
+    #[arg(long)]
+    pub restore_twin: bool,
+    /// When the pin ends: a span from now, as in 7d, or a time, as in 2030-01-31T12:00:00Z [default: never]
+    #[arg(long, value_name = "WHEN")]
+    pub expires: Option<Moment>,
+    /// Why, at most 128 characters; kept with the pin
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub reason: String,
+    /// Your own id of this request: repeating it gets the same operation again
+    #[arg(long, value_name = "ID", value_parser = RequestId::parse)]
+    pub request_id: Option<RequestId>,
+    /// Wait until the move has ended
+    #[arg(long)]
+    pub wait: bool,
+}
+
+/// What is done about what a move waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Way {
+    /// Order it anew, or try it at once
+    Retry,
+    /// Drop it
+    Abandon,
+    /// Open the device's home, or make it anew
+    Force,
+}
+
+#[derive(Debug, PartialEq, Args)]
+pub struct Resolve {
+    pub id: RegistrationId,
+    /// The move, as `rehome device show` names it
+    #[arg(long = "move", value_name = "MOVE")]
+    pub generation: u64,
+    /// What is owed, as `rehome device show` names it, where the move owes more than one thing
+    #[arg(long, value_name = "WHAT")]
+    pub effect: Option<String>,
+    /// The hub it is owed to
+    #[arg(long)]
+    pub hub: Option<HubId>,
+    #[arg(value_enum)]
+    pub way: Way,
+    /// Why, 1 to 128 characters; kept with the move and in the audit log
+    #[arg(long)]
+    pub reason: String,
 }
 
 #[derive(Debug, PartialEq, Args)]
@@ -169,18 +248,26 @@ impl DeviceCommand {
                 output.list(&rows, more)?;
             }
             DeviceCommand::Show { id } => output.item(&RegistrationView::from(operator.registration(&id).await?))?,
-            DeviceCommand::History(History { id, generation: None }) => {
+            DeviceCommand::History(History { id, state: None }) => {
                 let past = operator.history(&id).await?;
                 let rows: Vec<HistoryView> = past.into_iter().map(HistoryView::from).collect();
                 output.list(&rows, false)?;
             }
-            DeviceCommand::History(History { id, generation: Some(generation) }) => {
+            DeviceCommand::History(History { id, state: Some(generation) }) => {
                 let twins = operator.history_twins(&id, Order(generation)).await?;
                 let rows: Vec<HistoryTwinView> = twins.into_iter().map(HistoryTwinView::from).collect();
                 output.list(&rows, false)?;
             }
             DeviceCommand::Explain { id } => output.item(&ExplainView::from(operator.explain(&id).await?))?,
             DeviceCommand::Reprovision(reprovision) => reprovision.run(&operator, context).await?,
+            DeviceCommand::Undo(undo) => undo.run(&operator, context).await?,
+            DeviceCommand::Resolve(resolve) => {
+                output.item(&RegistrationView::from(operator.resolve(&resolve.call()).await?))?;
+            }
+            DeviceCommand::ForgetLateTwin { id, generation } => {
+                operator.forget_late_twin(&id, Order(generation)).await?;
+                output.done(&format!("the late twin of move {generation} of {id} is removed from the history"))?;
+            }
             DeviceCommand::Unpin { id, exactly } => {
                 output.item(&RegistrationView::from(operator.unpin(&id, exactly.etag).await?))?;
             }
@@ -216,19 +303,63 @@ impl Reprovision {
     }
 
     async fn run(self, operator: &Operator, context: &Context) -> anyhow::Result<()> {
-        let mut registration = operator.reprovision(&self.call(context.clock.now())).await?;
-        if self.wait {
-            registration = ended(operator, context, registration).await?;
+        let registration = operator.reprovision(&self.call(context.clock.now())).await?;
+        shown(operator, context, registration, self.wait, "reprovisioned").await
+    }
+}
+
+impl Undo {
+    fn call(&self, now: Timestamp) -> UndoCall {
+        UndoCall {
+            registration: self.id.clone(),
+            generation: self.generation.map(Order),
+            restore_twin: self.restore_twin,
+            reason: self.reason.clone(),
+            pin_expires_at: self.expires.map(|moment| moment.after(now)),
+            request_id: self.request_id.clone(),
         }
-        let status = registration.operation.status.clone();
-        context.output.item(&RegistrationView::from(registration))?;
-        match status {
-            UpdateStatus::Assigning | UpdateStatus::Assigned { .. } => Ok(()),
-            UpdateStatus::Failed { reason, message } => {
-                bail!("{} was not reprovisioned: {message} ({reason})", self.id)
-            }
-            UpdateStatus::Disabled => bail!("{} was not reprovisioned: its enrollment is disabled", self.id),
+    }
+
+    async fn run(self, operator: &Operator, context: &Context) -> anyhow::Result<()> {
+        let registration = operator.undo(&self.call(context.clock.now())).await?;
+        shown(operator, context, registration, self.wait, "moved back").await
+    }
+}
+
+impl Resolve {
+    fn call(self) -> ResolveCall {
+        ResolveCall {
+            registration: self.id,
+            generation: Order(self.generation),
+            what: self.effect,
+            hub: self.hub,
+            resolution: match self.way {
+                Way::Retry => Resolution::Retry,
+                Way::Abandon => Resolution::Abandon,
+                Way::Force => Resolution::Force,
+            },
+            reason: self.reason,
         }
+    }
+}
+
+/// Shows a move that was started, when it has ended if that is waited for.
+async fn shown(
+    operator: &Operator,
+    context: &Context,
+    mut registration: RegistrationRecord,
+    wait: bool,
+    what: &str,
+) -> anyhow::Result<()> {
+    if wait {
+        registration = ended(operator, context, registration).await?;
+    }
+    let (id, status) = (registration.id.clone(), registration.operation.status.clone());
+    context.output.item(&RegistrationView::from(registration))?;
+    match status {
+        UpdateStatus::Assigning | UpdateStatus::Assigned { .. } => Ok(()),
+        UpdateStatus::Failed { reason, message } => bail!("{id} was not {what}: {message} ({reason})"),
+        UpdateStatus::Disabled => bail!("{id} was not {what}: its enrollment is disabled"),
     }
 }
 

@@ -17,7 +17,7 @@ pub use crate::wire::RemoteFault;
 pub use crate::wire::convert::enrollment::EnrollmentRecord;
 pub use crate::wire::convert::hub::{HubRecord, HubUsage};
 pub use crate::wire::convert::registration::{AssignedHub, RegistrationUpdate, UpdateStatus};
-pub use crate::wire::convert::registration_admin::{ReprovisionCall, StatusQuery};
+pub use crate::wire::convert::registration_admin::{ReprovisionCall, Resolution, ResolveCall, StatusQuery, UndoCall};
 pub use crate::wire::convert::registration_record::{
     AllocationKind, Explanation, HistoryRecord, HistoryTwin, MoveProgress, Obligation, OperationRecord,
     RegistrationRecord,

@@ -26,7 +26,7 @@ use crate::wire::convert::enrollment::{EnrollmentMessage, wire_draft};
 use crate::wire::convert::field::{enrollment_id, required};
 use crate::wire::convert::hub::wire_draft as wire_hub_draft;
 use crate::wire::convert::json::wire_document;
-use crate::wire::convert::registration_admin::wire_applied_policy;
+use crate::wire::convert::registration_admin::{ResolveCall, UndoCall, wire_applied_policy};
 use crate::wire::device::v1::RegistrationStatus;
 use crate::wire::hub::v1 as twins;
 use crate::wire::hub::v1::twin_admin_service_client::TwinAdminServiceClient;
@@ -386,6 +386,23 @@ impl Operator {
     pub async fn reprovision(&self, call: &ReprovisionCall) -> Result<RegistrationRecord, ClientFault> {
         let request = v1::ReprovisionRequest::from(call);
         registration(self.registrations.clone().reprovision(request).await?.into_inner().registration)
+    }
+
+    /// The registration with the move that was started.
+    pub async fn undo(&self, call: &UndoCall) -> Result<RegistrationRecord, ClientFault> {
+        let request = v1::UndoMoveRequest::from(call);
+        registration(self.registrations.clone().undo_move(request).await?.into_inner().registration)
+    }
+
+    pub async fn resolve(&self, call: &ResolveCall) -> Result<RegistrationRecord, ClientFault> {
+        let request = v1::ResolveMoveRequest::from(call);
+        registration(self.registrations.clone().resolve_move(request).await?.into_inner().registration)
+    }
+
+    pub async fn forget_late_twin(&self, id: &RegistrationId, generation: Order) -> Result<(), ClientFault> {
+        let request = v1::ForgetLateTwinRequest { registration_id: id.to_string(), generation: generation.0 };
+        self.registrations.clone().forget_late_twin(request).await?;
+        Ok(())
     }
 
     pub async fn unpin(

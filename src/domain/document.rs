@@ -32,6 +32,11 @@ pub enum DocumentFault {
 pub struct Document(pub Map<String, Value>);
 
 impl Document {
+    /// The merge patch (RFC 7396) that turns this document into `other`: null for what it lacks.
+    pub fn difference_to(&self, other: &Document) -> Document {
+        Document(difference(&self.0, &other.0))
+    }
+
     /// Takes an object; anything else is refused. Says nothing about limits: see [`Document::check`].
     pub fn from_value(value: Value) -> Result<Self, DocumentFault> {
         match value {
@@ -144,6 +149,18 @@ fn check_value(value: &Value, path: &mut String, depth: usize, in_array: bool) -
     }
 }
 
+fn difference(from: &Map<String, Value>, to: &Map<String, Value>) -> Map<String, Value> {
+    let gone = from.keys().filter(|key| !to.contains_key(*key)).map(|key| (key.clone(), Value::Null));
+    let changed = to.iter().filter_map(|(key, value)| match (from.get(key), value) {
+        (Some(before), after) if before == after => None,
+        (Some(Value::Object(before)), Value::Object(after)) => {
+            Some((key.clone(), Value::Object(difference(before, after))))
+        }
+        (Some(_) | None, after) => Some((key.clone(), after.clone())),
+    });
+    gone.chain(changed).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,5 +212,18 @@ mod tests {
             2 + 8 + 1 + 4 + 1 + 3 + 1 + 16 + 1
         );
         assert!(matches!(document(r#"{"abc":1}"#).check(10), Err(DocumentFault::TooLarge { bytes: 11, max: 10 })));
+    }
+
+    #[test]
+    fn a_difference_leads_from_one_document_to_the_other() {
+        for (from, to, expected) in [
+            ("{}", "{}", "{}"),
+            (r#"{"a":1}"#, r#"{"a":1}"#, "{}"),
+            (r#"{"a":1,"b":{"c":1,"d":2}}"#, r#"{"b":{"c":1,"d":3},"e":0}"#, r#"{"a":null,"b":{"d":3},"e":0}"#),
+            (r#"{"a":{"b":1}}"#, r#"{"a":2}"#, r#"{"a":2}"#),
+        ] {
+            let (from, to) = (Document::from_text(from).unwrap(), Document::from_text(to).unwrap());
+            assert_eq!(from.difference_to(&to), Document::from_text(expected).unwrap());
+        }
     }
 }

@@ -60,6 +60,16 @@ pub enum Bypass {
     Missing,
 }
 
+impl Bypass {
+    /// A stable word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Bypass::Away => "away",
+            Bypass::Missing => "missing",
+        }
+    }
+}
+
 /// Every input of a move, fixed when it starts: later edits of the enrollment affect the next operation only.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Intent {
@@ -111,6 +121,23 @@ pub enum Effect {
 }
 
 impl Effect {
+    /// The effect of a word, as [`Effect::as_str`] says it.
+    pub fn parse(word: &str) -> Option<Self> {
+        Effect::ALL.into_iter().find(|effect| effect.as_str() == word)
+    }
+
+    pub const ALL: [Effect; 9] = [
+        Effect::Seal,
+        Effect::Create,
+        Effect::Withhold,
+        Effect::UpdateCredential,
+        Effect::Activate,
+        Effect::Unseal,
+        Effect::Delete,
+        Effect::Collect,
+        Effect::ReplaceTwin,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Effect::Seal => "seal",

@@ -1,6 +1,8 @@
 //! How a device stands, as people and devices are told: derived from its record and its open moves, by the store's
 //! readers and by its actor alike.
 
+use std::fmt;
+
 use crate::domain::{
     Assignment, DataSource, DeviceId, EnrollmentId, HubId, HubRefusal, Operation, OperationStatus, Order, Pin, Reason,
     Registration, RegistrationId, ReprovisionPolicy, Timestamp, TpmDelivery, Version,
@@ -229,6 +231,12 @@ pub struct Abandoned {
     pub hub: HubId,
     pub by: String,
     pub why: String,
+}
+
+impl fmt::Display for Abandoned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}, by {}: {}", self.effect.as_str(), self.hub, self.by, self.why)
+    }
 }
 
 /// What a hub that was bypassed held when it was collected at last.

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::actors::PinTo;
+use crate::actors::{Answer, PinTo, UndoWish};
 use crate::domain::{
-    Attestation, AuditAction, CertificateRef, Credential, DeviceId, DeviceState, Enrollment, EnrollmentId, Fault,
-    HubId, Order, Pin, Reason, Registration, RegistrationId, RequestId, Thumbprint, Timestamp, UnreachableRule,
-    Version, X509Leaves, limits,
+    Attestation, AuditAction, CertificateRef, Credential, DeviceId, DeviceState, Document, Enrollment, EnrollmentId,
+    Fault, HubId, Order, Pin, Reason, Registration, RegistrationId, RequestId, Thumbprint, Timestamp, Twin,
+    UnreachableRule, Version, X509Leaves, limits,
 };
 use crate::moves::plan::Side;
-use crate::moves::{CallKey, Effect, Episode, Illegal, JournalRecord, MoveLog, Plan, Standing, Tries};
+use crate::moves::{CallKey, Effect, Episode, Illegal, JournalRecord, MoveLog, Plan, Resolve, Standing, Tries};
 use crate::policy::{self, Explanation, Snapshot, WebhookOutcome};
 use crate::store::{DeviceFile, Page, PageRequest, RegistrationFilter};
 
@@ -62,6 +62,8 @@ pub struct KeptState {
     /// It was taken after the device had left.
     pub late: bool,
     pub state: DeviceState,
+    /// How a late one differs from what was carried in its stead: tags, desired and reported as merge patches.
+    pub differences: Option<Document>,
 }
 
 impl Service {
@@ -173,6 +175,34 @@ impl Service {
         };
         let enrollment = self.deciding_enrollment(&record).await?;
         let answer = self.inner.directory.reprovision(id, enrollment, to, by, request_id).await;
+        let standing = fault::flat(answer)?.standing.ok_or_else(|| fault::no_registration(id))?;
+        Ok(RegistrationView { standing, tries: Vec::new() })
+    }
+
+    /// Takes back the move that gave the device its home, and pins it where it was before.
+    pub async fn undo(&self, id: &RegistrationId, wish: UndoWish) -> Result<RegistrationView, Fault> {
+        let record = self.record(id).await?;
+        if wish.expires_at.is_some_and(|at| at <= self.inner.clock.now()) {
+            return Err(Fault::invalid("pin_expires_at", "is not in the future"));
+        }
+        let enrollment = self.deciding_enrollment(&record).await?;
+        self.viewed(id, self.inner.directory.undo(id, enrollment, wish).await)
+    }
+
+    /// Resolves what an open move waits for.
+    pub async fn resolve(&self, id: &RegistrationId, wish: Resolve) -> Result<RegistrationView, Fault> {
+        // An id that nobody has must not cost an actor.
+        self.standing(id).await?.ok_or_else(|| fault::no_registration(id))?;
+        self.viewed(id, self.inner.directory.resolve(id, wish).await)
+    }
+
+    /// Takes a late twin, and the move that left it, out of the history.
+    pub async fn forget_late_twin(&self, id: &RegistrationId, generation: Order, by: &str) -> Result<(), Fault> {
+        self.record(id).await?;
+        fault::flat(self.inner.directory.forget_late_twin(id, generation, by).await).map(drop)
+    }
+
+    fn viewed(&self, id: &RegistrationId, answer: Result<Answer, Fault>) -> Result<RegistrationView, Fault> {
         let standing = fault::flat(answer)?.standing.ok_or_else(|| fault::no_registration(id))?;
         Ok(RegistrationView { standing, tries: Vec::new() })
     }
@@ -312,7 +342,13 @@ fn kept_states(log: MoveLog) -> Option<(DeviceId, Vec<KeptState>)> {
         (&intent.plan, &intent.planted, &from)
     {
         let seen_at = if let Plan::Restore { seen_at, .. } = &intent.plan { *seen_at } else { begun_at };
-        kept.push(KeptState { hub: hub.clone(), at: seen_at, late: false, state: (**state).clone() });
+        kept.push(KeptState {
+            hub: hub.clone(),
+            at: seen_at,
+            late: false,
+            state: (**state).clone(),
+            differences: None,
+        });
     }
     for line in lines {
         let (hub, at, late, state) = match line.record {
@@ -334,8 +370,19 @@ fn kept_states(log: MoveLog) -> Option<(DeviceId, Vec<KeptState>)> {
             | JournalRecord::Abandoned { .. } => continue,
         };
         if let (Some(hub), Some(state)) = (hub, state) {
-            kept.push(KeptState { hub, at, late, state: *state });
+            let carried = kept.first().filter(|_| late).map(|first: &KeptState| &first.state.twin);
+            let differences = carried.map(|carried| differences(carried, &state.twin));
+            kept.push(KeptState { hub, at, late, state: *state, differences });
         }
     }
     Some((intent.device.clone(), kept))
+}
+
+fn differences(carried: &Twin, late: &Twin) -> Document {
+    let parts = [
+        ("tags", carried.tags.difference_to(&late.tags)),
+        ("desired", carried.desired.properties.difference_to(&late.desired.properties)),
+        ("reported", carried.reported.properties.difference_to(&late.reported.properties)),
+    ];
+    Document(parts.into_iter().map(|(name, part)| (name.to_owned(), part.0.into())).collect())
 }

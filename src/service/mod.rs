@@ -43,9 +43,10 @@ pub use self::registration::{DeviceView, Peer, RegisterAsk, Registering};
 pub use self::tpm::{BeginAsk, Begun, QuoteAsk, TOKEN_KEY_NAME, TOKEN_SCOPE, TpmAnswer};
 pub use self::twin::DesiredWatch;
 pub use self::vault::{VAULT_KEY_BYTES, Vault};
+pub use crate::actors::UndoWish;
 pub use crate::attestation::x509::Operator;
 pub use crate::hubs::{DesiredEvent, Resident, TwinWrite};
-pub use crate::moves::{CallKey, Effect, Episode, Tries};
+pub use crate::moves::{CallKey, Effect, Episode, Resolve, Tries, Way};
 pub use crate::policy::Outcome;
 pub use crate::store::{AuditFilter, EnrollmentListing, PageRequest, RegistrationFilter, StatusFilter};
 

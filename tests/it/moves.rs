@@ -1,12 +1,14 @@
 //! A device registers, lives, and is re-homed under each policy: what arrives with it, what stays behind, what it is told.
 
-use rehome::client::{DesiredChange, DeviceEvent, Follow, TwinTarget};
+use rehome::client::{DesiredChange, DeviceEvent, Follow, Resolution, ResolveCall, TwinTarget, UndoCall};
 use rehome::domain::{
     ApiVersion, Capabilities, ClientFacts, DeviceState, Document, EnrollmentDraft, EnrollmentId, HubStatus,
-    InitialState, Reason, ReprovisionPolicy, ResetOnSameHub, SubStatus, Twin,
+    InitialState, Order, Reason, ReprovisionPolicy, ResetOnSameHub, SubStatus, Timestamp, Twin,
 };
 
-use crate::world::{Member, World, document, hub_id, in_time, individual, outcome, reason, refusal, twin_at};
+use crate::world::{
+    Member, World, document, hub_id, in_time, individual, outcome, reason, refusal, registration_id, twin_at,
+};
 
 const INITIAL_TAGS: &str = r#"{"site":"factory"}"#;
 const INITIAL_DESIRED: &str = r#"{"rate":1,"alarm":{"on":true}}"#;
@@ -226,6 +228,78 @@ async fn quarantine_pins_and_unpinning_brings_home() {
     let ways: Vec<_> = history.iter().map(|entry| (entry.from.clone(), entry.to.clone())).collect();
     let (a, b) = (Some(hub_id("hub-a")), Some(hub_id("hub-b")));
     assert_eq!(ways, [(b.clone(), a.clone()), (a.clone(), b), (None, a)], "newest first");
+    lived.world.stop().await;
+}
+
+fn undo(restore_twin: bool) -> UndoCall {
+    UndoCall {
+        registration: registration_id("dev-1"),
+        generation: None,
+        restore_twin,
+        reason: "the new back end fails".to_owned(),
+        pin_expires_at: None,
+        request_id: None,
+    }
+}
+
+#[tokio::test]
+async fn a_move_is_undone_with_either_twin_and_the_other_is_in_the_history() {
+    for restore_twin in [false, true] {
+        let lived = Lived::under(Some(ReprovisionPolicy::Migrate)).await;
+        lived.world.send("dev-1", Some("hub-b"), "").await;
+        lived.check_is_only_at("hub-b").await;
+        let changed = lived.world.patch("hub-b", "dev-1", r#"{"changed":true}"#, r#"{"rate":9}"#).await.state;
+
+        lived.world.operator.undo(&undo(restore_twin)).await.unwrap();
+
+        let state = lived.check_is_only_at("hub-a").await;
+        let record = lived.world.settled("dev-1").await;
+        assert_eq!(record.pin.as_ref().map(|pin| pin.reason.as_str()), Some("the new back end fails"));
+        let generation = record.assignment.unwrap().generation;
+        let kept = lived.world.operator.history_twins(&record.id, generation).await.unwrap();
+        assert_eq!(kept.iter().map(|kept| &kept.device.state.twin).collect::<Vec<_>>(), [&changed.twin]);
+        if restore_twin {
+            assert_eq!(state.twin.desired.properties, lived.state.twin.desired.properties);
+            assert_eq!(state.twin.tags, lived.state.twin.tags);
+            assert!(state.twin.desired.version > changed.twin.desired.version, "versions never go down");
+        } else {
+            assert_eq!(state, changed);
+        }
+        // Registering again does not send it to where it was sent.
+        assert_eq!(outcome(&lived.member.register().await).0, "hub-a");
+        lived.world.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_undone_or_resolved_says_why_and_changes_nothing() {
+    let lived = Lived::under(Some(ReprovisionPolicy::Migrate)).await;
+    let operator = &lived.world.operator;
+    let (files, audit) = (lived.world.files(), lived.world.audit().await);
+    assert_eq!(reason(operator.undo(&undo(false)).await), Some(Reason::MoveNotFound), "its first home");
+    let other = UndoCall { generation: Some(Order(1)), ..undo(false) };
+    assert_eq!(reason(operator.undo(&other).await), Some(Reason::MoveStateConflict));
+    let past = UndoCall { pin_expires_at: Some(Timestamp(1)), ..undo(false) };
+    assert_eq!(reason(operator.undo(&past).await), Some(Reason::InvalidArgument));
+    let resolve = ResolveCall {
+        registration: registration_id("dev-1"),
+        generation: Order(1),
+        what: None,
+        hub: None,
+        resolution: Resolution::Retry,
+        reason: "mended".to_owned(),
+    };
+    for (call, expected) in [
+        (resolve.clone(), Reason::MoveNotFound),
+        (ResolveCall { reason: String::new(), ..resolve.clone() }, Reason::InvalidArgument),
+        (ResolveCall { what: Some("everything".to_owned()), ..resolve.clone() }, Reason::InvalidArgument),
+        (ResolveCall { registration: registration_id("nobody"), ..resolve }, Reason::RegistrationNotFound),
+    ] {
+        assert_eq!(reason(operator.resolve(&call).await), Some(expected), "{call:?}");
+    }
+    let id = registration_id("dev-1");
+    assert_eq!(reason(operator.forget_late_twin(&id, Order(1)).await), Some(Reason::MoveNotFound));
+    assert!(lived.world.files() == files && lived.world.audit().await == audit, "something was written");
     lived.world.stop().await;
 }
 

@@ -64,6 +64,7 @@ pub fn registration(view: &RegistrationView) -> RegistrationRecord {
                 }
             })
             .collect(),
+        split: standing.split.clone(),
         created_at: standing.created_at,
         updated_at: standing.updated_at,
         version: standing.version,
@@ -90,6 +91,9 @@ pub fn episode(episode: &Episode) -> HistoryRecord {
         ended: episode.ended.as_str().to_owned(),
         data_source: episode.data_source,
         has_twins: episode.has_state,
+        bypassed: episode.bypassed.map(|bypassed| bypassed.as_str().to_owned()),
+        split: episode.split,
+        abandoned: episode.abandoned.iter().map(ToString::to_string).collect(),
     }
 }
 

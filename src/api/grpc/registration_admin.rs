@@ -2,12 +2,16 @@
 
 use tonic::{Request, Response, Status};
 
-use crate::domain::{DeviceId, Order, RegistrationId, limits};
-use crate::service::{KeptState, PinRequest, RegistrationFilter, RegistrationView, Service, StatusFilter};
+use crate::domain::{DeviceId, Fault, Order, RegistrationId, limits};
+use crate::service::{
+    Effect, KeptState, PinRequest, RegistrationFilter, RegistrationView, Resolve, Service, StatusFilter, UndoWish, Way,
+};
 use crate::wire::admin::v1;
 use crate::wire::admin::v1::registration_service_server::{RegistrationService, RegistrationServiceServer};
 use crate::wire::convert::field;
-use crate::wire::convert::registration_admin::{RegistrationQuery, ReprovisionCall, StatusQuery};
+use crate::wire::convert::registration_admin::{
+    RegistrationQuery, ReprovisionCall, Resolution, ResolveCall, StatusQuery, UndoCall,
+};
 use crate::wire::convert::registration_record::HistoryTwin;
 use crate::wire::convert::twin::DeviceRecord;
 
@@ -52,9 +56,9 @@ fn filter(query: &RegistrationQuery) -> RegistrationFilter {
 }
 
 fn history_twin(kept: KeptState, device: &DeviceId) -> v1::HistoryTwin {
-    let KeptState { hub, at, late, state } = kept;
+    let KeptState { hub, at, late, state, differences } = kept;
     let device = DeviceRecord { device: device.clone(), state, accepts_writes: false };
-    (&HistoryTwin { hub, at, late, device }).into()
+    (&HistoryTwin { hub, at, late, device, differences }).into()
 }
 
 #[tonic::async_trait]
@@ -118,6 +122,48 @@ impl RegistrationService for RegistrationAdminEdge {
         let to = to.map(|hub| PinRequest { hub, reason, expires_at: pin_expires_at });
         let view = self.service.reprovision(&registration, to, request_id, &by).await?;
         Ok(Response::new(v1::ReprovisionResponse { registration: Some(message(&view)) }))
+    }
+
+    async fn undo_move(&self, request: Request<v1::UndoMoveRequest>) -> Result<Response<v1::UndoMoveResponse>, Status> {
+        let by = call::allowed(&request)?.by;
+        let UndoCall { registration, generation, restore_twin, reason, pin_expires_at, request_id } =
+            UndoCall::try_from(request.get_ref()).map_err(failed)?;
+        let wish = UndoWish { generation, restore_twin, reason, expires_at: pin_expires_at, by, request_id };
+        let view = self.service.undo(&registration, wish).await?;
+        Ok(Response::new(v1::UndoMoveResponse { registration: Some(message(&view)) }))
+    }
+
+    async fn resolve_move(
+        &self,
+        request: Request<v1::ResolveMoveRequest>,
+    ) -> Result<Response<v1::ResolveMoveResponse>, Status> {
+        let by = call::allowed(&request)?.by;
+        let ResolveCall { registration, generation, what, hub, resolution, reason } =
+            ResolveCall::try_from(request.get_ref()).map_err(failed)?;
+        let effect = match what {
+            None => None,
+            Some(word) => Some(Effect::parse(&word).ok_or_else(|| {
+                Fault::invalid("what", "is not a word for what is owed: see `what` of the obligations")
+            })?),
+        };
+        let way = match resolution {
+            Resolution::Retry => Way::Retry,
+            Resolution::Abandon => Way::Abandon,
+            Resolution::Force => Way::Force,
+        };
+        let wish = Resolve { generation, effect, hub, way, by, why: reason };
+        let view = self.service.resolve(&registration, wish).await?;
+        Ok(Response::new(v1::ResolveMoveResponse { registration: Some(message(&view)) }))
+    }
+
+    async fn forget_late_twin(
+        &self,
+        request: Request<v1::ForgetLateTwinRequest>,
+    ) -> Result<Response<v1::ForgetLateTwinResponse>, Status> {
+        let by = call::allowed(&request)?.by;
+        let request = request.get_ref();
+        self.service.forget_late_twin(&id(&request.registration_id)?, Order(request.generation), &by).await?;
+        Ok(Response::new(v1::ForgetLateTwinResponse {}))
     }
 
     async fn unpin(&self, request: Request<v1::UnpinRequest>) -> Result<Response<v1::UnpinResponse>, Status> {

@@ -350,7 +350,11 @@ async fn whoever_does_not_get_ready_to_talk_is_hung_up_on() {
 async fn a_server_that_is_told_to_stop_stops() {
     let mut served = Served::with(Limits { drain_for: Duration::from_millis(50), ..Limits::default() }).await;
     let channel = served.channel(Some(&served.world.device("dev-1"))).await;
-    assert!(RegistrationServiceClient::new(channel).register(ask("dev-1")).await.is_ok());
+    let mut first = RegistrationServiceClient::new(channel).register(ask("dev-1")).await.unwrap().into_inner();
+    // To its end: what is held below must be the second device's call.
+    while let Some(update) = first.next().await {
+        assert!(update.is_ok());
+    }
     let hold = served.world.hubs.hub(&hub_id("a")).hold(EffectKind::Create);
     let waiting = served.channel(Some(&served.world.device("dev-2"))).await;
     let mut updates = RegistrationServiceClient::new(waiting).register(ask("dev-2")).await.unwrap().into_inner();

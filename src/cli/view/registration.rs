@@ -41,6 +41,7 @@ pub struct RegistrationView {
     #[serde(rename = "move")]
     pub running: Option<MoveView>,
     pub obligations: Vec<ObligationView>,
+    pub split_hub_ids: Vec<String>,
     pub created_at: String,
     pub updated_at: String,
     pub etag: String,
@@ -232,9 +233,19 @@ impl From<RegistrationRecord> for RegistrationView {
             payload: record.payload.unwrap_or_default(),
             running: record.running.map(MoveView::from),
             obligations: record.obligations.into_iter().map(ObligationView::from).collect(),
+            split_hub_ids: record.split.iter().map(ToString::to_string).collect(),
             created_at: record.created_at.to_string(),
             updated_at: record.updated_at.to_string(),
             etag: record.version.etag(),
+        }
+    }
+}
+
+impl RegistrationView {
+    fn split_line(&self) -> String {
+        match self.split_hub_ids.as_slice() {
+            [] => String::new(),
+            hubs => format!("{} may still accept late writes; they go to the history", hubs.join(", ")),
         }
     }
 }
@@ -247,7 +258,7 @@ impl Listed for RegistrationView {
         vec![
             self.registration_id.clone(),
             cell(self.hub_id.as_deref()),
-            self.status.to_owned(),
+            if self.split_hub_ids.is_empty() { self.status.to_owned() } else { format!("{} (split)", self.status) },
             cell(self.sub_status),
             self.enrollment.to_string(),
             self.policy.to_owned(),
@@ -282,6 +293,7 @@ impl Shown for RegistrationView {
             ("pinned to", self.pin.as_ref().map(PinView::line).unwrap_or_default()),
             ("moving", self.running.as_ref().map(MoveView::line).unwrap_or_default()),
             ("still owed", owed.join("\n")),
+            ("split", self.split_line()),
             ("operation", operation.operation_id.clone()),
             ("payload", document_fact(&self.payload)),
             ("certificates", self.thumbprints.join("\n")),
@@ -309,6 +321,9 @@ pub struct HistoryView {
     pub data_source: Option<&'static str>,
     pub data_seen_at: Option<String>,
     pub has_twins: bool,
+    pub bypassed: Option<String>,
+    pub split: bool,
+    pub abandoned: Vec<String>,
 }
 
 impl From<HistoryRecord> for HistoryView {
@@ -325,7 +340,21 @@ impl From<HistoryRecord> for HistoryView {
             data_source: record.data_source.map(DataSource::as_str),
             data_seen_at: seen_at(record.data_source),
             has_twins: record.has_twins,
+            bypassed: record.bypassed,
+            split: record.split,
+            abandoned: record.abandoned,
         }
+    }
+}
+
+impl HistoryView {
+    /// Why, and what was out of the ordinary.
+    fn story(&self) -> String {
+        let bypassed = self.bypassed.as_ref().map(|why| format!("old hub {why}, not sealed"));
+        let split = self.split.then(|| "split".to_owned());
+        let given_up = (!self.abandoned.is_empty()).then(|| format!("given up: {}", self.abandoned.join("; ")));
+        let notes: Vec<String> = [bypassed, split, given_up].into_iter().flatten().collect();
+        if notes.is_empty() { self.why.clone() } else { format!("{} ({})", self.why, notes.join(", ")) }
     }
 }
 
@@ -343,7 +372,7 @@ impl Listed for HistoryView {
             self.ended.clone(),
             cell(self.data_source),
             yes_no(self.has_twins),
-            self.why.clone(),
+            self.story(),
         ]
     }
 }
@@ -355,16 +384,20 @@ pub struct HistoryTwinView {
     pub at: String,
     pub late: bool,
     pub device: DeviceView,
+    /// How a late one differs from what was carried in its stead.
+    pub differences: Option<Value>,
 }
 
 impl From<HistoryTwin> for HistoryTwinView {
     fn from(twin: HistoryTwin) -> Self {
-        Self { hub_id: twin.hub.to_string(), at: twin.at.to_string(), late: twin.late, device: twin.device.into() }
+        let differences = twin.differences.map(|document| Value::Object(document.0));
+        let (hub_id, at) = (twin.hub.to_string(), twin.at.to_string());
+        Self { hub_id, at, late: twin.late, device: twin.device.into(), differences }
     }
 }
 
 impl Listed for HistoryTwinView {
-    const HEADINGS: &'static [&'static str] = &["hub", "taken at", "late", "tags", "desired", "reported"];
+    const HEADINGS: &'static [&'static str] = &["hub", "taken at", "late", "tags", "desired", "reported", "differs by"];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -374,6 +407,7 @@ impl Listed for HistoryTwinView {
             self.device.tags.to_string(),
             self.device.desired.properties.to_string(),
             self.device.reported.properties.to_string(),
+            cell(self.differences.as_ref().map(Value::to_string).as_deref()),
         ]
     }
 }
@@ -487,6 +521,7 @@ pub mod samples {
             payload: None,
             running: None,
             obligations: Vec::new(),
+            split: Vec::new(),
             created_at: Timestamp(0),
             updated_at: Timestamp(0),
             version: Version(9),

@@ -1,7 +1,7 @@
 //! Registrations as operators see them: their questions and orders.
 
 use super::field::{self, PageQuery};
-use crate::domain::{GroupId, HubId, Pin, RegistrationId, ReprovisionPolicy, RequestId, Timestamp, limits};
+use crate::domain::{GroupId, HubId, Order, Pin, RegistrationId, ReprovisionPolicy, RequestId, Timestamp, limits};
 use crate::wire::WireFault;
 use crate::wire::admin::v1;
 use crate::wire::device::v1::RegistrationStatus;
@@ -113,6 +113,114 @@ impl From<&ReprovisionCall> for v1::ReprovisionRequest {
             pin_expires_at: call.pin_expires_at.map(field::wire_time),
             reason: call.reason.clone(),
             request_id: call.request_id.as_ref().map(|id| id.as_str().to_owned()).unwrap_or_default(),
+        }
+    }
+}
+
+/// An operator's order to take a move back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UndoCall {
+    pub registration: RegistrationId,
+    /// Absent: the move that gave the device its home.
+    pub generation: Option<Order>,
+    pub restore_twin: bool,
+    /// At most [`limits::REASON_CHARS_MAX`] characters.
+    pub reason: String,
+    pub pin_expires_at: Option<Timestamp>,
+    pub request_id: Option<RequestId>,
+}
+
+impl TryFrom<&v1::UndoMoveRequest> for UndoCall {
+    type Error = WireFault;
+
+    fn try_from(request: &v1::UndoMoveRequest) -> Result<Self, WireFault> {
+        Ok(Self {
+            registration: field::id("registration_id", &request.registration_id, RegistrationId::parse)?,
+            generation: (request.generation != 0).then_some(Order(request.generation)),
+            restore_twin: request.restore_twin,
+            reason: field::free_text("reason", &request.reason, limits::REASON_CHARS_MAX)?,
+            pin_expires_at: field::optional_time("pin_expires_at", request.pin_expires_at.as_ref())?,
+            request_id: field::optional_id("request_id", &request.request_id, RequestId::parse)?,
+        })
+    }
+}
+
+impl From<&UndoCall> for v1::UndoMoveRequest {
+    fn from(call: &UndoCall) -> Self {
+        Self {
+            registration_id: call.registration.to_string(),
+            generation: call.generation.unwrap_or_default().0,
+            restore_twin: call.restore_twin,
+            reason: call.reason.clone(),
+            pin_expires_at: call.pin_expires_at.map(field::wire_time),
+            request_id: call.request_id.as_ref().map(|id| id.as_str().to_owned()).unwrap_or_default(),
+        }
+    }
+}
+
+/// What is done about something that a move waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resolution {
+    Retry,
+    Abandon,
+    Force,
+}
+
+/// An operator's order to resolve what a move waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolveCall {
+    pub registration: RegistrationId,
+    pub generation: Order,
+    /// A stable word; absent where the move owes one thing, or has one that is stuck.
+    pub what: Option<String>,
+    pub hub: Option<HubId>,
+    pub resolution: Resolution,
+    /// 1 to [`limits::REASON_CHARS_MAX`] characters.
+    pub reason: String,
+}
+
+impl TryFrom<&v1::ResolveMoveRequest> for ResolveCall {
+    type Error = WireFault;
+
+    fn try_from(request: &v1::ResolveMoveRequest) -> Result<Self, WireFault> {
+        let resolution = match v1::Resolution::try_from(request.resolution) {
+            Ok(v1::Resolution::Retry) => Resolution::Retry,
+            Ok(v1::Resolution::Abandon) => Resolution::Abandon,
+            Ok(v1::Resolution::Force) => Resolution::Force,
+            Ok(v1::Resolution::Unspecified) => {
+                return Err(WireFault::new("resolution", "must say what is to be done: retry, abandon or force"));
+            }
+            Err(unknown) => return Err(WireFault::new("resolution", format!("{} is not a value of it", unknown.0))),
+        };
+        let reason = field::free_text("reason", &request.reason, limits::REASON_CHARS_MAX)?;
+        if reason.is_empty() {
+            return Err(WireFault::new("reason", "must say why: it is kept with the move and in the audit log"));
+        }
+        Ok(Self {
+            registration: field::id("registration_id", &request.registration_id, RegistrationId::parse)?,
+            generation: Order(request.generation),
+            what: (!request.what.is_empty()).then(|| request.what.clone()),
+            hub: field::optional_id("hub_id", &request.hub_id, HubId::parse)?,
+            resolution,
+            reason,
+        })
+    }
+}
+
+impl From<&ResolveCall> for v1::ResolveMoveRequest {
+    fn from(call: &ResolveCall) -> Self {
+        let resolution = match call.resolution {
+            Resolution::Retry => v1::Resolution::Retry,
+            Resolution::Abandon => v1::Resolution::Abandon,
+            Resolution::Force => v1::Resolution::Force,
+        };
+        Self {
+            registration_id: call.registration.to_string(),
+            generation: call.generation.0,
+            what: call.what.clone().unwrap_or_default(),
+            hub_id: call.hub.as_ref().map(HubId::to_string).unwrap_or_default(),
+            resolution: resolution.into(),
+            reason: call.reason.clone(),
         }
     }
 }

@@ -8,9 +8,9 @@ use super::registration_admin::{applied_policy, wire_applied_policy};
 use super::twin::{DeviceRecord, wire_device};
 use super::{field, json};
 use crate::domain::{
-    AllocationPolicy, Assignment, Credential, DataSource, DeliveredKeys, DeviceId, EnrollmentId, HubId, KeyFingerprint,
-    OperationId, Order, Pin, RegistrationId, ReprovisionPolicy, RequestId, SealedKey, SubStatus, Thumbprint, Timestamp,
-    Version,
+    AllocationPolicy, Assignment, Credential, DataSource, DeliveredKeys, DeviceId, Document, EnrollmentId, HubId,
+    KeyFingerprint, OperationId, Order, Pin, RegistrationId, ReprovisionPolicy, RequestId, SealedKey, SubStatus,
+    Thumbprint, Timestamp, Version,
 };
 use crate::wire::WireFault;
 use crate::wire::admin::v1;
@@ -33,6 +33,8 @@ pub struct RegistrationRecord {
     pub tpm: Option<TpmFacts>,
     pub running: Option<MoveProgress>,
     pub obligations: Vec<Obligation>,
+    /// Hubs that may still accept late writes.
+    pub split: Vec<HubId>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     /// Absent while the first assignment runs.
@@ -101,6 +103,12 @@ pub struct HistoryRecord {
     pub ended: String,
     pub data_source: Option<DataSource>,
     pub has_twins: bool,
+    /// Why the old home was left without being sealed, a stable word.
+    pub bypassed: Option<String>,
+    /// It may still accept late writes.
+    pub split: bool,
+    /// What was given up, each as a sentence.
+    pub abandoned: Vec<String>,
 }
 
 /// A device state of the past.
@@ -111,6 +119,8 @@ pub struct HistoryTwin {
     /// Taken after the device had left.
     pub late: bool,
     pub device: DeviceRecord,
+    /// How a late one differs from what was carried in its stead.
+    pub differences: Option<Document>,
 }
 
 /// An allocation policy without its settings.
@@ -196,6 +206,7 @@ impl From<&RegistrationRecord> for v1::Registration {
             payload: record.payload.as_ref().map(json::wire_value),
             r#move: record.running.as_ref().map(Into::into),
             obligations: record.obligations.iter().map(Into::into).collect(),
+            split_hub_ids: record.split.iter().map(HubId::to_string).collect(),
             created_at: Some(field::wire_time(record.created_at)),
             updated_at: Some(field::wire_time(record.updated_at)),
             etag: record.version.etag(),
@@ -241,6 +252,11 @@ impl TryFrom<&v1::Registration> for RegistrationRecord {
             }),
             running: message.r#move.as_ref().map(MoveProgress::try_from).transpose()?,
             obligations: message.obligations.iter().map(Obligation::try_from).collect::<Result<_, _>>()?,
+            split: message
+                .split_hub_ids
+                .iter()
+                .map(|hub| field::id("split_hub_ids", hub, HubId::parse))
+                .collect::<Result<_, _>>()?,
             created_at: field::required_time("created_at", message.created_at.as_ref())?,
             updated_at: field::required_time("updated_at", message.updated_at.as_ref())?,
             version: field::etag("etag", &message.etag)?,
@@ -392,6 +408,9 @@ impl From<&HistoryRecord> for v1::HistoryEntry {
             data_source: data_source.into(),
             data_seen_at,
             has_twins: record.has_twins,
+            bypassed: record.bypassed.clone().unwrap_or_default(),
+            split: record.split,
+            abandoned: record.abandoned.clone(),
         }
     }
 }
@@ -411,6 +430,9 @@ impl TryFrom<&v1::HistoryEntry> for HistoryRecord {
             ended: message.ended.clone(),
             data_source: data_source(message.data_source(), message.data_seen_at.as_ref())?,
             has_twins: message.has_twins,
+            bypassed: optional_text(&message.bypassed),
+            split: message.split,
+            abandoned: message.abandoned.clone(),
         })
     }
 }
@@ -423,6 +445,7 @@ impl From<&HistoryTwin> for v1::HistoryTwin {
             at: Some(field::wire_time(twin.at)),
             late: twin.late,
             device: Some(wire_device(device, state, *accepts_writes)),
+            differences: twin.differences.as_ref().map(json::wire_document),
         }
     }
 }
@@ -436,6 +459,7 @@ impl TryFrom<&v1::HistoryTwin> for HistoryTwin {
             at: field::required_time("at", message.at.as_ref())?,
             late: message.late,
             device: DeviceRecord::try_from(field::required("device", message.device.as_ref())?)?,
+            differences: json::optional_document("differences", message.differences.as_ref())?,
         })
     }
 }
@@ -590,6 +614,7 @@ mod tests {
                 last_error: None,
                 stuck_reason: Some("stale".to_owned()),
             }],
+            split: vec![hub("hub-b")],
             created_at: Timestamp(1),
             updated_at: Timestamp(5),
             version: Version(6),
@@ -655,13 +680,22 @@ mod tests {
                 ended: "done".to_owned(),
                 data_source,
                 has_twins: true,
+                bypassed: Some("away".to_owned()),
+                split: true,
+                abandoned: vec!["delete at hub-a".to_owned()],
             };
             assert_eq!(HistoryRecord::try_from(&v1::HistoryEntry::from(&record)), Ok(record));
         }
         let twin = Twin::initial(&InitialState::default(), Timestamp(1));
         let state = DeviceState { twin, capabilities: Capabilities::default(), status: HubStatus::Enabled };
         let device = DeviceRecord { device: DeviceId::parse("d").unwrap(), state, accepts_writes: false };
-        let twin = HistoryTwin { hub: hub("hub-a"), at: Timestamp(1), late: true, device };
+        let twin = HistoryTwin {
+            hub: hub("hub-a"),
+            at: Timestamp(1),
+            late: true,
+            device,
+            differences: Some(Document::default()),
+        };
         assert_eq!(HistoryTwin::try_from(&v1::HistoryTwin::from(&twin)), Ok(twin));
     }
 

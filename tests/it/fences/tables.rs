@@ -276,7 +276,8 @@ pub const PASSED_ON: &[(&str, &str, Items)] = &[
     // What the service is asked with and answers, as values: edges must be able to name them, and see no port.
     ("service", "attestation", Items::These(&["Operator"])),
     ("service", "hubs", Items::These(&["DesiredEvent", "Resident", "TwinWrite"])),
-    ("service", "moves", Items::These(&["CallKey", "Effect", "Episode", "Tries"])),
+    ("service", "actors", Items::These(&["UndoWish"])),
+    ("service", "moves", Items::These(&["CallKey", "Effect", "Episode", "Resolve", "Tries", "Way"])),
     ("service", "policy", Items::These(&["Outcome"])),
     (
         "service",
