@@ -191,9 +191,9 @@ impl Challenges {
     /// The operation that this token may ask after.
     pub fn operation_of(&self, device: &RegistrationId, token: TokenDigest, now: Timestamp) -> Option<OperationId> {
         let table = self.lock();
-        let used = table.by_device.get(device)?.iter().filter_map(|place| table.entries.get(place)?.used.as_ref());
+        let mut used = table.by_device.get(device)?.iter().filter_map(|place| table.entries.get(place)?.used.as_ref());
         let fits = |used: &&Used| used.token.is(token) && used.token_expires_at > now;
-        used.filter(fits).next_back().and_then(|used| used.operation)
+        used.rfind(fits).and_then(|used| used.operation)
     }
 }
 
