@@ -45,6 +45,7 @@ impl From<&ClientFault> for Advised {
                 "see why with `rehome device explain` and `rehome audit list --registration …`"
             }
             ClientFault::NoHub => "register again",
+            ClientFault::Tpm(_) => "see what the TPM holds with `rehome tpm show`",
             ClientFault::Backup { .. } => "take it again, into a new folder",
         };
         Self::usage(fault.to_string(), hint)
@@ -122,7 +123,7 @@ pub fn hint(reason: Reason) -> &'static str {
         Reason::EnrollmentDisabled => "let it register again with `rehome enroll enable` or `rehome group enable`",
         Reason::TpmChallengeOutdated => "register again: the proof by TPM starts anew",
         Reason::StorageRootKeyNotAllowed => {
-            "if its TPM was cleared on purpose, have the known key forgotten: `rehome device reset-srk`"
+            "if its TPM was cleared on purpose, have the known key forgotten: `rehome device reset-storage-root-key`"
         }
         Reason::PcrNotAllowed => {
             "if the device was updated on purpose, add its new value with `rehome enroll update --pcr-policy`"

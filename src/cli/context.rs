@@ -1,6 +1,6 @@
 //! What every command shares: where the service is, who calls it, and where results go.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -125,19 +125,28 @@ impl Context {
         Ok(Device::connect(id, target, Arc::new(self.clock), Arc::new(SystemEntropy::new())).await?)
     }
 
-    fn target(&self, credentials: &Credentials) -> anyhow::Result<Target> {
-        let read = |path: &PathBuf| {
-            input::file_bytes(path).context(
-                "a certificate is missing: name the folder that `rehome serve` wrote with --certs DIR, or the files themselves",
-            )
-        };
-        Ok(Target {
-            address: self.config.client.server.clone(),
-            server_name: None,
-            roots_pem: read(&credentials.ca)?,
-            identity: Some(Identity::from_pem(read(&credentials.cert)?, read(&credentials.key)?)),
-        })
+    /// A connection as a device that proves itself otherwise than by a certificate.
+    pub async fn anonymous_device(&self, id: RegistrationId) -> anyhow::Result<Device> {
+        let target = self.anonymous_target(&self.ca())?;
+        Ok(Device::connect(id, target, Arc::new(self.clock), Arc::new(SystemEntropy::new())).await?)
     }
+
+    fn target(&self, credentials: &Credentials) -> anyhow::Result<Target> {
+        let target = self.anonymous_target(&credentials.ca)?;
+        let identity = Identity::from_pem(credential_bytes(&credentials.cert)?, credential_bytes(&credentials.key)?);
+        Ok(Target { identity: Some(identity), ..target })
+    }
+
+    fn anonymous_target(&self, ca: &Path) -> anyhow::Result<Target> {
+        let address = self.config.client.server.clone();
+        Ok(Target { address, server_name: None, roots_pem: credential_bytes(ca)?, identity: None })
+    }
+}
+
+fn credential_bytes(path: &Path) -> anyhow::Result<Vec<u8>> {
+    input::file_bytes(path).context(
+        "a certificate is missing: name the folder that `rehome serve` wrote with --certs DIR, or the files themselves",
+    )
 }
 
 /// How many rows a listing shows.

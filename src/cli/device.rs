@@ -71,6 +71,13 @@ pub enum DeviceCommand {
         #[command(flatten)]
         exactly: Exactly,
     },
+    /// Forget which storage root key a TPM was first seen with: its next registration sets a new one
+    #[command(after_help = "For the rule pin-first, after the owner of the device cleared its TPM.")]
+    ResetStorageRootKey {
+        id: RegistrationId,
+        #[command(flatten)]
+        exactly: Exactly,
+    },
     /// Keep a device out: disable its individual enrollment and remove it from its hub
     Revoke {
         id: RegistrationId,
@@ -270,6 +277,10 @@ impl DeviceCommand {
             }
             DeviceCommand::Unpin { id, exactly } => {
                 output.item(&RegistrationView::from(operator.unpin(&id, exactly.etag).await?))?;
+            }
+            DeviceCommand::ResetStorageRootKey { id, exactly } => {
+                let registration = operator.reset_storage_root_key(&id, exactly.etag).await?;
+                output.item(&RegistrationView::from(registration))?;
             }
             DeviceCommand::Revoke { id, reason } => {
                 let revoked = operator.revoke(&id, &reason).await?;

@@ -12,8 +12,9 @@ const CREATE_HELP: &str = "Examples:
   rehome enroll create dev-1 --certificate dev-1.pem
   rehome enroll create dev-1 --certificate dev-1.pem --reprovision reset --hub hub-a
   rehome enroll create dev-1 --certificate old.pem --secondary new.pem --initial-twin twin.json
+  rehome enroll create pump-1 --endorsement-key pump-1.ek
 
-The certificate's common name must be the registration id. Writing an enrollment moves no device:
+The certificate's common name must be the registration id; a TPM may have any. Writing an enrollment moves no device:
 it counts from the device's next registration on.";
 
 const DISABLE_HELP: &str = "A disabled individual enrollment also keeps its device out of an enabled group.

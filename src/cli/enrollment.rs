@@ -8,14 +8,15 @@ use crate::domain::{DeviceId, EnrollmentDraft, EnrollmentId, Version};
 use super::advice::Advised;
 use super::context::{Context, Limit, pages};
 use super::input;
-use super::settings::{CertificateChanges, CertificateFlags, SettingsFlags};
+use super::proof::ProofFlags;
+use super::settings::{CertificateChanges, SettingsFlags};
 use super::view::enrollment::EnrollmentView;
 
 /// What a new enrollment is made of, beside its id.
 #[derive(Debug, PartialEq, Args)]
 pub struct New {
     #[command(flatten)]
-    pub certificates: CertificateFlags,
+    pub proof: ProofFlags,
     #[command(flatten)]
     pub settings: SettingsFlags,
     /// Create it disabled
@@ -44,7 +45,7 @@ pub struct Exactly {
 
 impl New {
     pub fn draft(&self, id: EnrollmentId, device_id: Option<DeviceId>) -> anyhow::Result<EnrollmentDraft> {
-        let draft = self.settings.create(id, self.certificates.read()?, !self.disabled)?;
+        let draft = self.settings.create(id, self.proof.read()?, !self.disabled)?;
         Ok(EnrollmentDraft { device_id, ..draft })
     }
 }
@@ -119,7 +120,7 @@ mod tests {
         let certificate = folder.path().join("dev-1.der");
         fs::write(&certificate, [0x30, 0x82, 0, 0]).unwrap();
         let new = New {
-            certificates: CertificateFlags { certificate, secondary: None },
+            proof: ProofFlags { certificate: Some(certificate), ..ProofFlags::default() },
             settings: SettingsFlags::default(),
             disabled,
         };

@@ -14,6 +14,7 @@ mod hub;
 mod input;
 mod output;
 mod pki;
+mod proof;
 mod register;
 mod serve;
 mod settings;

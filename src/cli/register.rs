@@ -1,20 +1,25 @@
 //! `rehome register`: acts as a device, to try an enrollment out or to see what a device would be told.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 
-use crate::client::{ClientFault, Patience};
+use crate::client::tpm::SecurityModule as _;
+use crate::client::{ClientFault, Device, Patience, registration_id_of};
 use crate::domain::{ApiVersion, ClientFacts, Geo, Latency, RegistrationId, SdkVersion};
 
+use super::advice::Advised;
 use super::context::Context;
 use super::input;
+use super::tpm::TpmFlags;
 use super::view::update::UpdateView;
 
 const HELP: &str = "Examples:
   rehome register --id dev-1 --cert dev-1.pem --key dev-1.key
   rehome register --id dev-1 --cert dev-1.pem --key dev-1.key --latency hub-a=80 --latency hub-b=12
   rehome register --id dev-1 --cert dev-1.pem --key dev-1.key --api-version 2018-04-01
+  rehome register --tpm /dev/tpmrm0
 
 Every update is a line, the last one final; with --json each is a JSON object on a line of its own.
 The exit code is 0 when the device is assigned.";
@@ -22,9 +27,11 @@ The exit code is 0 when the device is assigned.";
 #[derive(Debug, PartialEq, Args)]
 #[command(after_help = HELP)]
 pub struct Register {
-    /// The registration id: the common name of --cert
-    #[arg(long)]
-    pub id: RegistrationId,
+    /// The registration id: the common name of --cert [default with --tpm: made from the endorsement key]
+    #[arg(long, required_unless_present = "tpm")]
+    pub id: Option<RegistrationId>,
+    #[command(flatten)]
+    pub tpm: TpmFlags,
     /// The protocol version that the device was written for, as in 2019-03-31
     #[arg(long, value_name = "DATE")]
     pub api_version: Option<ApiVersion>,
@@ -66,9 +73,23 @@ impl Register {
         })
     }
 
+    /// The device, proven by its TPM or by its certificate.
+    async fn device(&self, context: &Context) -> anyhow::Result<Device> {
+        let Some(address) = self.tpm.tpm.clone() else {
+            let id = self.id.clone().ok_or_else(|| Advised::usage("the device has no id", "give --id ID"))?;
+            return context.device(id).await;
+        };
+        let tpm = self.tpm.open(address, context)?;
+        let id = match self.id.clone() {
+            Some(id) => id,
+            None => registration_id_of(&tpm.keys().await?),
+        };
+        Ok(context.anonymous_device(id).await?.by_tpm(Arc::new(tpm)))
+    }
+
     pub async fn run(self, context: &Context) -> anyhow::Result<()> {
         let facts = self.facts()?;
-        let device = context.device(self.id).await?;
+        let device = self.device(context).await?;
         let mut printed = Ok(());
         let told = |update: &crate::client::RegistrationUpdate| {
             let view = UpdateView::from(update);
@@ -90,7 +111,8 @@ mod tests {
     #[test]
     fn flags_become_facts() {
         let register = Register {
-            id: RegistrationId::parse("dev-1").unwrap(),
+            id: Some(RegistrationId::parse("dev-1").unwrap()),
+            tpm: TpmFlags::default(),
             api_version: Some("2018-04-01".parse().unwrap()),
             sdk: Some(sdk("python/1.4.2").unwrap()),
             payload: None,

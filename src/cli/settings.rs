@@ -257,27 +257,6 @@ impl SettingsFlags {
     }
 }
 
-/// The certificates of a new enrollment.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
-#[command(next_help_heading = "Certificates")]
-pub struct CertificateFlags {
-    /// The certificate that devices prove themselves with: PEM or DER
-    #[arg(long, value_name = "FILE")]
-    pub certificate: PathBuf,
-    /// A second one, so that certificates can be rolled
-    #[arg(long, value_name = "FILE")]
-    pub secondary: Option<PathBuf>,
-}
-
-impl CertificateFlags {
-    pub fn read(&self) -> anyhow::Result<AttestationDraft> {
-        Ok(AttestationDraft::X509 {
-            primary: input::certificate(&self.certificate)?,
-            secondary: self.secondary.as_deref().map(input::certificate).transpose()?,
-        })
-    }
-}
-
 /// Changes of certificates.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Certificates")]

@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
+use tonic::Request;
 use tonic::transport::Channel;
 
 use super::fault::ClientFault;
 use super::follow::Follow;
 use super::home::Home;
+use super::proof::Prover;
 use super::register::register;
 use super::retry::Patience;
 use super::target::Target;
+use super::tpm::SecurityModule;
 use super::{RegistrationUpdate, UpdateStatus};
 use crate::ambient::{Clock, Entropy};
 use crate::domain::{ClientFacts, RegistrationId};
@@ -24,6 +27,8 @@ pub struct Device {
     pub(super) service: RegistrationServiceClient<Channel>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) entropy: Arc<dyn Entropy>,
+    /// Absent: the certificate of the connection proves the device.
+    pub(super) prover: Option<Prover>,
 }
 
 impl Device {
@@ -35,7 +40,13 @@ impl Device {
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, ClientFault> {
         let service = RegistrationServiceClient::new(target.connect().await?);
-        Ok(Self { id, target, service, clock, entropy })
+        Ok(Self { id, target, service, clock, entropy, prover: None })
+    }
+
+    /// The same device, proven by its TPM: each registration answers a challenge, and the hub's credential comes to stay in
+    /// the TPM.
+    pub fn by_tpm(self, module: Arc<dyn SecurityModule>) -> Self {
+        Self { prover: Some(Prover::new(module)), ..self }
     }
 
     /// Registers until the device is assigned: follows the stream of updates, asks again where that breaks, and tries
@@ -51,10 +62,11 @@ impl Device {
         register(self, facts, patience, told).await
     }
 
-    /// The device's own record, without registering.
+    /// The device's own record, without registering. A device that is proven by its TPM can read it once it has registered,
+    /// for as long as that proof lasts.
     pub async fn look_up(&self) -> Result<RegistrationUpdate, ClientFault> {
         let request = LookUpRegistrationRequest { registration_id: self.id.to_string() };
-        let answer = self.service.clone().look_up_registration(request).await?.into_inner();
+        let answer = self.service.clone().look_up_registration(self.reading(request)).await?.into_inner();
         let update = crate::wire::convert::field::required("update", answer.update)?;
         Ok(RegistrationUpdate::try_from(update)?)
     }
@@ -62,7 +74,11 @@ impl Device {
     /// Goes to the hub that an update names, with the same identity and trust.
     pub async fn home(&self, update: &RegistrationUpdate) -> Result<Home, ClientFault> {
         match (&update.status, &update.hub) {
-            (UpdateStatus::Assigned { .. }, Some(hub)) => Home::open(&self.target, hub, &update.device_id).await,
+            (UpdateStatus::Assigned { .. }, Some(hub)) => {
+                let prover = self.prover.as_ref();
+                let pass = prover.map(|prover| prover.pass(&hub.host_name, &update.device_id, self.clock.clone()));
+                Home::open(&self.target, hub, &update.device_id, pass).await
+            }
             (UpdateStatus::Assigned { .. }, None) => Err(ClientFault::NoHub),
             (UpdateStatus::Assigning | UpdateStatus::Failed { .. } | UpdateStatus::Disabled, _) => {
                 Err(ClientFault::NotAssigned { status: update.status.clone(), retry_after: update.retry_after })
@@ -73,6 +89,14 @@ impl Device {
     /// Lives: registers, watches the desired properties, and registers again whenever the hub says that the device moved.
     pub fn follow(&self, facts: ClientFacts) -> Follow {
         Follow::new(self.clone(), facts)
+    }
+
+    /// A call that reads, with what proves the device.
+    pub(super) fn reading<T>(&self, message: T) -> Request<T> {
+        match &self.prover {
+            Some(prover) => prover.read(message),
+            None => Request::new(message),
+        }
     }
 
     pub(super) fn draw(&self) -> u32 {

@@ -4,6 +4,7 @@ use tonic::Status;
 
 use super::UpdateStatus;
 use super::retry::{NextStep, next_step};
+use super::tpm::ChipFault;
 use crate::wire::{RemoteFault, WireFault};
 
 /// What is wrong, and what to do about it.
@@ -30,6 +31,8 @@ pub enum ClientFault {
     NotAssigned { status: UpdateStatus, retry_after: Option<std::time::Duration> },
     #[error("the registration is assigned but names no hub")]
     NoHub,
+    #[error("{0}")]
+    Tpm(ChipFault),
     #[error("the backup is broken: {why}; take it again")]
     Backup { why: String },
 }
@@ -54,6 +57,7 @@ impl ClientFault {
             | ClientFault::Answer(_)
             | ClientFault::NotAssigned { .. }
             | ClientFault::NoHub
+            | ClientFault::Tpm(_)
             | ClientFault::Backup { .. } => None,
         }
     }
@@ -76,5 +80,11 @@ impl From<Status> for ClientFault {
 impl From<WireFault> for ClientFault {
     fn from(fault: WireFault) -> Self {
         ClientFault::Answer(fault)
+    }
+}
+
+impl From<ChipFault> for ClientFault {
+    fn from(fault: ChipFault) -> Self {
+        ClientFault::Tpm(fault)
     }
 }

@@ -84,7 +84,7 @@ impl Follow {
                     self.stumbles = 0;
                     return Ok(DeviceEvent::Desired(change));
                 }
-                Some(Ok(None)) => self.rise(&tonic::Status::unavailable("the hub ended the stream").into())?,
+                Some(Ok(None)) => self.watch_again().await?,
                 Some(Err(fault)) => self.rise(&fault)?,
             }
         }
@@ -134,6 +134,26 @@ impl Follow {
                 Ok(())
             }
             Err(fault) => self.rise(&fault),
+        }
+    }
+
+    /// A hub ends the streams of a device that came in with a token when that token ends: it comes in with the next one.
+    /// Whoever came in otherwise was sent away.
+    async fn watch_again(&mut self) -> Result<(), ClientFault> {
+        let ended = || tonic::Status::unavailable("the hub ended the stream").into();
+        let again = match &self.place {
+            Place::Home { home, .. } if home.comes_by_token() && self.stumbles == 0 => home.watch().await,
+            Place::Home { .. } | Place::Away => Err(ended()),
+        };
+        match (again, &mut self.place) {
+            (Ok(next), Place::Home { watch, .. }) => {
+                // Counted until the hub shows life, so that one which always ends streams at once is given up.
+                self.stumbles = 1;
+                **watch = next;
+                Ok(())
+            }
+            (Ok(_), Place::Away) => self.rise(&ended()),
+            (Err(fault), _) => self.rise(&fault),
         }
     }
 

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use tonic::Code;
+use tonic::{Code, Request};
 
 use super::device::Device;
 use super::fault::ClientFault;
+use super::proof::Proof;
 use super::retry::{NextStep, Patience, next_step, pause};
 use super::{RegistrationUpdate, UpdateStatus};
-use crate::domain::{ClientFacts, OperationId, RequestId};
+use crate::domain::{ClientFacts, OperationId, Reason, RequestId};
+use crate::wire::RemoteFault;
 use crate::wire::convert::field::required;
 use crate::wire::convert::registration::RegisterCall;
 use crate::wire::device::v1;
@@ -26,6 +28,7 @@ pub(super) async fn register(
     mut told: impl FnMut(&RegistrationUpdate) + Send,
 ) -> Result<RegistrationUpdate, ClientFault> {
     let mut request_id = draw_request_id(device)?;
+    let mut proof = None;
     let mut tries = 0_u32;
     loop {
         let call = RegisterCall {
@@ -35,10 +38,16 @@ pub(super) async fn register(
             tpm: None,
         };
         tries = tries.saturating_add(1);
-        let fault = match once(device, &call, &mut told).await.and_then(judge) {
+        let is_repeat = proof.is_some();
+        let fault = match attempt(device, &call, &mut proof, &mut told).await.and_then(judge) {
             Ok(update) => return Ok(update),
             Err(fault) => fault,
         };
+        if is_repeat && is_refusal(&fault) {
+            // The challenge ran out before the service heard the answer. With a new one the call joins what runs.
+            proof = None;
+            continue;
+        }
         let hint = match next_step(&fault) {
             NextStep::Again { hint } | NextStep::RegisterAgain { hint } if patience.allows_more(tries) => hint,
             NextStep::Again { .. } | NextStep::RegisterAgain { .. } | NextStep::GiveUp => return Err(fault),
@@ -46,9 +55,30 @@ pub(super) async fn register(
         if matches!(fault, ClientFault::NotAssigned { .. }) {
             // That operation is over: under the same id it would only be told again.
             request_id = draw_request_id(device)?;
+            proof = None;
         }
         device.clock.sleep(pause(tries, hint, device.draw())).await;
     }
+}
+
+fn is_refusal(fault: &ClientFault) -> bool {
+    matches!(
+        fault.remote().and_then(RemoteFault::known_reason),
+        Some(Reason::RegistrationRefused | Reason::TpmChallengeOutdated)
+    )
+}
+
+/// One try, with the proof that the device has or a new one.
+async fn attempt(
+    device: &Device,
+    call: &RegisterCall,
+    proof: &mut Option<Proof>,
+    told: &mut (impl FnMut(&RegistrationUpdate) + Send),
+) -> Result<RegistrationUpdate, ClientFault> {
+    if let (Some(prover), None) = (&device.prover, &proof) {
+        *proof = Some(prover.prove(device).await?);
+    }
+    once(device, call, proof.as_ref(), told).await
 }
 
 fn draw_request_id(device: &Device) -> Result<RequestId, ClientFault> {
@@ -99,17 +129,19 @@ fn is_unimplemented(fault: &ClientFault) -> bool {
 async fn once(
     device: &Device,
     call: &RegisterCall,
+    proof: Option<&Proof>,
     told: &mut (impl FnMut(&RegistrationUpdate) + Send),
 ) -> Result<RegistrationUpdate, ClientFault> {
     let mut last = None;
-    let fault = stream(device, call, told, &mut last).await.err();
+    let fault = stream(device, call, proof, told, &mut last).await.err();
     match afterwards(last, fault) {
         Afterwards::Done(update) => Ok(*update),
         Afterwards::Poll(update) => poll(device, *update, told).await,
         Afterwards::StartPolling => {
             let request = v1::StartRegistrationRequest::from(v1::RegisterRequest::from(call));
+            let request = proof.map_or_else(|| Request::new(request.clone()), |proof| proof.start(request.clone()));
             let answer = device.service.clone().start_registration(request).await?.into_inner();
-            let update = RegistrationUpdate::try_from(required("update", answer.update)?)?;
+            let update = take(device, answer.update).await?;
             told(&update);
             poll(device, update, told).await
         }
@@ -121,12 +153,15 @@ async fn once(
 async fn stream(
     device: &Device,
     call: &RegisterCall,
+    proof: Option<&Proof>,
     told: &mut (impl FnMut(&RegistrationUpdate) + Send),
     last: &mut Option<RegistrationUpdate>,
 ) -> Result<(), ClientFault> {
-    let mut updates = device.service.clone().register(v1::RegisterRequest::from(call)).await?.into_inner();
+    let request = v1::RegisterRequest::from(call);
+    let request = proof.map_or_else(|| Request::new(request.clone()), |proof| proof.register(request.clone()));
+    let mut updates = device.service.clone().register(request).await?.into_inner();
     while let Some(message) = updates.message().await? {
-        let update = RegistrationUpdate::try_from(required("update", message.update)?)?;
+        let update = take(device, message.update).await?;
         told(&update);
         let is_final = update.status.is_final();
         *last = Some(update);
@@ -157,8 +192,19 @@ async fn poll(
 async fn ask(device: &Device, operation_id: OperationId) -> Result<RegistrationUpdate, ClientFault> {
     let request =
         v1::GetOperationRequest { registration_id: device.id.to_string(), operation_id: operation_id.to_string() };
-    let answer = device.service.clone().get_operation(request).await?.into_inner();
-    Ok(RegistrationUpdate::try_from(required("update", answer.update)?)?)
+    let answer = device.service.clone().get_operation(device.reading(request)).await?.into_inner();
+    take(device, answer.update).await
+}
+
+/// Reads an update. A credential that comes with it is in the TPM before anybody hears of the assignment.
+async fn take(device: &Device, update: Option<v1::RegistrationUpdate>) -> Result<RegistrationUpdate, ClientFault> {
+    let mut message = required("update", update)?;
+    let credential = message.tpm.take();
+    let update = RegistrationUpdate::try_from(message)?;
+    if let (Some(prover), Some(credential)) = (&device.prover, credential) {
+        prover.module.keep(credential.authentication_key).await?;
+    }
+    Ok(update)
 }
 
 fn poll_pause(hint: Option<Duration>) -> Duration {
@@ -172,13 +218,12 @@ mod tests {
 
     use futures_util::future::BoxFuture;
     use hyper_util::rt::TokioIo;
-    use tonic::{Request, Response, Status};
+    use tonic::{Response, Status};
 
     use super::*;
     use crate::ambient::{Clock, SeededEntropy};
     use crate::client::Target;
-    use crate::domain::{DeviceId, Fault, Reason, RegistrationId, SubStatus, Timestamp};
-    use crate::wire::RemoteFault;
+    use crate::domain::{DeviceId, Fault, RegistrationId, SubStatus, Timestamp};
     use crate::wire::device::v1::registration_service_client::RegistrationServiceClient;
     use crate::wire::device::v1::registration_service_server::{RegistrationService, RegistrationServiceServer};
 
@@ -384,6 +429,7 @@ mod tests {
             service: RegistrationServiceClient::new(channel),
             clock: waits.clone(),
             entropy: Arc::new(SeededEntropy::new(7)),
+            prover: None,
         };
         let mut told = Vec::new();
         let facts = ClientFacts::default();

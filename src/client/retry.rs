@@ -52,6 +52,7 @@ pub(super) fn next_step(fault: &ClientFault) -> NextStep {
     match fault {
         ClientFault::Connect { .. } => NextStep::Again { hint: None },
         ClientFault::Refused(remote) => after_refusal(remote),
+        ClientFault::Tpm(fault) if fault.may_pass() => NextStep::Again { hint: None },
         ClientFault::NotAssigned { retry_after: Some(span), .. } => NextStep::Again { hint: Some(*span) },
         ClientFault::NotAssigned { retry_after: None, .. }
         | ClientFault::Address { .. }
@@ -59,6 +60,7 @@ pub(super) fn next_step(fault: &ClientFault) -> NextStep {
         | ClientFault::Tls { .. }
         | ClientFault::Answer(_)
         | ClientFault::NoHub
+        | ClientFault::Tpm(_)
         | ClientFault::Backup { .. } => NextStep::GiveUp,
     }
 }

@@ -191,9 +191,10 @@ impl Challenges {
     /// The operation that this token may ask after.
     pub fn operation_of(&self, device: &RegistrationId, token: TokenDigest, now: Timestamp) -> Option<OperationId> {
         let table = self.lock();
-        let mut used = table.by_device.get(device)?.iter().filter_map(|place| table.entries.get(place)?.used.as_ref());
-        let fits = |used: &&Used| used.token.is(token) && used.token_expires_at > now;
-        used.rfind(fits).and_then(|used| used.operation)
+        let used = table.by_device.get(device)?.iter().filter_map(|place| table.entries.get(place)?.used.as_ref());
+        // All of them are looked at, whichever fits.
+        let fits = |used: &Used| used.token.is(token) && used.token_expires_at > now;
+        used.fold(None, |found, used| if fits(used) { used.operation } else { found })
     }
 }
 

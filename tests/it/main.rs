@@ -16,4 +16,5 @@ mod starting;
 mod swtpm;
 mod tpm;
 mod tpm_device;
+mod tpm_real;
 mod world;

@@ -49,18 +49,34 @@ fn is_installed() -> bool {
 }
 
 /// Whether a test can have a TPM. It must return when it cannot.
-pub fn available() -> bool {
-    let test = std::thread::current().name().unwrap_or("?").to_owned();
-    let is_installed = is_installed();
-    let line = format!("{} {test}\n", if is_installed { "ran" } else { "skipped" });
-    let mut ledger = OpenOptions::new().create(true).append(true).open(LEDGER).unwrap();
-    ledger.write_all(line.as_bytes()).unwrap();
-    if !is_installed {
-        assert!(!std::env::var(REQUIRED).is_ok_and(|value| value == "1"), "{HOW_TO_GET_IT}");
-        // Written past the harness, which keeps what tests print to itself.
-        std::io::stderr().write_all(format!("skipped {test}: {HOW_TO_GET_IT}\n").as_bytes()).unwrap();
+fn available() -> bool {
+    if is_installed() {
+        note("ran");
+        return true;
     }
-    is_installed
+    assert!(!is_required(), "{HOW_TO_GET_IT}");
+    skipped(HOW_TO_GET_IT);
+    false
+}
+
+/// Whether a test that cannot run must fail.
+pub fn is_required() -> bool {
+    std::env::var(REQUIRED).is_ok_and(|value| value == "1")
+}
+
+/// Says that the test is skipped, past the harness, which keeps what tests print to itself.
+pub fn skipped(why: &str) {
+    note("skipped");
+    std::io::stderr().write_all(format!("skipped {}: {why}\n", test()).as_bytes()).unwrap();
+}
+
+fn test() -> String {
+    std::thread::current().name().unwrap_or("?").to_owned()
+}
+
+fn note(what: &str) {
+    let mut ledger = OpenOptions::new().create(true).append(true).open(LEDGER).unwrap();
+    ledger.write_all(format!("{what} {}\n", test()).as_bytes()).unwrap();
 }
 
 impl Swtpm {
@@ -130,6 +146,12 @@ impl Swtpm {
         settings.answer_within = DEADLINE;
         change(&mut settings);
         Tpm::new(settings)
+    }
+
+    /// The certificate of the authority that certified the endorsement keys.
+    pub fn authority(&self) -> Vec<u8> {
+        let pem = std::fs::read(self.folder.path().join("ca").join("issuercert.pem")).unwrap();
+        x509_parser::pem::parse_x509_pem(&pem).unwrap().1.contents
     }
 
     /// What somebody else on the device does with the TPM: one command by empty passwords. The answer, or the code of the

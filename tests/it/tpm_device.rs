@@ -1,20 +1,30 @@
 //! The device's side of a TPM against a real implementation: keys, certificates, signatures, quotes, and that nothing is
 //! left behind.
 
+use std::path::PathBuf;
 use std::process::Command;
 
+use aws_lc_rs::hmac;
+
 use rehome::ambient::{Clock as _, SystemClock};
+use rehome::attestation::tpm::{Draw, EndorsementKey, PublicArea, StorageKey, activation_blob};
 use rehome::client::tpm::{AuthValue, ChipFault, EkCertificate, EkKind, QuoteOrder, SecurityModule as _, SrkKind};
+use rehome::client::tpm::{Tpm, TpmKeys};
+use rehome::domain::TokenKey;
 use serde_json::Value;
 use tpm2_protocol::data::{
-    Tpm2bAuth, Tpm2bMaxNvBuffer, Tpm2bNvPublic, TpmAlgId, TpmCap, TpmRh, TpmaNv, TpmsNvPublic, TpmuCapabilities,
+    Tpm2bAuth, Tpm2bData, Tpm2bMaxNvBuffer, Tpm2bNvPublic, TpmAlgId, TpmCap, TpmRh, TpmaNv, TpmsNvPublic,
+    TpmtSymDefObject, TpmuCapabilities,
 };
 use tpm2_protocol::frame::{
-    TpmGetCapabilityCommand, TpmGetCapabilityResponse, TpmHierarchyChangeAuthCommand, TpmHierarchyChangeAuthResponse,
-    TpmNvDefineSpaceCommand, TpmNvDefineSpaceResponse, TpmNvWriteCommand, TpmNvWriteResponse,
+    TpmDuplicateCommand, TpmDuplicateResponse, TpmGetCapabilityCommand, TpmGetCapabilityResponse,
+    TpmHierarchyChangeAuthCommand, TpmHierarchyChangeAuthResponse, TpmNvDefineSpaceCommand, TpmNvDefineSpaceResponse,
+    TpmNvWriteCommand, TpmNvWriteResponse, TpmReadPublicCommand, TpmReadPublicResponse,
 };
 
-use crate::swtpm::Swtpm;
+use rehome::client::registration_id_of;
+
+use crate::swtpm::{Swtpm, is_required, skipped};
 
 const OWNER: u32 = TpmRh::Owner as u32;
 
@@ -283,4 +293,161 @@ async fn the_command_line_shows_a_tpm_and_writes_what_an_enrollment_takes() {
     assert!(shown, "{error}");
     let (shown, _, error) = show("nowhere", folder.path(), &[], None);
     assert!(!shown && error.contains("unix:PATH"), "{error}");
+}
+
+/// A service's blob for a TPM with these keys.
+fn blob(keys: &TpmKeys, key: &[u8; 32]) -> Vec<u8> {
+    let area = |bytes: &[u8]| PublicArea::parse(bytes).unwrap();
+    let endorsement = EndorsementKey::validate(area(&keys.endorsement_key)).unwrap();
+    let storage = StorageKey::validate(area(&keys.storage_root_key)).unwrap();
+    let key = TokenKey::new(key).unwrap();
+    activation_blob(&endorsement, &storage, &key, b"hub-a.localhost", &Draw::new([key.secret()[0]; 64])).unwrap()
+}
+
+fn signed(key: &[u8; 32], message: &[u8]) -> Vec<u8> {
+    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), message).as_ref().to_vec()
+}
+
+#[track_caller]
+fn check_identity(found: Result<Vec<u8>, ChipFault>, key: &[u8; 32]) {
+    assert_eq!(found.unwrap(), signed(key, b"message"));
+}
+
+#[tokio::test]
+async fn a_blob_is_activated_by_endorsement_keys_of_every_kind() {
+    let Some(chip) = Swtpm::blank() else { return };
+    for endorsement in EkKind::ALL {
+        for (storage_root, handle) in [(SrkKind::Rsa2048, 0x8100_0001), (SrkKind::EccP256, 0x8100_0002)] {
+            let tpm = chip.tpm_with(|settings| {
+                settings.endorsement = Some(endorsement);
+                settings.storage_root = Some(storage_root);
+                settings.storage_root_handle = handle;
+            });
+            let keys = tpm.keys().await.unwrap();
+            // Messages as long as one command takes, and longer.
+            for length in [0, 1, 1024, 1025, 5000] {
+                let message = vec![0xa5; length];
+                let signature = tpm.sign_with(blob(&keys, &[7; 32]), message.clone()).await.unwrap();
+                assert_eq!(signature, signed(&[7; 32], &message), "{endorsement} {storage_root:?} {length}");
+            }
+            assert!(matches!(tpm.sign(vec![1]).await, Err(ChipFault::NoIdentity { .. })), "it was not kept");
+            assert_eq!(left_behind(&chip), 0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_blob_that_was_changed_or_is_for_another_tpm_is_refused() {
+    let (Some(chip), Some(other)) = (Swtpm::blank(), Swtpm::blank()) else { return };
+    let elliptic = |chip: &Swtpm| {
+        chip.tpm_with(|settings| {
+            settings.endorsement = Some(EkKind::EccP256);
+            settings.storage_root = Some(SrkKind::EccP256);
+        })
+    };
+    let (tpm, keys) = (elliptic(&chip), elliptic(&chip).keys().await.unwrap());
+    let good = blob(&keys, &[1; 32]);
+    tpm.keep(good.clone()).await.unwrap();
+    let refused = elliptic(&other).sign_with(good.clone(), b"x".to_vec()).await;
+    assert!(matches!(refused, Err(ChipFault::Refused { .. })), "{refused:?}");
+    // A bit in every part; the user data at the end is no business of the TPM's.
+    for at in [2, 20, 60, 130, 160, 280, 300, 330, 345] {
+        let mut bad = good.clone();
+        bad[at] ^= 4;
+        let refused = tpm.keep(bad).await;
+        assert!(refused.is_err(), "bit {at}");
+        check_identity(tpm.sign(b"message".to_vec()).await, &[1; 32]);
+    }
+    assert_eq!(left_behind(&chip), 0);
+}
+
+/// Makes a key from a blob persistent at one handle and nowhere else: an exchange that was cut off.
+async fn place(chip: &Swtpm, keys: &TpmKeys, key: &[u8; 32], handle: u32) {
+    let aside = chip.tpm_with(|settings| (settings.identity_handle, settings.exchange_handle) = (handle, 0x8100_01ff));
+    aside.keep(blob(keys, key)).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_identity_key_is_exchanged_without_a_moment_in_which_there_is_none() {
+    const HOME: u32 = 0x8100_0100;
+    const EXCHANGE: u32 = 0x8100_0101;
+    let (old, newer, newest) = ([1; 32], [2; 32], [3; 32]);
+    // What a power cut can leave at home and in exchange, what is taken then, and that the next exchange works from there.
+    for (at_home, in_exchange, taken) in [
+        (None, None, None),
+        (Some(&old), None, Some(&old)),
+        (Some(&old), Some(&newer), Some(&newer)),
+        (None, Some(&newer), Some(&newer)),
+        (Some(&newer), Some(&newer), Some(&newer)),
+    ] {
+        let Some(chip) = Swtpm::blank() else { return };
+        let tpm: Tpm = chip.tpm_with(|settings| settings.endorsement = Some(EkKind::EccP256));
+        let keys = tpm.keys().await.unwrap();
+        for (key, handle) in [(at_home, HOME), (in_exchange, EXCHANGE)] {
+            if let Some(key) = key {
+                let settings = |settings: &mut rehome::client::tpm::TpmSettings| {
+                    settings.endorsement = Some(EkKind::EccP256);
+                    (settings.identity_handle, settings.exchange_handle) = (handle, 0x8100_01ff);
+                };
+                chip.tpm_with(settings).keep(blob(&keys, key)).await.unwrap();
+            }
+        }
+        match taken {
+            Some(key) => check_identity(tpm.sign(b"message".to_vec()).await, key),
+            None => assert_eq!(tpm.sign(vec![1]).await, Err(ChipFault::NoIdentity { handle: HOME })),
+        }
+        tpm.keep(blob(&keys, &newest)).await.unwrap();
+        check_identity(tpm.sign(b"message".to_vec()).await, &newest);
+        let exchange: Result<TpmReadPublicResponse, u32> =
+            chip.execute(&TpmReadPublicCommand { handles: [EXCHANGE.into()] }, 0);
+        assert_eq!(exchange, Err(0x18b), "the exchange is free again");
+    }
+}
+
+#[tokio::test]
+async fn the_identity_key_cannot_be_taken_out_of_the_tpm() {
+    let Some(chip) = Swtpm::blank() else { return };
+    let keys = chip.tpm().keys().await.unwrap();
+    place(&chip, &keys, &[9; 32], 0x8100_0100).await;
+    let duplicate = TpmDuplicateCommand {
+        handles: [0x8100_0100_u32.into(), (TpmRh::Null as u32).into()],
+        encryption_key_in: Tpm2bData::default(),
+        symmetric_alg: TpmtSymDefObject::default(),
+    };
+    // By its password: duplication is the key's policy's to allow, and it has none.
+    let taken: Result<TpmDuplicateResponse, u32> = chip.execute(&duplicate, 1);
+    assert!(taken.is_err(), "{taken:?}");
+}
+
+#[tokio::test]
+async fn device_code_of_the_field_activates_our_blob_and_signs_with_it() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
+    if !folder.join("node_modules").is_dir() {
+        assert!(!is_required(), "tests/interop is not installed: npm ci --ignore-scripts --prefix tests/interop");
+        skipped("npm packages are not installed: npm ci --ignore-scripts --prefix tests/interop");
+        return;
+    }
+    let Some(chip) = Swtpm::blank() else { return };
+    // The field's device code takes the keys that are there.
+    let keys = chip.tpm().keys().await.unwrap();
+    let (key, message) = ([0x42; 32], "rehome/registrations/dev-1\n1700000000");
+    let output = Command::new("node")
+        .current_dir(folder)
+        .args([
+            "activate.js",
+            chip.socket().to_str().unwrap(),
+            &data_encoding::BASE64.encode(&blob(&keys, &key)),
+            message,
+        ])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["endorsementKey"], data_encoding::BASE64.encode(&keys.endorsement_key));
+    assert_eq!(answer["registrationId"], registration_id_of(&keys).to_string());
+    assert_eq!(answer["signature"], data_encoding::BASE64.encode(&signed(&key, message.as_bytes())));
+    // And ours goes on from what it left.
+    let ours = chip.tpm().sign(message.as_bytes().to_vec()).await.unwrap();
+    assert_eq!(ours, signed(&key, message.as_bytes()));
 }

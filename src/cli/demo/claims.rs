@@ -50,6 +50,11 @@ impl Claims {
         self.progress.update(&format!("{chapter} … ({} claims checked)", self.all.len()));
     }
 
+    /// Whether the chapter was told.
+    pub fn has_chapter(&self, chapter: &str) -> bool {
+        self.all.iter().any(|claim| claim.chapter == chapter)
+    }
+
     /// Claims that what was found is what was expected.
     pub fn same<T: PartialEq + Debug>(&mut self, claim: impl Into<String>, found: &T, expected: &T) {
         let holds = found == expected;

@@ -2,6 +2,7 @@
 
 mod claims;
 mod story;
+mod tpm;
 mod world;
 
 use std::path::PathBuf;
@@ -55,10 +56,14 @@ async fn play(folder: PathBuf, context: &Context) -> anyhow::Result<()> {
     let mut claims = Claims::new(context.output);
     let mut world = World::start(folder).await.context("the service did not start")?;
     let told = story::tell(&mut world, &mut claims).await;
+    let with_tpm = claims.has_chapter(story::TPM);
     let stopped = world.stop().await;
     let (all, failed) = claims.finish()?;
     told.context("the story broke off")?;
     stopped.context("the service did not stop cleanly")?;
+    if !with_tpm {
+        context.output.note("no device with a TPM took part: swtpm is not installed (apt-get install swtpm)")?;
+    }
     if failed > 0 {
         bail!("{failed} of {all} claims do not hold");
     }

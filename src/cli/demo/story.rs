@@ -1,13 +1,14 @@
 //! The story of the demo, chapter by chapter: what is done, and what is claimed about it.
 
+use crate::client::tpm::SecurityModule as _;
 use crate::client::{
     ClientFault, DesiredChange, Device, DeviceRecord, Patience, RegistrationRecord, RegistrationUpdate,
     ReprovisionCall, TwinTarget, UpdateStatus,
 };
 use crate::domain::{
     AllocationPolicy, ApiVersion, AttestationDraft, ClientFacts, DataSource, Document, EnrollmentDraft, EnrollmentId,
-    GroupId, HubId, InitialState, Reason, RegistrationId, ReprovisionPolicy, ResetOnSameHub, SubStatus, TwinPatch,
-    UnreachableRule, limits,
+    GroupId, HubId, InitialState, Reason, RegistrationId, ReprovisionPolicy, ResetOnSameHub, SrkDraft, SubStatus,
+    TpmPublic, TwinPatch, UnreachableRule, limits,
 };
 use crate::pki::Authority;
 
@@ -30,10 +31,14 @@ pub async fn tell(world: &mut World, claims: &mut Claims) -> anyhow::Result<()> 
     sticky(world, claims, &pump).await?;
     reset(world, claims, &sensor).await?;
     quarantine(world, claims, &pump).await?;
+    by_tpm(world, claims).await?;
     outage(world, claims, &pump).await?;
     restart(world, claims, &pump).await?;
     past(world, claims, &pump).await
 }
+
+/// The chapter that needs `swtpm`.
+pub const TPM: &str = "TPM";
 
 /// A device of the story, its enrollment, and what it says when it registers.
 struct Actor {
@@ -349,6 +354,47 @@ async fn quarantine(world: &World, claims: &mut Claims, pump: &Actor) -> anyhow:
     let after = at_home(world, &pump.id).await?;
     claims.same("with what was mended in quarantine", &after.state, &mended.state);
     claims.same("only hub-a has it", &hubs_that_have(world, &pump.id).await?, &vec!["hub-a"]);
+    Ok(())
+}
+
+async fn by_tpm(world: &World, claims: &mut Claims) -> anyhow::Result<()> {
+    let Some(simulator) = world.software_tpm()? else { return Ok(()) };
+    claims.chapter(TPM);
+    world.until("the TPM is up", async |_| Ok(simulator.is_up().then_some(()))).await?;
+    let tpm = simulator.tpm();
+    let endorsement_key = TpmPublic::parse(&tpm.keys().await?.endorsement_key)?;
+    let id = RegistrationId::parse("valve-1")?;
+    let attestation = AttestationDraft::Tpm { endorsement_key, storage_root_key: SrkDraft::Any, pcrs: None };
+    let individual = draft(EnrollmentId::Individual(id.clone()), &[], &["hub-a"])?;
+    let enrollment = world.operator.create_enrollment(&EnrollmentDraft { attestation, ..individual }).await?.draft.id;
+    let valve = Actor { id: id.clone(), enrollment, device: world.device_by_tpm(&id, tpm).await? };
+    let update = valve.register(&ClientFacts::default()).await?;
+    claims.same("valve-1 proves itself by its TPM and gets a home", &home_of(&update), &Some("hub-a".to_owned()));
+    let old_home = valve.device.home(&update).await?;
+    old_home.report(&document(r#"{"open":true}"#)?).await?;
+    let before = at_home(world, &valve.id).await?;
+    claims.same(
+        "hub-a lets it in by a token that the TPM signed",
+        &before.state.twin.reported.properties,
+        &document(r#"{"open":true}"#)?,
+    );
+    send_to(world, &valve.enrollment, Some(ReprovisionPolicy::Migrate), "hub-b").await?;
+    let update = valve.register(&ClientFacts::default()).await?;
+    claims.same("it moves to hub-b", &home_of(&update), &Some("hub-b".to_owned()));
+    claims.same("with its twin", &at_home(world, &valve.id).await?.state, &before.state);
+    valve.device.home(&update).await?.report(&document(r#"{"open":false}"#)?).await?;
+    let after = at_home(world, &valve.id).await?.state.twin.reported.properties;
+    claims.same(
+        "hub-b lets it in by the credential that came through the TPM",
+        &after,
+        &document(r#"{"open":false}"#)?,
+    );
+    let refused = old_home.twin().await.err();
+    claims.so("hub-a does not any more", refused.is_some(), &refused);
+    let stranger = world.device_by_tpm(&RegistrationId::parse("valve-2")?, simulator.tpm()).await?;
+    let refused = stranger.register(&ClientFacts::default(), Patience::Tries(1), |_| ()).await.err();
+    let is_refusal = refused.as_ref().is_some_and(|fault| is_refused(fault, Reason::RegistrationRefused));
+    claims.so("the same TPM under another id is refused", is_refusal, &refused);
     Ok(())
 }
 

@@ -8,11 +8,14 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 
 use crate::ambient::{Clock as _, SystemClock, SystemEntropy};
+use crate::client::tpm::Tpm;
 use crate::client::{Device, Identity, Operator, RegistrationRecord, Target};
 use crate::compose::Running;
 use crate::config::{Config, InitialHub};
 use crate::domain::{HubId, RegistrationId};
 use crate::pki::{Authority, DevelopmentPaths, Issued, Purpose, Terms};
+
+use super::tpm::SoftwareTpm;
 
 pub const HUBS: [&str; 3] = ["hub-a", "hub-b", "quarantine"];
 
@@ -87,6 +90,18 @@ impl World {
         let identity = Identity::from_pem(issued.certificate_pem(), issued.key_pem());
         let target = Target { identity: Some(identity), ..operator_target(&self.config)? };
         Ok(Device::connect(id.clone(), target, Arc::new(self.clock), self.entropy.clone()).await?)
+    }
+
+    /// A device that its TPM proves.
+    pub async fn device_by_tpm(&self, id: &RegistrationId, tpm: Tpm) -> anyhow::Result<Device> {
+        let target = Target { identity: None, ..operator_target(&self.config)? };
+        let device = Device::connect(id.clone(), target, Arc::new(self.clock), self.entropy.clone()).await?;
+        Ok(device.by_tpm(Arc::new(tpm)))
+    }
+
+    /// A software TPM of the demo's own; `None` where `swtpm` is not installed.
+    pub fn software_tpm(&self) -> anyhow::Result<Option<SoftwareTpm>> {
+        SoftwareTpm::start(&self.config.data_dir.join("tpm"))
     }
 
     /// Looks until something is so, or for too long.
