@@ -126,7 +126,7 @@ pub fn hint(reason: Reason) -> &'static str {
             "if its TPM was cleared on purpose, have the known key forgotten: `rehome device reset-storage-root-key`"
         }
         Reason::PcrNotAllowed => {
-            "if the device was updated on purpose, add its new value with `rehome enroll update --pcr-policy`"
+            "if the device was updated on purpose, name its new value in the enrollment's --pcr"
         }
         Reason::NoHubAvailable => {
             "link or activate a hub, or widen the enrollment's --hub list; `rehome device explain` says more"
