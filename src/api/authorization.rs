@@ -42,6 +42,7 @@ pub const TABLE: &[(&str, Access)] = &[
     ("/rehome.hub.v1.TwinAdminService/ListTwins", Access::AtHub(TWIN_READERS)),
     ("/rehome.hub.v1.TwinAdminService/UpdateDeviceStatus", Access::AtHub(TWIN_WRITERS)),
     ("/rehome.admin.v1.EnrollmentService/CreateEnrollment", Access::Roles(ENROLLERS)),
+    ("/rehome.admin.v1.EnrollmentService/ImportEnrollments", Access::Roles(ENROLLERS)),
     ("/rehome.admin.v1.EnrollmentService/GetEnrollment", Access::Roles(READERS)),
     ("/rehome.admin.v1.EnrollmentService/ListEnrollments", Access::Roles(READERS)),
     ("/rehome.admin.v1.EnrollmentService/UpdateEnrollment", Access::Roles(ENROLLERS)),

@@ -4,6 +4,7 @@
 
 mod advice;
 mod audit;
+mod bench;
 mod context;
 mod demo;
 mod device;
@@ -11,6 +12,7 @@ mod enroll;
 mod enrollment;
 mod group;
 mod hub;
+mod import;
 mod input;
 mod output;
 mod pki;
@@ -89,6 +91,8 @@ enum Command {
     /// Make authorities and certificates
     #[command(subcommand)]
     Pki(pki::PkiCommand),
+    /// Put load on a server, and say what it can do
+    Bench(bench::Bench),
 }
 
 impl Cli {
@@ -110,6 +114,7 @@ impl Cli {
             Command::Serve(command) => command.run(&context),
             Command::Demo(command) => command.run(&context),
             Command::Pki(command) => command.run(&context),
+            Command::Bench(command) => command.run(&context),
             Command::Hub(command) => wait_for(command.run(&context)),
             Command::Enroll(command) => wait_for(command.run(&context)),
             Command::Group(command) => wait_for(command.run(&context)),

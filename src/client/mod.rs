@@ -11,6 +11,7 @@ mod operator;
 mod proof;
 mod register;
 mod retry;
+mod session;
 mod target;
 pub mod tpm;
 
@@ -30,7 +31,10 @@ pub use device::Device;
 pub use fault::ClientFault;
 pub use follow::{DeviceEvent, Follow};
 pub use home::{Home, OwnTwin, Watch};
-pub use operator::{EnrollmentKind, Operator, Page, PageChoice, Reconcile, RegistrationChoice, Revoked, every_row};
+pub use operator::{
+    EnrollmentKind, ImportOutcome, Operator, Page, PageChoice, Reconcile, RegistrationChoice, Revoked, every_row,
+};
 pub use proof::registration_id_of;
 pub use retry::Patience;
+pub use session::{Caller, Handshake, Server, Session, Tickets};
 pub use target::{Identity, Target};

@@ -16,6 +16,7 @@ use crate::domain::{
     AuditAction, Document, EnrollmentDraft, EnrollmentId, GroupId, HubDraft, HubId, HubStatus, Order, RegistrationId,
     ReprovisionPolicy, StoredAudit, TrackingId, TwinPatch, Version,
 };
+use crate::wire::WireFault;
 use crate::wire::admin::v1;
 use crate::wire::admin::v1::audit_service_client::AuditServiceClient;
 use crate::wire::admin::v1::enrollment_group_service_client::EnrollmentGroupServiceClient;
@@ -106,6 +107,38 @@ pub struct RegistrationChoice {
     pub pinned: Option<bool>,
 }
 
+/// What came of one enrollment of an import.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImportOutcome {
+    Created,
+    /// It was there before and was not changed; `differs` when it is not as the draft says.
+    Exists {
+        differs: bool,
+    },
+    /// With the reason that creating it alone would have been refused with.
+    Refused {
+        reason: String,
+        message: String,
+    },
+}
+
+impl TryFrom<v1::ImportOutcome> for ImportOutcome {
+    type Error = WireFault;
+
+    fn try_from(outcome: v1::ImportOutcome) -> Result<Self, WireFault> {
+        match v1::ImportStatus::try_from(outcome.status) {
+            Ok(v1::ImportStatus::Created) => Ok(ImportOutcome::Created),
+            Ok(v1::ImportStatus::Exists) => Ok(ImportOutcome::Exists { differs: outcome.differs }),
+            Ok(v1::ImportStatus::Refused) => {
+                Ok(ImportOutcome::Refused { reason: outcome.reason, message: outcome.message })
+            }
+            Ok(v1::ImportStatus::Unspecified) | Err(_) => {
+                Err(WireFault::new("outcomes.status", "is missing or not known here"))
+            }
+        }
+    }
+}
+
 /// What a revocation came to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Revoked {
@@ -184,6 +217,26 @@ impl Operator {
                 group(self.groups.clone().create_enrollment_group(request).await?.into_inner().enrollment_group)
             }
         }
+    }
+
+    /// Makes many new individual enrollments (at most [`limits::IMPORT_MAX`]): those that can be made are. One outcome for
+    /// each, in order. With `skip_existing` one that exists is no refusal.
+    pub async fn import_enrollments(
+        &self,
+        drafts: &[EnrollmentDraft],
+        skip_existing: bool,
+    ) -> Result<Vec<ImportOutcome>, ClientFault> {
+        let individual = |draft| match wire_draft(draft) {
+            EnrollmentMessage::Individual(message) => Ok(message),
+            EnrollmentMessage::Group(_) => Err(WireFault::new("enrollments", "groups are not imported")),
+        };
+        let enrollments = drafts.iter().map(individual).collect::<Result<_, _>>()?;
+        let request = v1::ImportEnrollmentsRequest { enrollments, skip_existing };
+        let answer = self.enrollments.clone().import_enrollments(request).await?.into_inner();
+        if answer.outcomes.len() != drafts.len() {
+            return Err(WireFault::new("outcomes", "are not as many as were asked for").into());
+        }
+        Ok(answer.outcomes.into_iter().map(ImportOutcome::try_from).collect::<Result<_, _>>()?)
     }
 
     pub async fn enrollment(&self, id: &EnrollmentId) -> Result<EnrollmentRecord, ClientFault> {

@@ -221,6 +221,16 @@ impl Config {
     }
 }
 
+/// The file of the running program, to start it once more.
+pub fn executable() -> std::io::Result<PathBuf> {
+    std::env::current_exe()
+}
+
+/// Where the system keeps what nobody needs for long.
+pub fn temporary_folder() -> PathBuf {
+    std::env::temp_dir()
+}
+
 /// The variables that are ours; others may hold anything.
 fn our_variables() -> Result<BTreeMap<String, String>, ConfigFault> {
     std::env::vars_os()

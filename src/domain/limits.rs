@@ -83,6 +83,9 @@ pub const LATENCIES_MAX: usize = HUBS_MAX;
 pub const PAGE_SIZE_DEFAULT: u32 = 100;
 pub const PAGE_SIZE_MAX: u32 = 1000;
 
+/// Enrollments of one import: a commit's cost is its pages by then, and with a certificate each they fit a message.
+pub const IMPORT_MAX: usize = 256;
+
 /// Moves that a registration keeps in its history; late twins do not count (DESIGN 7).
 pub const HISTORY_ENTRIES_MAX: usize = 32;
 /// Free text of operators and hubs that is kept (pin reason, status reason), as in reference/dps.md §8.1.

@@ -91,6 +91,8 @@ metric_table! {
         "commits to the store: done, conflict, failed or unknown";
     STORE_COMMIT_SECONDS = Histogram "rehome_store_commit_seconds" []
         "from handing a commit in to knowing its outcome";
+    DISK_SYNCS = Counter "rehome_disk_syncs_total" ["file"]
+        "groups of commits made durable, each by one sync: in the service's store, and in embedded hubs";
     ACTORS_ACTIVE = Gauge "rehome_actors_active" ["kind"]
         "actors in memory";
     ACTORS_PASSIVATED = Counter "rehome_actors_passivated_total" ["kind"]

@@ -89,6 +89,11 @@ label! {
     ActorKind { Device = "device", Hub = "hub", }
 }
 
+label! {
+    /// Files that are synced.
+    DiskFile { Service = "service", Hub = "hub", }
+}
+
 /// A registration was answered for good.
 pub fn registration_finished(outcome: RegistrationOutcome, reason: Option<Reason>, took: Duration) {
     let reason = reason.map_or("none", Reason::as_str);
@@ -143,6 +148,11 @@ pub fn circuit_changed(hub: &HubId, open: bool) {
 
 pub fn queue_depth(queue: Queue, waiting: usize) {
     gauge!(names::QUEUE_DEPTH, "queue" => queue.as_str()).set(level(waiting));
+}
+
+/// A group of commits was made durable.
+pub fn disk_synced(file: DiskFile) {
+    counter!(names::DISK_SYNCS, "file" => file.as_str()).increment(1);
 }
 
 /// Somebody was refused because a queue was full.
@@ -236,6 +246,7 @@ mod tests {
         moves_halted(true);
         circuit_changed(&hub(), false);
         queue_depth(Queue::StoreWriter, 7);
+        disk_synced(DiskFile::Hub);
         overloaded(Queue::DeviceMailbox);
         rate_limited("peer_refusals_per_minute");
         store_commit_finished(CommitOutcome::Conflict, took);
@@ -268,6 +279,7 @@ mod tests {
             "rehome_moves_halted 1",
             r#"rehome_hub_circuit_open{hub="hub-a"} 0"#,
             r#"rehome_queue_depth{queue="store_writer"} 7"#,
+            r#"rehome_disk_syncs_total{file="hub"} 1"#,
             r#"rehome_store_commits_total{outcome="conflict"} 1"#,
             r#"rehome_connections 1"#,
         ] {

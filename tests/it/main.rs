@@ -1,10 +1,12 @@
 //! The integration tests: features over real gRPC, and the promises that only the whole tree can keep.
 
 mod azure;
+mod bench;
 mod certificates;
 mod fences;
 mod following;
 mod grpc_surface;
+mod import;
 mod killed;
 mod logs;
 mod moves;

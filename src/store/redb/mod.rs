@@ -38,6 +38,8 @@ use crate::domain::{
     AnchorRef, DeviceId, Enrollment, EnrollmentId, FeedToken, Hub, HubId, Order, RegistrationId, StoredAudit,
     TrackingId, limits,
 };
+#[cfg(feature = "testing")]
+use crate::moves::JournalLine;
 use crate::moves::MoveLog;
 
 pub use check::{Finding, check};
@@ -154,6 +156,18 @@ impl Shared {
         };
         scan.page(&*snapshot, unsettled, &|folded| index.generations(folded))
     }
+}
+
+/// A line of a journal as it stands in the file.
+#[cfg(feature = "testing")]
+pub fn journal_line_bytes(line: &JournalLine) -> Result<Vec<u8>, StoreFault> {
+    Ok(records::Stored::encode(line)?)
+}
+
+/// The line that such bytes hold.
+#[cfg(feature = "testing")]
+pub fn journal_line(bytes: &[u8]) -> Result<JournalLine, StoreFault> {
+    Ok(records::Stored::decode(bytes)?)
 }
 
 impl RedbStore {
