@@ -1352,5 +1352,5 @@ fn a_collect_waits_for_what_is_owed_at_its_hub() {
     let collect = machine.begin(collect, Preconditions::default(), world.now);
     world.commit(&mut machine, collect, Fault::None);
     let due: Vec<&str> = machine.due(world.now).calls.iter().map(|(_, call)| call.effect.as_str()).collect();
-    assert_eq!(due, ["unseal", "delete"]);
+    assert_eq!(due, ["unseal", "discard"]);
 }
