@@ -235,3 +235,97 @@ impl Table {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::attestation::tpm::software::SoftwareTpm;
+    use crate::attestation::tpm::{Draw, Enrolled, Presented, PublicArea, Rule, begin};
+    use crate::domain::{DeliveredKeys, KeyFingerprint, SealedKey, TpmDevice, TpmRules, limits};
+
+    const NOW: Timestamp = Timestamp(1_800_000_000_000);
+
+    fn device(number: u8) -> RegistrationId {
+        RegistrationId::parse(&format!("d{number}")).unwrap()
+    }
+
+    fn peer(number: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, number])
+    }
+
+    /// Keeps a challenge of a device for an address.
+    fn keep(challenges: &Challenges, id: u128, device_number: u8, peer_number: u8, now: Timestamp) {
+        let tpm = SoftwareTpm::of(&Draw::new([device_number + 1; 64])).unwrap();
+        let key = tpm.endorsement_key();
+        let presented = Presented::parse(key.as_bytes(), tpm.storage_root_key().as_bytes(), None, &[]).unwrap();
+        let ek_hash = PublicArea::of(key.clone()).unwrap().ek_hash();
+        let enrolled_device = TpmDevice { endorsement_key: key.clone(), ek_hash, rules: TpmRules::default() };
+        let (device, version) = (device(device_number), Version(1));
+        let of = EnrollmentId::Individual(device.clone());
+        let enrolled = Enrolled { id: &of, version, rule: Rule::Device(&enrolled_device) };
+        let (challenge, _) = begin(presented, enrolled, &device, b"", &Draw::new([9; 64]), now).unwrap();
+        challenges.keep(id, peer(peer_number), challenge, (of, version), now);
+    }
+
+    fn kept(challenges: &Challenges, ids: impl IntoIterator<Item = u128>) -> Vec<u128> {
+        ids.into_iter().filter(|id| challenges.find(*id).is_some()).collect()
+    }
+
+    fn used(request_id: &str) -> Used {
+        let key = SealedKey::new(KeyFingerprint([1; 32]), vec![1]).unwrap();
+        let credential = Credential::Delivered(DeliveredKeys::one(key));
+        let delivery = Delivery { credential, blob: Arc::from([7]) };
+        let until = NOW.plus(Duration::from_secs(3600));
+        Used::new(TokenDigest::of("t"), until, RequestId::parse(request_id).ok(), delivery)
+    }
+
+    #[test]
+    fn who_asks_for_many_takes_away_his_own() {
+        let challenges = Challenges::new(100);
+        keep(&challenges, 1, 1, 1, NOW);
+        for id in 2..=9 {
+            keep(&challenges, id, 1, 2, NOW);
+        }
+        assert_eq!(kept(&challenges, 1..=9), [1, 8, 9], "the stranger's own ones went");
+        for id in 10..=30 {
+            keep(&challenges, id, 1, u8::try_from(id).unwrap(), NOW);
+        }
+        assert_eq!(kept(&challenges, 1..=30).len(), PER_DEVICE_MAX);
+        keep(&challenges, 31, 2, 1, NOW);
+        assert_eq!(kept(&challenges, [31]), [31], "another device is not touched");
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_what_has_ended_goes_first() {
+        let challenges = Challenges::new(3);
+        keep(&challenges, 1, 1, 1, NOW);
+        let later = NOW.plus(limits::CHALLENGE_TTL);
+        (2..=3).for_each(|id| keep(&challenges, id, u8::try_from(id).unwrap(), 1, later));
+        keep(&challenges, 4, 4, 1, later);
+        assert_eq!(kept(&challenges, 1..=4), [2, 3, 4], "the first had ended");
+        keep(&challenges, 5, 5, 1, later);
+        assert_eq!(kept(&challenges, 1..=5), [3, 4, 5], "then the oldest");
+    }
+
+    #[test]
+    fn a_challenge_is_used_once_and_its_token_reads_until_it_ends() {
+        let challenges = Challenges::new(10);
+        keep(&challenges, 1, 1, 1, NOW);
+        assert!(
+            challenges.use_up(1, used("a")) && !challenges.use_up(1, used("b")) && !challenges.use_up(2, used("a"))
+        );
+        let found = challenges.find(1).unwrap().used.unwrap();
+        let (token, other) = (TokenDigest::of("t"), TokenDigest::of("u"));
+        let id = RequestId::parse("a").ok();
+        assert!(found.is_repeated_by(token, id.as_ref()));
+        assert!(!found.is_repeated_by(other, id.as_ref()) && !found.is_repeated_by(token, None));
+        assert_eq!(challenges.operation_of(&device(1), token, NOW), None);
+        challenges.note(1, OperationId(5));
+        assert_eq!(challenges.operation_of(&device(1), token, NOW), Some(OperationId(5)));
+        assert_eq!(challenges.operation_of(&device(1), other, NOW), None);
+        assert_eq!(challenges.operation_of(&device(2), token, NOW), None);
+        assert_eq!(challenges.operation_of(&device(1), token, NOW.plus(Duration::from_secs(3600))), None);
+    }
+}

@@ -199,6 +199,7 @@ impl Service {
             let (verified, enrollment, delivery) = match judged {
                 Judged::Repeat(operation) => return self.registering_again(id, operation).await,
                 Judged::Outdated(fault) => return Err(fault),
+                Judged::Again => continue,
                 Judged::Verified(it) => *it,
             };
             let directory = &self.inner.directory;
@@ -287,7 +288,8 @@ impl Service {
         if is_fresh {
             let used = Used::new(digest, token.expires_at(), ask.request_id.clone(), delivery.clone());
             if !self.inner.challenges.use_up(answer.challenge, used) {
-                return Err(outdated("the challenge was used meanwhile"));
+                // Perhaps by a repeat of this very registration: look again.
+                return Ok(Judged::Again);
             }
         }
         Ok(Judged::Verified(Box::new((verified, enrollment, delivery))))
@@ -383,6 +385,8 @@ enum Judged {
     Repeat(OperationId),
     /// Told to the device, which has proven itself.
     Outdated(Fault),
+    /// Another call used the challenge up meanwhile.
+    Again,
 }
 
 /// What the device is to be given.
