@@ -96,7 +96,7 @@ pub struct ProofFlags {
     #[arg(long, value_enum, value_name = "MODE", requires = "registers")]
     pub pcr_mode: Option<Mode>,
     /// A make of TPMs that a group accepts, as INTC or INTC/MODEL; repeat it for more [default: every make]
-    #[arg(long = "make", value_name = "MAKER[/MODEL]", requires = "endorsement_ca")]
+    #[arg(long = "make", value_name = "MAKER[/MODEL]", conflicts_with_all = ["certificate", "endorsement_key"])]
     pub makes: Vec<Make>,
 }
 

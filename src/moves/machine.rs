@@ -77,6 +77,10 @@ pub struct Commit {
     pub expect: Preconditions,
     /// The open moves and their last lines as this commit knows them: two machines of one device cannot both go on.
     pub seen: Vec<(Order, Order)>,
+    /// The record that this commit was decided on: its version, and the generation of its home. A first home is none of
+    /// the store's business before it is there, so a machine that has seen neither record nor moves must not begin one
+    /// for a device that has settled meanwhile; versions alone start again with every life of a registration.
+    pub stands: (Version, Option<Order>),
     /// At most one line of each move. Without a generation: the intent of a new one.
     pub lines: Vec<(Option<Order>, JournalRecord)>,
     pub close: Vec<Order>,
@@ -636,8 +640,7 @@ impl Machine {
     }
 
     fn abort(&self, this: &Move, reason: Reason, message: String, spare_current: bool, now: Timestamp) -> Commit {
-        // A step that waits for something to be settled was never asked for: its undo would overtake what it waits for.
-        let spare_current = spare_current || self.must_settle_first(this);
+        let spare_current = spare_current || self.is_undo_ahead(this);
         let mut commit = self.blank_commit(now);
         commit.audit.push(self.audit(&this.intent, AuditAction::MoveAborted, message.clone(), now));
         let status = OperationStatus::Failed { reason, message: message.clone() };
@@ -677,6 +680,17 @@ impl Machine {
             commit.lines.push((Some(this.generation), JournalRecord::Aborted { reason, message, spare_current }));
         }
         commit
+    }
+
+    /// Whether the step that is due waits for something to be settled, was therefore never asked for, and has an undo that
+    /// would overtake what it waits for. The undo of leaving a home overtakes nothing elsewhere, and is owed all the same:
+    /// the intent may have voided an older debt to open that home, and nobody else would open it then.
+    fn is_undo_ahead(&self, this: &Move) -> bool {
+        let Some(waits_at) = self.first_to_settle(this) else { return false };
+        due_step(this).is_none_or(|step| {
+            let leaves = step.side == Side::From && matches!(step.effect, Effect::Seal | Effect::Withhold);
+            !leaves || this.intent.plan.hub(step.side) == Some(waits_at)
+        })
     }
 
     /// The record after a pivot. `generation` is absent when the intent itself is the pivot.
@@ -794,6 +808,9 @@ impl Machine {
             at: now,
             expect: Preconditions::default(),
             seen: self.moves.values().map(|this| (this.generation, this.last)).collect(),
+            stands: self.registration.as_ref().map_or((Version::ABSENT, None), |record| {
+                (record.version, record.assignment.as_ref().map(|home| home.generation))
+            }),
             lines: Vec::new(),
             close: Vec::new(),
             forget: Vec::new(),

@@ -671,6 +671,28 @@ fn a_new_life_begins_once_the_home_of_the_old_one_is_sealed() {
 }
 
 #[test]
+fn a_move_that_is_given_up_while_it_waits_opens_the_home_that_an_older_one_sealed() {
+    let there = Plan::Relocate { from: hub("a"), to: hub("b"), carry: Carry::State };
+    let mut world = world_of(&there);
+    let mut machine = world.load();
+    begin(&mut world, &mut machine, there.clone());
+    let (seal, call) = machine.due(world.now).calls.remove(0);
+    let sealed = world.call(&call, Fault::None);
+    let step = machine.finished(&seal, sealed, world.now).unwrap();
+    world.commit(&mut machine, step, Fault::None);
+    let abort = machine.give_up(Reason::HubUnavailable, "no".to_owned(), world.now).unwrap();
+    world.commit(&mut machine, abort, Fault::None);
+    // The next move takes over the debt of opening a, and waits for b to be cleaned up.
+    begin(&mut world, &mut machine, there);
+    assert_eq!(due_words(&mut machine.clone(), world.now), ["discard(b)"]);
+    let abort = machine.give_up(Reason::HubUnavailable, "no".to_owned(), world.now).unwrap();
+    world.commit(&mut machine, abort, Fault::None);
+    let machine = world.drive(machine, Fault::None);
+    assert_eq!(machine.moves().count(), 0);
+    assert!(world.hubs[&hub("a")].is_open());
+}
+
+#[test]
 fn a_reset_that_may_have_happened_is_settled_before_its_home_is_left() {
     let reset = Plan::ResetInPlace { at: hub("a"), credential: false };
     let mut world = world_of(&reset);

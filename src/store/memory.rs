@@ -206,6 +206,12 @@ impl State {
                     None => Ok(()),
                 }
             }
+            Expect::Record { registration, version, home } => {
+                self.expect_registration(registration, *version)?;
+                let found = self.registrations.rows.get(registration).and_then(|found| found.assignment.as_ref());
+                let fault = || Unexpected::Journal { id: registration.clone() };
+                if found.map(|found| found.generation) == *home { Ok(()) } else { Err(fault()) }
+            }
             Expect::Journal { registration, seen } => {
                 let open =
                     self.open.rows.range((registration.clone(), Order(0))..=(registration.clone(), Order(u64::MAX)));

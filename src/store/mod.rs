@@ -114,6 +114,8 @@ pub enum Expect {
     HubUnnamed { hub: HubId },
     /// No other registration has this device id, and no open move of another one names it, clean-up included.
     DeviceId { device: DeviceId, registration: RegistrationId },
+    /// The device's record has this version, and a home of this generation.
+    Record { registration: RegistrationId, version: Version, home: Option<Order> },
     /// The device has exactly these open moves, and the last line of each has this order.
     Journal { registration: RegistrationId, seen: Vec<(Order, Order)> },
 }
@@ -317,8 +319,20 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 impl From<moves::Commit> for Commit {
     /// A device's step as the store writes it.
     fn from(step: moves::Commit) -> Self {
-        let moves::Commit { registration, at, expect, seen, lines, close, forget, record, audit } = step;
+        let moves::Commit {
+            registration,
+            at,
+            expect,
+            seen,
+            stands: (version, home),
+            lines,
+            close,
+            forget,
+            record,
+            audit,
+        } = step;
         let journal = Expect::Journal { registration: registration.clone(), seen };
+        let stands = Expect::Record { registration: registration.clone(), version, home };
         let enrollment = expect.enrollment.map(|(id, version)| Expect::Enrollment { id, version });
         let takes = expect.takes.map(|(hub, capacity)| Expect::HubTakes { hub, capacity });
         let individual = expect
@@ -344,7 +358,8 @@ impl From<moves::Commit> for Commit {
         let close = close.into_iter().map(|generation| Change::CloseMove { generation });
         let forget = forget.into_iter().map(|generation| Change::ForgetMove { generation });
         Self {
-            expect: std::iter::once(journal)
+            expect: [journal, stands]
+                .into_iter()
                 .chain(enrollment)
                 .chain(individual)
                 .chain(takes)

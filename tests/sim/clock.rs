@@ -41,6 +41,19 @@ impl SimClock {
         state.now = Timestamp(state.now.0.saturating_sub(span));
     }
 
+    /// Wakes everyone whose time has come.
+    pub fn wake(&self) {
+        let mut state = self.lock();
+        let first_later = Timestamp(state.now.0.saturating_add(1));
+        let later = state.sleepers.split_off(&(first_later, 0));
+        let due = std::mem::replace(&mut state.sleepers, later);
+        drop(state);
+        // One that was dropped needs no waking.
+        for sleeper in due.into_values() {
+            let _ = sleeper.send(());
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }

@@ -13,6 +13,7 @@ use rehome::domain::{
 use rehome::hubs::scripted::ScriptedHub;
 use rehome::store::{Change, Commit, Expect, HubUse, Store};
 
+use super::actors::Op;
 use super::dice::Dice;
 use super::keys::Keys;
 use super::world::World;
@@ -88,6 +89,7 @@ impl World {
                 hub.record = record.clone();
             }
             if self.surroundings.fleet.is_linked(&record.id) {
+                self.op(Op::HubChanged(Box::new(record.clone())));
                 self.surroundings.fleet.set_record(record);
             } else {
                 self.moor(record);
@@ -97,7 +99,11 @@ impl World {
 
     /// An operator's commit; `false` when an expectation did not hold.
     pub fn operate(&mut self, commit: Commit) -> bool {
-        self.store.commit(commit).now_or_never().is_some_and(|written| written.is_ok())
+        let done = self.store.commit(commit.clone()).now_or_never().is_some_and(|written| written.is_ok());
+        if done {
+            self.op(Op::Operate(Box::new(commit)));
+        }
+        done
     }
 
     pub fn change_hub(&mut self, number: usize, seed: u64) {
@@ -125,6 +131,14 @@ impl World {
         }
     }
 
+    pub fn drain_or_activate(&mut self, number: usize) {
+        let Some(id) = self.hub_of(number) else { return };
+        let record = self.hubs[&id].record.clone();
+        let event = if record.state == HubState::Active { HubEvent::Drain } else { HubEvent::Activate };
+        let state = record.state.apply(event).unwrap_or(record.state);
+        self.put_hub(Hub { state, ..record });
+    }
+
     /// Forced, the operator signs that the hub accepts no writes any more: here it is destroyed.
     fn unlink(&mut self, id: &HubId, force: bool) {
         if self.hubs.len() < 2 {
@@ -149,6 +163,15 @@ impl World {
             owed.map(Keys::count).sum::<u64>()
         });
         self.tally.abandoned += abandoned;
+    }
+
+    /// The hub that a device lives at is unlinked by force; under reset the device starts anew elsewhere.
+    pub fn uproot(&mut self, device: usize) {
+        let id = &super::identity::identity(device).id;
+        let home = self.store.ledger(|ledger| ledger.homes.get(id).and_then(|home| home.hub.clone()));
+        let Some(home) = home.filter(|home| self.hubs.contains_key(home)) else { return };
+        self.unlink(&home, true);
+        self.send_elsewhere(device, &home);
     }
 
     /// What a call's end says about its hub.

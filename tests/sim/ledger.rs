@@ -4,11 +4,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rehome::domain::{DataSource, DeviceId, HubId, Order, RegistrationId};
+use rehome::domain::{DataSource, DeviceId, HubId, OperationId, Order, RegistrationId};
+use rehome::moves::plan::Side;
 use rehome::moves::{Carry, Effect, Intent, JournalRecord, Plan};
 use rehome::store::{Change, Commit};
 
 use super::keys::Keys;
+
+/// How far a move has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    Before,
+    After,
+    Undoing,
+}
 
 /// A move as its journal tells it.
 #[derive(Debug, Clone)]
@@ -17,7 +26,7 @@ pub struct Note {
     pub device: DeviceId,
     pub plan: Plan,
     pub open: bool,
-    pub pivoted: bool,
+    pub stage: Stage,
     /// Effects whose refusal is on record.
     pub stuck: usize,
     planted: Keys,
@@ -56,6 +65,9 @@ pub struct Ledger {
     /// Registrations and devices that a commit was about since the last check.
     pub touched: BTreeSet<DeviceId>,
     pub broken: Vec<String>,
+    /// Every durable commit as a line of text, where that is wanted.
+    pub journal: Vec<String>,
+    pub keeps_journal: bool,
     /// Writes that an operator gave up by unlinking a hub by force.
     pub abandoned: u64,
     /// Writes whose history fell out of its bound.
@@ -82,6 +94,9 @@ impl Ledger {
             self.broken.push(format!("order {order} was given after {}", self.last));
         }
         self.last = order;
+        if self.keeps_journal {
+            self.journal.push(format!("{order}: {}", commit.changes.iter().map(text).collect::<Vec<_>>().join("; ")));
+        }
         let mut forgotten = Vec::new();
         for change in &commit.changes {
             match change {
@@ -154,7 +169,7 @@ impl Ledger {
             device: intent.device.clone(),
             plan: intent.plan.clone(),
             open: true,
-            pivoted: intent.plan.steps().before.is_empty(),
+            stage: if intent.plan.steps().before.is_empty() { Stage::After } else { Stage::Before },
             stuck: 0,
             planted,
             sealed: None,
@@ -185,16 +200,16 @@ impl Ledger {
                 }
                 if let Plan::TakeOver { to, adopt: false } = note.plan.clone() {
                     self.keep_in_history(&device, &to, keys);
-                    self.strays.remove(&(to, device));
                 }
             }
             JournalRecord::Pivoted { data_source } => {
-                note.pivoted = true;
+                note.stage = Stage::After;
                 let note = note.clone();
                 self.pivot(generation, &note, *data_source);
             }
             JournalRecord::Aborted { .. } => {
-                if note.pivoted {
+                let before = std::mem::replace(&mut note.stage, Stage::Undoing);
+                if before != Stage::Before {
                     self.broken.push(format!("move {generation} was given up after its pivot"));
                 }
             }
@@ -244,6 +259,8 @@ impl Ledger {
                         Some(DataSource::Sealed | DataSource::Initial) | None => Keys::default(),
                     };
                     *self.owed_at(device, to) = carried;
+                    // What the old hub accepted meanwhile has raised versions that nobody here knows of.
+                    self.reborn.insert(device.clone());
                     return;
                 }
                 match (carry, data_source) {
@@ -282,6 +299,7 @@ impl Ledger {
             Plan::Restore { from, to, .. } => {
                 let written = std::mem::take(self.owed_at(device, from));
                 self.abandoned += written.without(note.planted).count();
+                self.reborn.insert(device.clone());
                 *self.owed_at(device, to) = written & note.planted;
             }
             Plan::TakeOver { to, adopt } => {
@@ -320,6 +338,12 @@ impl Ledger {
         }
     }
 
+    /// Hubs that were passed by when the device left them and are still to be collected.
+    pub fn splits<'a>(&'a self, device: &'a DeviceId) -> impl Iterator<Item = &'a HubId> {
+        let of_device = self.moves.values().filter(move |note| note.device == *device && note.open && note.bypassed);
+        of_device.filter_map(|note| note.plan.hub(Side::From))
+    }
+
     /// Writes in the states of all journals of a device.
     pub fn kept(&self, device: &DeviceId) -> Keys {
         let of_device = self.moves.values().filter(|note| note.device == *device);
@@ -327,7 +351,18 @@ impl Ledger {
     }
 }
 
-fn word(plan: &Plan) -> &'static str {
+/// A change as a text that is the same for the same change, whatever the operation is called.
+fn text(change: &Change) -> String {
+    let mut change = change.clone();
+    match &mut change {
+        Change::Journal { record: JournalRecord::Intent(intent), .. } => intent.operation = OperationId(0),
+        Change::PutRegistration(record) => record.operation.id = OperationId(0),
+        _ => {}
+    }
+    format!("{change:?}")
+}
+
+pub fn word(plan: &Plan) -> &'static str {
     match plan {
         Plan::Relocate { carry: Carry::Initial, .. } => "relocate and reset",
         Plan::Relocate { carry: Carry::Planted { .. }, .. } => "relocate and put back",

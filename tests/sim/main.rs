@@ -1,5 +1,6 @@
 //! The seeded simulation of devices, hubs, network, store and operators over the very code that the service runs.
 
+mod actors;
 mod check;
 mod clock;
 mod conformance;
@@ -10,6 +11,7 @@ mod identity;
 mod keys;
 mod ledger;
 mod model;
+mod mutation;
 mod network;
 mod operator;
 mod rest;

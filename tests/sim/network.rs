@@ -7,10 +7,12 @@ use rehome::domain::{
     CallFault, CallOutcome, Document, HubCall, HubEffect, HubRefusal, Incarnation, Timestamp, limits,
 };
 use rehome::hubs::HubConnector;
+use rehome::hubs::entry::Entry;
 use rehome::moves::CallKey;
 use serde_json::json;
 
 use super::identity::identity;
+use super::mutation::unfenced;
 use super::script::Fate;
 use super::world::{Held, World, broken};
 
@@ -32,6 +34,8 @@ pub struct Flight {
     pub incarnation: Option<Incarnation>,
     pub caller: Option<Caller>,
     pub given_up_at: Timestamp,
+    /// The hub obeys it whatever its order: a mutation.
+    pub unfenced: bool,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +74,10 @@ impl World {
             ));
         }
         let caller = Caller { device, seat, key };
+        if let Some(outcome) = self.interpose(&caller, &call) {
+            self.network.answers.push((caller, outcome));
+            return Ok(());
+        }
         self.put_on_the_way(caller, call);
         Ok(())
     }
@@ -92,27 +100,28 @@ impl World {
         }
         let incarnation = self.hubs.get(&call.hub).and_then(|hub| hub.record.incarnation);
         let given_up_at = self.now().plus(CALL_TIMEOUT);
-        self.network.flights.push(Flight { call, incarnation, caller: Some(caller), given_up_at });
+        let unfenced = self.is_unfenced(&caller);
+        self.network.flights.push(Flight { call, incarnation, caller: Some(caller), given_up_at, unfenced });
     }
 
-    /// One call comes to its end.
-    pub fn carry(&mut self, pick: usize, fate: Fate) {
+    /// One call comes to its end. Whether somebody is to hear of it.
+    pub fn carry(&mut self, pick: usize, fate: Fate) -> bool {
         if self.network.flights.is_empty() {
-            return;
+            return false;
         }
         let at = pick % self.network.flights.len();
-        let Flight { call, incarnation, caller, given_up_at } = self.network.flights.remove(at);
+        let Flight { call, incarnation, caller, given_up_at, unfenced } = self.network.flights.remove(at);
         let cut = self.hubs.get(&call.hub).is_some_and(|hub| hub.cut);
         let Some(caller) = caller else {
             if cut {
-                self.network.flights.push(Flight { call, incarnation, caller: None, given_up_at });
-                return;
+                self.network.flights.push(Flight { call, incarnation, caller: None, given_up_at, unfenced });
+                return false;
             }
             self.note(|| format!("a late {}({}) under order {} arrives", call.effect.as_str(), call.hub, call.order));
-            let outcome = self.obey(incarnation, &call);
+            let outcome = self.obey(incarnation, &call, unfenced);
             self.note(|| format!("  and nobody hears {outcome:?}", outcome = short(&outcome)));
             self.fault("late copy arrives");
-            return;
+            return false;
         };
         let fate = match (fate, &call.effect) {
             _ if cut => Fate::Unreachable,
@@ -121,12 +130,12 @@ impl World {
             (Fate::Refused, _) => Fate::Arrives,
             (fate, _) => fate,
         };
-        let late = Flight { call: call.clone(), incarnation, caller: None, given_up_at };
+        let late = Flight { call: call.clone(), incarnation, caller: None, given_up_at, unfenced };
         let outcome = match fate {
-            Fate::Arrives => self.obey(incarnation, &call),
+            Fate::Arrives => self.obey(incarnation, &call, unfenced),
             Fate::AnswerLost => {
                 self.fault("answer lost");
-                let _ = self.obey(incarnation, &call);
+                let _ = self.obey(incarnation, &call, unfenced);
                 unknown("the answer was lost")
             }
             Fate::CallLost => {
@@ -141,7 +150,7 @@ impl World {
             Fate::Duplicated => {
                 self.fault("call duplicated");
                 self.network.flights.push(late);
-                self.obey(incarnation, &call)
+                self.obey(incarnation, &call, unfenced)
             }
             Fate::Unreachable => {
                 self.fault("call did not get through");
@@ -149,7 +158,7 @@ impl World {
             }
             Fate::Refused => {
                 self.fault("call refused");
-                self.refuse(incarnation, &call)
+                self.refuse(incarnation, &call, unfenced)
             }
         };
         self.note(|| {
@@ -158,10 +167,32 @@ impl World {
         });
         self.note_health(&call, &outcome);
         self.network.answers.push((caller, outcome));
+        true
+    }
+
+    /// The hub that a device waits for is cut off; the operator sends the device to another, and it registers.
+    pub fn corner(&mut self, device: usize, seed: u64) -> Held {
+        if seed.is_multiple_of(3) {
+            self.uproot(device);
+            return self.register(device, seed);
+        }
+        let of_device = |flight: &Flight| flight.caller.as_ref().is_some_and(|caller| caller.device == device);
+        let Some(at) = self.network.flights.iter().position(of_device) else { return Ok(()) };
+        let id = self.network.flights[at].call.hub.clone();
+        if let Some(hub) = self.hubs.get_mut(&id) {
+            hub.cut = true;
+        }
+        self.note(|| format!("the way to {id} is cut"));
+        self.fault("hub unreachable");
+        if self.carry(at, Fate::Unreachable) {
+            self.answer(self.network.answers.len() - 1)?;
+        }
+        self.send_elsewhere(device, &id);
+        self.register(device, seed)
     }
 
     /// The hub says no for a reason of its own: it has no room, or what it is given does not fit a twin.
-    fn refuse(&mut self, incarnation: Option<Incarnation>, call: &HubCall) -> CallOutcome {
+    fn refuse(&mut self, incarnation: Option<Incarnation>, call: &HubCall, unfenced: bool) -> CallOutcome {
         let has_device = self.hubs.get(&call.hub).is_some_and(|hub| hub.scripted.phase(&call.device).is_some());
         let too_long = || Document::from_value(json!({ "k": "x".repeat(limits::TWIN_STRING_BYTES_MAX + 1) }));
         let mut call = call.clone();
@@ -178,13 +209,26 @@ impl World {
             | HubEffect::Discard(_)
             | HubEffect::UpdateCredential(_) => {}
         }
-        self.obey(incarnation, &call)
+        self.obey(incarnation, &call, unfenced)
     }
 
-    fn obey(&mut self, incarnation: Option<Incarnation>, call: &HubCall) -> CallOutcome {
+    pub fn obey(&mut self, incarnation: Option<Incarnation>, call: &HubCall, is_unfenced: bool) -> CallOutcome {
         self.dirty.insert(call.device.clone());
         let Some(hub) = self.hubs.get(&call.hub) else { return unavailable("it is not there any more") };
-        hub.scripted.obey(incarnation, call).now_or_never().unwrap_or_else(|| unknown("it waits"))
+        let hub = hub.scripted.clone();
+        let fence = hub.inspect(&call.device, |entry| entry.map(|entry| entry.highest));
+        if is_unfenced && let Some(entry) = hub.entry(&call.device) {
+            hub.place(&call.device, Some(unfenced(entry, call)));
+        }
+        let outcome = hub.obey(incarnation, call).now_or_never().unwrap_or_else(|| unknown("it waits"));
+        if is_unfenced && let Some(entry) = hub.entry(&call.device) {
+            hub.place(&call.device, Some(Entry { highest: entry.highest.max(fence.unwrap_or_default()), ..entry }));
+        }
+        if hub.phase(&call.device).is_none() {
+            self.store.ledger(|ledger| ledger.strays.remove(&(call.hub.clone(), call.device.clone())));
+        }
+        self.release_held(call);
+        outcome
     }
 
     /// One answer reaches its actor, if that is still there.

@@ -46,6 +46,22 @@ impl World {
         self.put_enrollment(device, enrollment);
     }
 
+    /// One hub, any policy, nothing out of the ordinary.
+    pub fn enroll_simply(&mut self, device: usize, dice: &mut Dice) {
+        let Some(current) = self.devices[device].enrollment.clone() else { return };
+        let mut enrollment = Enrollment::clone(&current);
+        enrollment.device_id = None;
+        enrollment.enabled = true;
+        enrollment.unreachable = UnreachableRule::Wait { deadline: Duration::from_secs(120) };
+        enrollment.reassign_when_down = false;
+        self.draw_part(device, 0, &mut enrollment, dice);
+        self.draw_part(device, 3, &mut enrollment, dice);
+        self.draw_part(device, 4, &mut enrollment, dice);
+        enrollment.hubs = self.hub_of(dice.below(1 << 16)).into_iter().collect();
+        enrollment.allocation = Some(AllocationPolicy::Static);
+        self.put_enrollment(device, enrollment);
+    }
+
     fn put_enrollment(&mut self, device: usize, enrollment: Enrollment) {
         let commit = Commit { changes: vec![Change::PutEnrollment(Box::new(enrollment.clone()))], ..Commit::default() };
         if self.operate(commit) {
@@ -79,12 +95,25 @@ impl World {
             }
             return;
         }
+        if dice.percent(40) {
+            let Some(not) = self.hub_of(dice.below(1 << 16)) else { return };
+            return self.send_elsewhere(device, &not);
+        }
         let mut enrollment = Enrollment::clone(&current);
         for _ in 0..=dice.below(3) {
             let part = dice.below(PARTS);
             self.draw_part(device, part, &mut enrollment, &mut dice);
         }
         enrollment.updated_at = self.now();
+        self.put_enrollment(device, enrollment);
+    }
+
+    /// The operator names one hub, another than this.
+    pub fn send_elsewhere(&mut self, device: usize, not: &HubId) {
+        let Some(current) = self.devices[device].enrollment.clone() else { return };
+        let Some(to) = self.hubs.keys().find(|hub| *hub != not).cloned() else { return };
+        let mut enrollment = Enrollment::clone(&current);
+        (enrollment.allocation, enrollment.hubs) = (Some(AllocationPolicy::Static), vec![to]);
         self.put_enrollment(device, enrollment);
     }
 

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use rehome::domain::{HubId, OperationStatus};
 use rehome::hubs::entry::Phase;
 use rehome::moves::{Machine, OwedState, Standing};
-use rehome::store::Store;
+use rehome::store::{DeviceFile, Store};
 
 use super::identity::identity;
 use super::script::Fate;
@@ -67,15 +67,28 @@ impl World {
         Ok(())
     }
 
+    /// The device signs in with what the record says that the hub was told.
+    fn check_credential(&self, file: &DeviceFile) -> Held {
+        let Some(record) = &file.registration else { return Ok(()) };
+        let Some(home) = &record.assignment else { return Ok(()) };
+        let (Some(hub), Some(credential)) = (self.hubs.get(&home.hub), &home.credential) else { return Ok(()) };
+        let kept = hub.scripted.entry(&record.device_id).and_then(|entry| entry.tenant).map(|tenant| tenant.credential);
+        if kept.as_ref() == Some(credential) {
+            return Ok(());
+        }
+        broken(format!("{} cannot sign in at {}: it was last told something else", record.device_id, home.hub))
+    }
+
     fn check_device_at_rest(&mut self, device: usize) -> Held {
         let id = &identity(device).id;
         let Some(Ok(file)) = self.store.load_device(id).now_or_never() else {
             return broken("the store does not answer");
         };
-        let machine = match Machine::load(id.clone(), file.registration.clone(), file.open.clone(), file.earlier) {
-            Ok(machine) => machine,
-            Err(illegal) => return broken(illegal.to_string()),
-        };
+        let machine =
+            match Machine::load(id.clone(), file.registration.clone(), file.open.clone(), file.earlier.clone()) {
+                Ok(machine) => machine,
+                Err(illegal) => return broken(illegal.to_string()),
+            };
         let mut stuck = 0;
         for open in machine.moves() {
             let what = open.intent.plan.as_str();
@@ -123,6 +136,7 @@ impl World {
         if phases != expected {
             return broken(format!("{name} should be at {expected:?} and is at {phases:?}"));
         }
+        self.check_credential(&file)?;
         let assigning = file.registration.is_some_and(|record| record.operation.status == OperationStatus::Assigning);
         if assigning { broken(format!("{id} is assigning for ever")) } else { Ok(()) }
     }

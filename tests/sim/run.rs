@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::mutation::Mutation;
 use super::script::Script;
 use super::world::{Broken, Tally, World};
 
@@ -14,8 +15,8 @@ pub struct Ran {
     pub log: Vec<String>,
 }
 
-pub fn run(script: &Script, logs: bool) -> Ran {
-    let mut world = World::new(script, logs);
+pub fn run(script: &Script, mutation: Option<Mutation>, logs: bool) -> Ran {
+    let mut world = World::new(script, mutation, logs);
     let mut done = 0;
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         for event in &script.events {

@@ -64,10 +64,16 @@ pub enum Event {
         hub: usize,
         full: bool,
     },
-    /// One call, whichever, comes to its end in the network.
+    /// One call, whichever, comes to its end in the network, and perhaps its answer is heard at once.
     Carry {
         pick: usize,
         fate: Fate,
+        heard: bool,
+    },
+    /// The hub that a device waits for is cut off, and the device is sent elsewhere.
+    Corner {
+        device: usize,
+        seed: u64,
     },
     /// One answer, whichever, reaches the device's actor.
     Answer {
@@ -116,6 +122,8 @@ pub struct Script {
     pub hubs: usize,
     pub seed: u64,
     pub events: Vec<Event>,
+    /// What happens is written down, to be played to the real actors.
+    pub recorded: bool,
 }
 
 const FATES: &[(u32, Fate)] = &[
@@ -123,7 +131,7 @@ const FATES: &[(u32, Fate)] = &[
     (8, Fate::AnswerLost),
     (6, Fate::CallLost),
     (6, Fate::Delayed),
-    (8, Fate::Duplicated),
+    (14, Fate::Duplicated),
     (4, Fate::Unreachable),
     (3, Fate::Refused),
 ];
@@ -150,6 +158,7 @@ enum Kind {
     Fill,
     Carry,
     Answer,
+    Corner,
     Webhook,
     Advance,
     SetBack,
@@ -167,17 +176,18 @@ const KINDS: &[(u32, Kind)] = &[
     (40, Kind::Reprovision),
     (5, Kind::Release),
     (3, Kind::Unpin),
-    (50, Kind::Edit),
+    (70, Kind::Edit),
     (14, Kind::Hub),
     (10, Kind::Cut),
     (4, Kind::Fill),
     (330, Kind::Carry),
-    (330, Kind::Answer),
+    (200, Kind::Answer),
+    (12, Kind::Corner),
     (20, Kind::Webhook),
     (90, Kind::Advance),
     (3, Kind::SetBack),
-    (120, Kind::Write),
-    (3, Kind::Stray),
+    (90, Kind::Write),
+    (8, Kind::Stray),
     (24, Kind::Strike),
     (4, Kind::Crash),
     (8, Kind::Passivate),
@@ -192,6 +202,7 @@ const OPTIONAL: &[Kind] = &[
     Kind::Hub,
     Kind::Cut,
     Kind::Fill,
+    Kind::Corner,
     Kind::SetBack,
     Kind::Stray,
     Kind::Strike,
@@ -211,7 +222,7 @@ impl Script {
             FATES.iter().copied().filter(|(_, fate)| *fate == Fate::Arrives || (!calm && dice.percent(80))).collect();
         let count = 100 + dice.below(400);
         let events = (0..count).map(|_| event(&mut dice, &kinds, &fates)).collect();
-        Self { devices, hubs, seed, events }
+        Self { devices, hubs, seed, events, recorded: false }
     }
 }
 
@@ -227,8 +238,9 @@ fn event(dice: &mut Dice, kinds: &[(u32, Kind)], fates: &[(u32, Fate)]) -> Event
         Kind::Hub => Event::Hub { hub, seed },
         Kind::Cut => Event::Cut { hub, cut: dice.percent(45) },
         Kind::Fill => Event::Fill { hub, full: dice.percent(40) },
-        Kind::Carry => Event::Carry { pick, fate: dice.weighted(fates) },
+        Kind::Carry => Event::Carry { pick, fate: dice.weighted(fates), heard: dice.percent(60) },
         Kind::Answer => Event::Answer { pick },
+        Kind::Corner => Event::Corner { device, seed },
         Kind::Webhook => Event::Webhook { pick, seed },
         Kind::Advance => {
             let leap = [50, 250, 1_000, 5_000, 15_000, 40_000, 1_000_000];

@@ -10,7 +10,7 @@ use super::script::Script;
 use super::world::Tally;
 
 /// Seeds of a plain `cargo test`.
-const SEEDS_DEBUG: u64 = 1_000;
+const SEEDS_DEBUG: u64 = 1_500;
 const SEEDS_RELEASE: u64 = 10_000;
 
 fn number(name: &str) -> Option<u64> {
@@ -21,7 +21,7 @@ fn number(name: &str) -> Option<u64> {
 #[test]
 fn no_promise_is_broken() {
     if let Some(seed) = number("REHOME_SIM_SEED") {
-        let ran = run(&Script::of(seed), true);
+        let ran = run(&Script::of(seed), None, true);
         println!("{}", ran.log.join("\n"));
         println!("\nseed {seed}: {}", ran.tally.events);
         if ran.broken.is_some() {
@@ -49,7 +49,7 @@ fn no_promise_is_broken() {
                     if seed - first >= seeds {
                         break;
                     }
-                    let ran = run(&Script::of(seed), false);
+                    let ran = run(&Script::of(seed), None, false);
                     own.add(&ran.tally);
                     if ran.broken.is_some() {
                         let mut broken = broken.lock().unwrap();
@@ -85,6 +85,7 @@ pub fn report(first: u64, last: u64, tally: &Tally) -> String {
     list(&mut text, "faults injected", &tally.faults);
     let _ = writeln!(text, "events: {}, calls to hubs: {}", tally.events, tally.calls);
     let _ = writeln!(text, "twin writes accepted, each traced to the end: {}", tally.writes);
+    let _ = writeln!(text, "of these late, at a hub that was passed by: {}", tally.late_writes);
     let _ = writeln!(
         text,
         "of these given up by operators with a hub: {}; beyond the history's bound: {}; calls left stuck with a reason: {}",
@@ -97,7 +98,7 @@ pub fn report(first: u64, last: u64, tally: &Tally) -> String {
 fn told(seed: u64) -> String {
     let whole = Script::of(seed);
     let small = shrink(&whole);
-    let Ran { broken, log, .. } = run(&small, true);
+    let Ran { broken, log, .. } = run(&small, None, true);
     let why = broken.map(|(why, _)| why.0).unwrap_or_default();
     let again = format!("REHOME_SIM_SEED={seed} cargo test --test sim no_promise -- --nocapture");
     format!(
@@ -112,7 +113,7 @@ fn told(seed: u64) -> String {
 /// Leaves events out as long as a promise is still broken.
 pub fn shrink(script: &Script) -> Script {
     let mut small = script.clone();
-    let Some((_, done)) = run(&small, false).broken else { return small };
+    let Some((_, done)) = run(&small, None, false).broken else { return small };
     small.events.truncate(done + 1);
     let mut part = small.events.len().div_ceil(2);
     loop {
@@ -120,7 +121,7 @@ pub fn shrink(script: &Script) -> Script {
         while at < small.events.len() {
             let mut tried = small.clone();
             tried.events.drain(at..(at + part).min(tried.events.len()));
-            if run(&tried, false).broken.is_some() {
+            if run(&tried, None, false).broken.is_some() {
                 (small, smaller) = (tried, true);
             } else {
                 at += part;

@@ -18,6 +18,7 @@ use rehome::store::{
 };
 
 use super::ledger::Ledger;
+use super::mutation::{Mutation, is_left_out};
 
 /// What happens to one commit of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,8 @@ struct State {
     struck: Option<Strike>,
     crashed: bool,
     ledger: Ledger,
+    mutation: Option<Mutation>,
+    commits: u64,
 }
 
 impl std::fmt::Debug for SimStore {
@@ -72,6 +75,11 @@ impl SimStore {
         self.lock().strikes.push_back(strike);
     }
 
+    /// Leaves out what a mutation says.
+    pub fn mutate(&self, mutation: Mutation) {
+        self.lock().mutation = Some(mutation);
+    }
+
     pub fn calm(&self) {
         self.lock().strikes.clear();
     }
@@ -84,6 +92,11 @@ impl SimStore {
     /// Whether the process died since this was asked last.
     pub fn take_crash(&self) -> bool {
         std::mem::take(&mut self.lock().crashed)
+    }
+
+    /// Commits of devices that were tried.
+    pub fn commits(&self) -> u64 {
+        self.lock().commits
     }
 
     pub fn ledger<T>(&self, look: impl FnOnce(&mut Ledger) -> T) -> T {
@@ -172,13 +185,19 @@ impl Store for SimStore {
 
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Order, CommitFault>> {
         let of_a_device = commit.expect.iter().any(|expect| matches!(expect, Expect::Journal { .. }));
-        let strike = {
+        let (strike, left_out) = {
             let mut state = self.lock();
+            state.commits += u64::from(of_a_device);
             let strike = if of_a_device { state.strikes.pop_front() } else { None };
             state.struck = strike.or(state.struck);
-            strike
+            let State { mutation, ledger, .. } = &*state;
+            let left_out = of_a_device && mutation.is_some_and(|mutation| is_left_out(mutation, ledger, &commit));
+            (strike, left_out)
         };
         Box::pin(async move {
+            if left_out {
+                return self.memory.commit(Commit::default()).await;
+            }
             match strike {
                 None => self.write(commit).await,
                 Some(Strike::NotWritten) => Err(CommitFault::NotWritten("the disk is full".to_owned())),

@@ -76,6 +76,8 @@ impl World {
             let gone = before.unwrap_or_default().without(after);
             let new = Keys::one(write) & after;
             self.tally.writes += 1;
+            let is_late = self.store.ledger(|ledger| ledger.splits(&name).any(|from| *from == target));
+            self.tally.late_writes += u64::from(is_late);
             self.note(|| format!("{who} w{write} to {name} at {target}"));
             self.store.ledger(|ledger| ledger.accepted(&name, &target, new, gone));
             self.dirty.insert(name);

@@ -12,9 +12,11 @@ use rehome::ambient::{Clock, SeededEntropy};
 use rehome::domain::{DeviceId, Enrollment, HubId, Timestamp};
 use rehome::store::Store;
 
+use super::actors::Op;
 use super::clock::SimClock;
 use super::hub::SimHub;
 use super::identity::identity;
+use super::mutation::{Mutant, Mutation};
 use super::network::Network;
 use super::script::{Event, Script};
 use super::seat::Seat;
@@ -105,13 +107,16 @@ pub struct World {
     pub versions: BTreeMap<DeviceId, (u64, u64, u64)>,
     /// The status last accepted for a device at its home.
     pub dirty: BTreeSet<DeviceId>,
+    pub mutant: Mutant,
+    /// What has happened, where it is to be played again.
+    pub ops: Option<Vec<Op>>,
     pub tally: Tally,
     /// The event log, where somebody wants it.
     pub log: Option<Vec<String>>,
 }
 
 impl World {
-    pub fn new(script: &Script, logs: bool) -> Self {
+    pub fn new(script: &Script, mutation: Option<Mutation>, logs: bool) -> Self {
         let clock = Arc::new(SimClock::at(NOW));
         let store = Arc::new(SimStore::new());
         let surroundings = surroundings(&store, &clock, script.seed);
@@ -132,12 +137,19 @@ impl World {
             written: BTreeMap::new(),
             versions: BTreeMap::new(),
             dirty: BTreeSet::new(),
+            mutant: Mutant::default(),
+            ops: script.recorded.then(Vec::new),
             tally: Tally::default(),
             log: logs.then(Vec::new),
         };
+        this.store.ledger(|ledger| ledger.keeps_journal = script.recorded);
         let mut dice = super::dice::Dice::new(script.seed ^ 0x5eed);
         (0..script.hubs).for_each(|_| this.link_hub(&mut dice));
         (0..script.devices).for_each(|device| this.enroll(device, &mut dice));
+        this.mutant.mutation = mutation;
+        if let Some(mutation) = mutation {
+            this.store.mutate(mutation);
+        }
         this
     }
 
@@ -216,10 +228,11 @@ impl World {
                 }
                 Ok(())
             }
-            Event::Carry { pick, fate } => {
-                self.carry(pick, fate);
-                Ok(())
-            }
+            Event::Carry { pick, fate, heard } => match self.carry(pick, fate) {
+                true if heard => self.answer(self.network.answers.len() - 1),
+                true | false => Ok(()),
+            },
+            Event::Corner { device, seed } => self.corner(self.device_of(device), seed),
             Event::Answer { pick } => self.answer(pick),
             Event::Webhook { pick, seed } => self.webhook(pick, seed),
             Event::Advance { span } => self.advance(span),

@@ -79,6 +79,21 @@ pub async fn every_expectation_that_fails_is_named(store: Arc<dyn Store>) {
             Unexpected::Enrollment { id: individual("none"), expected: Version(1), found: Version(0) },
         ),
         (
+            Some(Expect::Record { registration: reg_id("lives-at-a"), version: Version(2), home: Some(Order(1)) }),
+            None,
+            Unexpected::Registration { id: reg_id("lives-at-a"), expected: Version(2), found: Version(1) },
+        ),
+        (
+            Some(Expect::Record { registration: reg_id("lives-at-a"), version: Version(1), home: Some(Order(2)) }),
+            None,
+            Unexpected::Journal { id: reg_id("lives-at-a") },
+        ),
+        (
+            Some(Expect::Record { registration: reg_id("lives-at-a"), version: Version::ABSENT, home: None }),
+            None,
+            Unexpected::Registration { id: reg_id("lives-at-a"), expected: Version(0), found: Version(1) },
+        ),
+        (
             Some(Expect::HubTakes { hub: hub_id("none"), capacity: None }),
             None,
             Unexpected::HubNotLinked { hub: hub_id("none") },

@@ -272,6 +272,11 @@ impl Draft<'_, '_> {
                     None => Ok(()),
                 }
             }
+            Expect::Record { registration, version, home } => {
+                let found = self.registration_at(registration, *version)?.and_then(|found| found.assignment);
+                let fault = || Unexpected::Journal { id: registration.clone() };
+                if found.map(|found| found.generation) == *home { Ok(()) } else { Err(fault().into()) }
+            }
             Expect::Journal { registration, seen } => {
                 let fault = || Unexpected::Journal { id: registration.clone() };
                 if self.index.seen(&registration.folded()) == *seen { Ok(()) } else { Err(fault().into()) }

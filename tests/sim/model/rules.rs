@@ -3,8 +3,8 @@
 //! Nothing in the service knows of them: the model stands between the step function, the store and the hubs, and there
 //! does what a service without the rule would do.
 
-use rehome::domain::{HubAnswer, HubCall, HubEffect, HubRefusal, Order, Timestamp};
-use rehome::hubs::entry::{Entry, Phase, obey};
+use rehome::domain::{HubAnswer, HubCall, HubEffect, HubRefusal, MustSeal, Order, Timestamp};
+use rehome::hubs::entry::{Entry, Phase, obey, take};
 
 /// What can be taken away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,35 @@ pub enum Rule {
     IntentHoldsInputs,
     /// An operator's move outranks the enrollment.
     Pin,
+    /// A hub that is passed by is left its lease to run out before anybody else opens.
+    Leases,
+    /// A list of homes to be sealed leaves those alone that came later.
+    ListGeneration,
+    /// A list of homes to be sealed is fenced as a call is.
+    ListOrder,
+    /// A list of homes to be sealed raises the fence of each.
+    ListRaisesFence,
+}
+
+/// A home on the list that comes before a lease runs again, taken as the service's own hubs do.
+pub fn taken(entry: Option<&Entry>, must: &MustSeal, without: &[Rule], now: Timestamp) -> Option<Entry> {
+    let off = |rule| without.contains(&rule);
+    let before = entry.cloned().map(|entry| {
+        if off(Rule::ListOrder) {
+            Entry { highest: entry.highest.min(Order(must.order.0 - 1)), ..entry }
+        } else {
+            entry
+        }
+    });
+    let generation = if off(Rule::ListGeneration) { Order(u64::MAX) } else { must.generation };
+    match take(before.as_ref(), &MustSeal { generation, ..must.clone() }, now) {
+        Some(after) if off(Rule::ListRaisesFence) => {
+            let highest = entry.map_or(Order::default(), |entry| entry.highest);
+            Some(Entry { highest, ..after })
+        }
+        Some(after) => Some(after),
+        None => entry.cloned(),
+    }
 }
 
 /// One device at one hub, obeying as the service's own hubs do, less what is taken away.

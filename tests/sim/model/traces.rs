@@ -26,6 +26,9 @@ fn check(scenario: Scenario, without: &[Rule], breach: Breach, trace: &[&str]) {
     let lacking = Scenario { without: without.to_vec(), ..scenario };
     let found = explore(&lacking, Search::Breadth, |violation| violation.breach == breach && follows(violation, trace));
     let Some(violation) = found.violation else {
+        if let Some(other) = explore(&lacking, Search::Breadth, |_| true).violation {
+            panic!("without {without:?} only: {other}");
+        }
         panic!("nothing like {trace:?} is found without {without:?} in {} states", found.states)
     };
     println!("{} states, {} ends; without {without:?}: {violation}", whole.states, whole.ends);
@@ -85,6 +88,16 @@ fn what_activate_opens_is_a_second_lock() {
     }
 }
 
+/// An intent voids the debt of an older move to open the home that it leaves. Given up while it still waits for clean-up at
+/// its target, it must open that home itself.
+#[test]
+fn a_move_given_up_while_it_waits_opens_the_home_that_an_older_one_closed() {
+    let left = Left { given_up: 2, writes: 1, ..Left::default() };
+    let scenario = Scenario { asks: vec![register("b"), register("b")], ..there_and_back(left) };
+    let whole = explore(&scenario, Search::Breadth, |_| true);
+    assert!(whole.violation.is_none(), "{}", whole.violation.unwrap());
+}
+
 #[test]
 fn trace_1a_a_late_activate_does_not_open_a_home_that_was_left() {
     let scenario = there_and_back(Left { doubled: 1, ..Left::default() });
@@ -137,6 +150,37 @@ fn trace_2b_a_late_undo_does_not_delete_the_new_home() {
 fn trace_3_a_seal_of_unknown_outcome_is_taken_back_at_the_deadline() {
     let scenario = away(Left { lost: 1, given_up: 1, ..Left::default() });
     check(scenario, &[Rule::UndoTheUnknown], NoHome, &["seal(a) #10, its answer is lost", "deadline"]);
+}
+
+/// `a` may be cut off and is then passed by.
+fn passing_by(left: Left) -> Scenario {
+    Scenario { passes_by: true, ..there_and_back(Left { cut_off: 1, ..left }) }
+}
+
+#[test]
+fn trace_4a_nobody_else_opens_before_a_lease_has_run_out() {
+    let scenario =
+        Scenario { asks: vec![register("b")], leases: true, ..passing_by(Left { writes: 1, ..Left::default() }) };
+    check(scenario, &[Rule::Leases], TwoOpen, &["a is cut off", "create(b)", "activate(b)"]);
+}
+
+#[test]
+fn trace_4b_an_old_list_does_not_seal_a_home_that_came_later() {
+    let scenario = Scenario { leases: true, ..passing_by(Left::default()) };
+    check(scenario, &[Rule::ListGeneration, Rule::ListOrder], ToldTooEarly, &["a renewal to a", "a renewal at a"]);
+}
+
+#[test]
+fn trace_4c_a_late_unseal_does_not_open_a_home_that_was_passed_by() {
+    let left = Left { delayed: 1, given_up: 1, ..Left::default() };
+    let scenario = Scenario { asks: vec![register("b"), register("b")], leases: true, ..passing_by(left) };
+    check(scenario, &[Rule::ListRaisesFence], TwoOpen, &["unseal(a)", "a renewal at a", "late unseal(a)"]);
+}
+
+#[test]
+fn trace_5_a_late_write_is_collected_before_the_old_home_is_deleted() {
+    let scenario = Scenario { asks: vec![register("b")], ..passing_by(Left { writes: 1, ..Left::default() }) };
+    check(scenario, &[Rule::Collect], WriteLost, &["a is cut off"]);
 }
 
 #[test]

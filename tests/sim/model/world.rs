@@ -14,17 +14,18 @@ use std::time::Duration;
 use rehome::domain::{
     Assignment, Attestation, CallFault, CallOutcome, Capabilities, CertificateRef, ClientFacts, Credential, DeviceId,
     DeviceState, Document, Enrollment, EnrollmentId, Hub as HubRecord, HubCall, HubEffect, HubId, HubKind, HubState,
-    HubStatus, InitialState, Operation, OperationId, OperationStatus, Order, Past, Pin, Registration, RegistrationId,
-    ReprovisionPolicy, ResetOnSameHub, SubStatus, Thumbprint, Timestamp, Twin, TwinPatch, UnreachableRule, Version,
-    X509Leaves, limits,
+    HubStatus, InitialState, MustSeal, Operation, OperationId, OperationStatus, Order, Past, Pin, Registration,
+    RegistrationId, ReprovisionPolicy, ResetOnSameHub, SubStatus, Thumbprint, Timestamp, Twin, TwinPatch,
+    UnreachableRule, Version, X509Leaves, limits,
 };
 use rehome::hubs::entry::{EffectKind, Entry, LastCall, Outcome as CallEnd, Phase, Tenant};
 use rehome::moves::{
-    CallKey, Carry, Commit, Intent, JournalLine, JournalRecord, Machine, MoveLog, Plan, Preconditions, Standing,
+    CallKey, Carry, Commit, EndLease, Intent, JournalLine, JournalRecord, KnownState, Machine, MoveLog, Plan,
+    Preconditions, Standing,
 };
 use rehome::policy::{self, Decision, HubView, Outcome, Snapshot, WebhookOutcome};
 
-use super::rules::{Rule, obeyed};
+use super::rules::{Rule, obeyed, taken};
 
 const HUBS: [&str; 3] = ["a", "b", "c"];
 /// When everything happens. Time is a step: a pause is over, a deadline passes.
@@ -53,6 +54,8 @@ pub struct Left {
     pub dead: u8,
     /// The enrollment's initial configuration is edited.
     pub edits: u8,
+    /// `a` is cut off from the service, and comes back; devices and back ends near it can write there all the while.
+    pub cut_off: u8,
 }
 
 /// What is asked of the service.
@@ -76,6 +79,10 @@ pub struct Scenario {
     pub left: Left,
     /// Where an operator wants the device in the end.
     pub wanted_at: Option<&'static str>,
+    /// A hub that cannot be reached is passed by with the state that was seen there last, and may take late writes.
+    pub passes_by: bool,
+    /// Hubs take writes only while their lease is live.
+    pub leases: bool,
     pub without: Vec<Rule>,
 }
 
@@ -98,13 +105,31 @@ pub enum Step {
     Unlink(u8),
     Die(u8),
     Edit,
+    CutOff,
+    BackOn,
+    /// So long that a hub which does not answer counts as away.
+    TimePasses,
+    LeaseRunsOut(u8),
+    /// The service is sure that the lease of a hub it passes by has ended.
+    LeaseOver,
+    /// A renewal is sent, with the list of homes that must be sealed first.
+    Renew(u8),
+    Renewed(u8),
 }
 
 impl Step {
     /// Whether a service left alone would take it.
     pub fn is_progress(self) -> bool {
         match self {
-            Step::Deliver(_) | Step::Retry | Step::Ask => true,
+            Step::Deliver(_)
+            | Step::Retry
+            | Step::Ask
+            | Step::BackOn
+            | Step::TimePasses
+            | Step::LeaseRunsOut(_)
+            | Step::LeaseOver
+            | Step::Renew(_)
+            | Step::Renewed(_) => true,
             Step::Lose(_)
             | Step::Delay(_)
             | Step::Double(_)
@@ -115,6 +140,7 @@ impl Step {
             | Step::Write(_)
             | Step::Unlink(_)
             | Step::Die(_)
+            | Step::CutOff
             | Step::Edit => false,
         }
     }
@@ -152,10 +178,21 @@ struct Hub {
     entry: Option<Arc<Entry>>,
     linked: bool,
     alive: bool,
+    cut: bool,
+    /// Absent where hubs need none.
+    lease: Option<Lease>,
     print: u64,
     holds: u8,
     /// Of these, the writes in the twin.
     lives: u8,
+}
+
+/// The lease of a hub.
+#[derive(Debug, Clone, Hash)]
+struct Lease {
+    live: bool,
+    /// A renewal in the network: generation and order of each home to be sealed, and whether it may still extend the lease.
+    renewal: Option<(Vec<(Order, Order)>, bool)>,
 }
 
 /// A call in the network.
@@ -191,6 +228,11 @@ pub struct State {
     asked: u8,
     written: u8,
     edition: u8,
+    /// A long time has passed.
+    late: bool,
+    passes_by_rule: bool,
+    /// Leases that the service waits for.
+    ending: Vec<EndLease>,
 }
 
 impl State {
@@ -198,16 +240,8 @@ impl State {
     pub fn first(scenario: &Scenario) -> Self {
         let home = |id: &str| {
             (scenario.at_home && id == "a").then(|| {
-                let tenant = Tenant {
-                    generation: Order(1),
-                    phase: Phase::Open,
-                    credential: key(0),
-                    state: DeviceState {
-                        twin: Twin::initial(&initial(0), NOW),
-                        capabilities: Capabilities::default(),
-                        status: HubStatus::Enabled,
-                    },
-                };
+                let tenant =
+                    Tenant { generation: Order(1), phase: Phase::Open, credential: key(0), state: first_state() };
                 let last = LastCall { effect: EffectKind::Activate, outcome: CallEnd::Done };
                 Arc::new(Entry { highest: Order(2), last, tenant: Some(tenant), departed: None })
             })
@@ -215,7 +249,8 @@ impl State {
         let hubs = HUBS.iter().map(|id| {
             let entry = home(id);
             let print = print_of(&entry);
-            Hub { id: hub_id(id), entry, linked: true, alive: true, print, holds: 0, lives: 0 }
+            let lease = scenario.leases.then_some(Lease { live: true, renewal: None });
+            Hub { id: hub_id(id), entry, linked: true, alive: true, cut: false, lease, print, holds: 0, lives: 0 }
         });
         let record = scenario.at_home.then(|| Arc::new(settled_at_a()));
         let machine = Machine::load(id(), record.as_deref().cloned(), vec![], Past::default()).unwrap();
@@ -233,25 +268,33 @@ impl State {
             asked: 0,
             written: 0,
             edition: 1,
+            late: false,
+            passes_by_rule: scenario.passes_by,
+            ending: vec![],
         }
+    }
+
+    fn now(&self) -> Timestamp {
+        if self.late { NOW.plus(limits::BYPASS_AFTER + Duration::from_secs(1)) } else { NOW }
     }
 
     /// Equal for equal states, and (but for chance) for no others.
     pub fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (self.order, self.record_print, &self.earlier, self.left, self.asked, self.written, self.edition)
-            .hash(&mut hasher);
+        (self.order, self.record_print, self.left, self.asked, self.written, self.edition, self.late).hash(&mut hasher);
+        print_of(&(&self.earlier, &self.ending)).hash(&mut hasher);
         for log in self.open.iter().chain(&self.history) {
             log.print.hash(&mut hasher);
         }
         for hub in &self.hubs {
-            (hub.print, hub.linked, hub.alive).hash(&mut hasher);
+            (hub.print, hub.linked, hub.alive, hub.cut, &hub.lease).hash(&mut hasher);
         }
         for sent in &self.net {
             (&sent.key, sent.print, sent.late).hash(&mut hasher);
         }
         for (key, tries) in self.machine.tries() {
-            (key, tries.attempts > 0, tries.may_have_happened).hash(&mut hasher);
+            let attempts = tries.attempts.min(limits::BYPASS_TRIES_MIN);
+            (key, attempts, tries.failed_at, tries.missing, tries.may_have_happened).hash(&mut hasher);
         }
         hasher.finish()
     }
@@ -267,7 +310,7 @@ impl State {
         };
         for (place, sent) in (0..).zip(&self.net) {
             if sent.late {
-                may(1, Step::Late(place));
+                may(u8::from(!self.is_cut(&sent.call.hub)), Step::Late(place));
                 continue;
             }
             may(1, Step::Deliver(place));
@@ -281,8 +324,19 @@ impl State {
         may(left.given_up, Step::GiveUp);
         may(left.crashes, Step::Crash);
         may(left.edits, Step::Edit);
+        let a = &self.hubs[0];
+        may(left.cut_off * u8::from(!a.cut), Step::CutOff);
+        may(u8::from(a.cut), Step::BackOn);
+        may(u8::from(a.cut && !self.late && self.machine.running().is_some()), Step::TimePasses);
+        may(u8::from(self.can_be_sure(scenario)), Step::LeaseOver);
         for (place, hub) in (0..).zip(&self.hubs) {
-            let is_open = hub.alive && hub.is_open();
+            if let Some(lease) = &hub.lease {
+                let is_renewed = !hub.cut && !self.passes_by(&hub.id);
+                may(u8::from(lease.live && !is_renewed), Step::LeaseRunsOut(place));
+                may(u8::from(!lease.live && lease.renewal.is_none() && !hub.cut), Step::Renew(place));
+                may(u8::from(lease.renewal.is_some() && !hub.cut), Step::Renewed(place));
+            }
+            let is_open = hub.alive && hub.takes_writes();
             may(left.writes * u8::from(is_open), Step::Write(place));
             let may_go = hub.linked && (scenario.without.contains(&Rule::UnlinkRefused) || !self.names(&hub.id));
             may(left.unlinked * u8::from(may_go), Step::Unlink(place));
@@ -314,6 +368,13 @@ impl State {
             Step::Unlink(place) => format!("unlink {}", hub(place)),
             Step::Die(place) => format!("{} dies", hub(place)),
             Step::Edit => "the enrollment is edited".to_owned(),
+            Step::CutOff => "a is cut off".to_owned(),
+            Step::BackOn => "a is back".to_owned(),
+            Step::TimePasses => "time passes".to_owned(),
+            Step::LeaseRunsOut(place) => format!("the lease of {} runs out", hub(place)),
+            Step::LeaseOver => "the service is sure that the lease has ended".to_owned(),
+            Step::Renew(place) => format!("a renewal to {} is sent", hub(place)),
+            Step::Renewed(place) => format!("a renewal at {}", hub(place)),
         }
     }
 
@@ -361,7 +422,7 @@ impl State {
                 let sent = self.net.remove(usize::from(place));
                 let _ = self.obey(&sent, scenario);
             }
-            Step::Retry => self.pump(NOW.plus(PAUSE), scenario),
+            Step::Retry => self.pump(self.now().plus(PAUSE), scenario),
             Step::GiveUp => self.give_up(scenario),
             Step::Crash => {
                 self.left.crashes -= 1;
@@ -386,12 +447,86 @@ impl State {
                 self.left.edits -= 1;
                 self.edition += 1;
             }
+            Step::CutOff => {
+                self.left.cut_off -= 1;
+                self.hubs[0].cut = true;
+                self.answer_for_the_unreachable(scenario);
+            }
+            Step::BackOn => self.hubs[0].cut = false,
+            Step::TimePasses => {
+                self.late = true;
+                self.pump(self.now(), scenario);
+            }
+            Step::LeaseRunsOut(place) => {
+                if let Some(lease) = &mut self.hubs[usize::from(place)].lease {
+                    lease.live = false;
+                }
+            }
+            Step::LeaseOver => self.lease_over(scenario),
+            Step::Renew(place) => {
+                let list = self.must_seal(&self.hubs[usize::from(place)].id);
+                if let Some(lease) = &mut self.hubs[usize::from(place)].lease {
+                    lease.renewal = Some((list, true));
+                }
+            }
+            Step::Renewed(place) => self.renewed(usize::from(place), scenario),
+        }
+    }
+
+    fn is_cut(&self, hub: &HubId) -> bool {
+        self.hubs.iter().any(|one| one.id == *hub && one.cut)
+    }
+
+    /// The homes at a hub that open moves have passed by.
+    fn must_seal(&self, hub: &HubId) -> Vec<(Order, Order)> {
+        let passed = self.machine.moves().filter_map(rehome::moves::Move::bypass);
+        passed.filter(|(at, _)| at == hub).map(|(_, must)| (must.generation, must.order)).collect()
+    }
+
+    fn passes_by(&self, hub: &HubId) -> bool {
+        !self.must_seal(hub).is_empty()
+    }
+
+    /// Whether the service may say that a lease has ended: it stopped renewing, and has waited for as long as one lasts.
+    fn can_be_sure(&self, scenario: &Scenario) -> bool {
+        self.ending.first().is_some_and(|ending| {
+            scenario.without.contains(&Rule::Leases)
+                || self
+                    .hubs
+                    .iter()
+                    .any(|hub| hub.id == ending.hub && hub.lease.as_ref().is_none_or(|lease| !lease.live))
+        })
+    }
+
+    fn lease_over(&mut self, scenario: &Scenario) {
+        let ended = self.ending.remove(0);
+        let hub = self.hubs.iter_mut().find(|hub| hub.id == ended.hub).unwrap();
+        // A renewal counts from when it was sent: one that is still under way is too old to extend anything.
+        if let Some(renewal) = hub.lease.as_mut().and_then(|lease| lease.renewal.as_mut()) {
+            renewal.1 = false;
+        }
+        let now = self.now();
+        Arc::make_mut(&mut self.machine).lease_ended(ended.generation, now);
+        self.pump(now, scenario);
+    }
+
+    /// The hub takes the list, then writes again.
+    fn renewed(&mut self, place: usize, scenario: &Scenario) {
+        let hub = &mut self.hubs[place];
+        let Some((list, extends)) = hub.lease.as_mut().and_then(|lease| lease.renewal.take()) else { return };
+        for (generation, order) in list {
+            let must = MustSeal { device: device(), generation, order };
+            let entry = taken(hub.entry.as_deref(), &must, &scenario.without, NOW);
+            hub.keep(entry);
+        }
+        if let Some(lease) = &mut hub.lease {
+            lease.live |= extends;
         }
     }
 
     fn obey(&mut self, sent: &Sent, scenario: &Scenario) -> CallOutcome {
         let hub = self.hubs.iter_mut().find(|hub| hub.id == sent.call.hub).unwrap();
-        if !hub.linked || !hub.alive {
+        if !hub.linked || !hub.alive || hub.cut {
             return unavailable();
         }
         let mut call = (*sent.call).clone();
@@ -410,16 +545,17 @@ impl State {
     }
 
     fn finished(&mut self, key: &CallKey, outcome: CallOutcome, scenario: &Scenario) {
+        let now = self.now();
         let commit = if scenario.without.contains(&Rule::SettleFirst) {
             let mut alone = self.alone(key.generation);
-            alone.as_mut().and_then(|alone| alone.finished(key, outcome.clone(), NOW))
+            alone.as_mut().and_then(|alone| alone.finished(key, outcome.clone(), now))
         } else {
-            Arc::make_mut(&mut self.machine).finished(key, outcome, NOW)
+            Arc::make_mut(&mut self.machine).finished(key, outcome, now)
         };
         if let Some(commit) = commit {
             self.commit(&commit, scenario);
         }
-        self.pump(NOW, scenario);
+        self.pump(now, scenario);
     }
 
     /// A mind that knows of one move only: what the service would be if each move looked after itself.
@@ -438,14 +574,13 @@ impl State {
                 continue;
             }
             if let Some(recall) = due.recall {
-                if let Some(commit) = self.machine.recalled(&recall, None, now) {
+                let known = KnownState { state: Box::new(first_state()), seen_at: NOW };
+                if let Some(commit) = self.machine.recalled(&recall, Some(known), now) {
                     self.commit(&commit, scenario);
                 }
                 continue;
             }
-            if let Some(asked) = due.end_lease {
-                Arc::make_mut(&mut self.machine).lease_ended(asked.generation, now);
-            }
+            self.ending.extend(due.end_lease);
             let mut calls = due.calls;
             if scenario.without.contains(&Rule::SettleFirst) {
                 let generations: Vec<Order> = self.open.iter().map(|log| log.lines.generation).collect();
@@ -474,14 +609,17 @@ impl State {
     fn answer_for_the_unreachable(&mut self, scenario: &Scenario) -> bool {
         let gone: Vec<HubId> =
             self.hubs.iter().filter(|hub| !hub.linked || !hub.alive).map(|hub| hub.id.clone()).collect();
-        let (lost, kept): (Vec<Sent>, Vec<Sent>) =
-            std::mem::take(&mut self.net).into_iter().partition(|sent| gone.contains(&sent.call.hub));
+        // What nobody waits for is stuck before a hub that is cut off, and arrives when it is back.
+        let (lost, kept): (Vec<Sent>, Vec<Sent>) = std::mem::take(&mut self.net).into_iter().partition(|sent| {
+            gone.contains(&sent.call.hub)
+                || (!sent.late && self.hubs.iter().any(|hub| hub.cut && hub.id == sent.call.hub))
+        });
         self.net = kept;
-        let mut any = false;
+        let (mut any, now) = (false, self.now());
         for sent in lost.into_iter().filter(|sent| !sent.late) {
             any = true;
             let machine = Arc::make_mut(&mut self.machine);
-            if let Some(commit) = machine.finished(&sent.key, unavailable(), NOW) {
+            if let Some(commit) = machine.finished(&sent.key, unavailable(), now) {
                 self.commit(&commit, scenario);
             }
         }
@@ -490,8 +628,8 @@ impl State {
 
     /// Whether all that is due now waits for a pause.
     fn machine_waits(&self) -> bool {
-        let due = (*self.machine).clone().due(NOW);
-        due.commit.is_none() && due.calls.is_empty()
+        let due = (*self.machine).clone().due(self.now());
+        due.commit.is_none() && due.calls.is_empty() && due.recall.is_none()
     }
 
     fn commit(&mut self, commit: &Commit, scenario: &Scenario) {
@@ -524,6 +662,13 @@ impl State {
             let machine = self.machine.clone();
             self.keep_record(&machine);
         }
+        self.keep_ending();
+    }
+
+    /// Leases that nobody waits for any more are forgotten.
+    fn keep_ending(&mut self) {
+        let machine = self.machine.clone();
+        self.ending.retain(|ending| machine.open_move(ending.generation).is_some());
     }
 
     fn keep_record(&mut self, machine: &Machine) {
@@ -538,9 +683,10 @@ impl State {
     }
 
     fn restart(&mut self, scenario: &Scenario) {
+        self.ending.clear();
         self.net.iter_mut().for_each(|sent| sent.late = true);
         self.machine = Arc::new(self.loaded());
-        self.pump(NOW, scenario);
+        self.pump(self.now(), scenario);
     }
 
     fn give_up(&mut self, scenario: &Scenario) {
@@ -564,12 +710,12 @@ impl State {
             let mut unwritten = (*self.machine).clone();
             unwritten.applied(&commit, Order(self.order + 1)).unwrap();
             self.restart(scenario);
-            let undo = unwritten.due(NOW).calls.into_iter();
+            let undo = unwritten.due(self.now()).calls.into_iter();
             self.net.extend(undo.map(|(key, call)| Sent::new(key, call, true)));
             return;
         }
         self.commit(&commit, scenario);
-        self.pump(NOW, scenario);
+        self.pump(self.now(), scenario);
     }
 
     fn write(&mut self, place: usize) {
@@ -591,7 +737,7 @@ impl State {
         if let Some(commit) = commit {
             self.commit(&commit, scenario);
         }
-        self.pump(NOW, scenario);
+        self.pump(self.now(), scenario);
     }
 
     /// `None`: not now. `Some(None)`: nothing is to be done.
@@ -613,7 +759,7 @@ impl State {
             Ask::Release => {
                 let plan = Plan::Release { from: current.map(|home| home.hub.clone()) };
                 let intent = self.intent(plan, SubStatus::InitialAssignment, key(0), None);
-                return Some(Some(machine.begin(intent, Preconditions::default(), NOW)));
+                return Some(Some(machine.begin(intent, Preconditions::default(), self.now())));
             }
         };
         let enrollment = enrollment(to, policy);
@@ -640,7 +786,7 @@ impl State {
         let mut intent = self.intent(plan, sub_status, credential, pin);
         intent.planted = source.and_then(|source| source.arriving_state()).map(Box::new);
         intent.policy = Some(policy);
-        Some(Some(machine.begin(intent, Preconditions::default(), NOW)))
+        Some(Some(machine.begin(intent, Preconditions::default(), self.now())))
     }
 
     fn intent(&self, plan: Plan, sub_status: SubStatus, credential: Credential, pin: Option<Pin>) -> Box<Intent> {
@@ -658,8 +804,12 @@ impl State {
             credential,
             initial: initial(self.edition),
             planted: None,
-            unreachable: UnreachableRule::Wait { deadline: limits::UNREACHABLE_WAIT_DEFAULT },
-            allow_late_writes: false,
+            unreachable: if self.passes_by_rule {
+                UnreachableRule::LastKnown
+            } else {
+                UnreachableRule::Wait { deadline: limits::UNREACHABLE_WAIT_DEFAULT }
+            },
+            allow_late_writes: self.passes_by_rule,
             adopt_existing: false,
             tpm: None,
             payload: None,
@@ -683,7 +833,10 @@ impl State {
 
     /// What holds at every moment.
     pub fn broken(&self) -> Option<(Breach, String)> {
-        let open: Vec<&HubId> = self.hubs.iter().filter(|hub| hub.alive && hub.is_open()).map(|hub| &hub.id).collect();
+        // One that was passed by, and holds no lease, may take late writes until it is reached again: an operator said so.
+        let split = |hub: &&Hub| hub.lease.is_none() && self.passes_by(&hub.id);
+        let open = self.hubs.iter().filter(|hub| hub.alive && hub.takes_writes());
+        let open: Vec<&HubId> = open.filter(|hub| !split(hub)).map(|hub| &hub.id).collect();
         if open.len() > 1 {
             return Some((Breach::TwoOpen, format!("{open:?} take writes")));
         }
@@ -696,7 +849,9 @@ impl State {
         let told = standing.running.is_none() && matches!(standing.operation.status, OperationStatus::Assigned { .. });
         let home = standing.assignment.filter(|_| told)?.hub;
         let gone = self.hubs.iter().any(|hub| hub.id == home && !hub.linked);
-        (!gone && !open.contains(&&home))
+        // Without its lease a hub takes writes again as soon as it has one.
+        let waits = self.hubs.iter().any(|hub| hub.id == home && hub.is_open() && hub.lease.is_some());
+        (!gone && !waits && !open.contains(&&home))
             .then(|| (Breach::ToldTooEarly, format!("the device is told {home}, which takes no writes")))
     }
 
@@ -705,7 +860,7 @@ impl State {
         let home = self.record.as_ref().and_then(|record| record.assignment.as_ref());
         for hub in &self.hubs {
             let is_home = home.is_some_and(|home| home.hub == hub.id);
-            if is_home && !(hub.alive && hub.linked && hub.is_open()) {
+            if is_home && !(hub.alive && hub.linked && hub.takes_writes()) {
                 return Some((Breach::NoHome, format!("{} is the home and takes no writes", hub.id)));
             }
         }
@@ -803,6 +958,10 @@ impl Hub {
 
     fn is_open(&self) -> bool {
         self.entry.as_ref().is_some_and(|entry| entry.is_open())
+    }
+
+    fn takes_writes(&self) -> bool {
+        self.is_open() && self.lease.as_ref().is_none_or(|lease| lease.live)
     }
 
     fn keep(&mut self, entry: Option<Entry>) {
@@ -932,6 +1091,15 @@ fn initial(edition: u8) -> InitialState {
     InitialState { desired, tags: Document::default(), capabilities: Capabilities::default() }
 }
 
+/// What the device had when the scenario began: also what was seen last of it.
+fn first_state() -> DeviceState {
+    DeviceState {
+        twin: Twin::initial(&initial(0), NOW),
+        capabilities: Capabilities::default(),
+        status: HubStatus::Enabled,
+    }
+}
+
 fn settled_at_a() -> Registration {
     Registration {
         id: id(),
@@ -1003,6 +1171,6 @@ fn view(hub: &Hub) -> HubView {
             version: Version(1),
         },
         occupied: 0,
-        reachable: hub.alive,
+        reachable: hub.alive && !hub.cut,
     }
 }
