@@ -30,7 +30,7 @@ use crate::pki::{Development, PkiFault};
 use crate::service::{self, Parts, Service, Vault};
 use crate::store::Store;
 use crate::store::redb::{self, GroupEvent, Hooks, OpenFault, RedbStore};
-use crate::telemetry::{self, EndpointLimits, LoggingFault, Metrics, MetricsFault, Queue};
+use crate::telemetry::{self, DiskFile, EndpointLimits, LoggingFault, Metrics, MetricsFault, Queue};
 
 /// How often unfinished devices are looked after, and the gauges written.
 const LOOK_AFTER_EVERY: Duration = Duration::from_secs(15);
@@ -126,14 +126,15 @@ impl Running {
         let folder = config.data_dir.clone();
         make_folder(&folder)?;
         let store = open_store(config).await?;
-        let hubs = EmbeddedHubs::new(folder, config.hubs.cache_bytes, clock.clone(), entropy.clone());
+        let hubs = EmbeddedHubs::new(folder, config.hubs.cache_bytes, clock.clone(), entropy.clone())
+            .observed(Arc::new(|| telemetry::disk_synced(DiskFile::Hub)));
         let allocator = Webhook::new(&webhook_config(config), clock.clone()).map_err(StartFault::Trust)?;
         let surroundings = Surroundings {
             store: store.clone(),
             clock: clock.clone(),
             entropy: entropy.clone(),
             allocator: Arc::new(allocator),
-            fleet: Arc::new(Fleet::default()),
+            fleet: Arc::new(Fleet::new(config.hubs.sync_every)),
         };
         let directory = Directory::start(actors_config(config), surroundings).map_err(StartFault::Threads)?;
         let listener = listen(config.listen).await?;
@@ -380,7 +381,12 @@ async fn open_store(config: &Config) -> Result<Arc<RedbStore>, StartFault> {
             repair: Box::new(|part| tracing::info!("the store is being repaired: {:.0} %", part * 100.0)),
             group: Box::new(|event| match event {
                 GroupEvent::Began { commits } => telemetry::queue_depth(Queue::StoreWriter, commits),
-                GroupEvent::Ended { .. } => telemetry::queue_depth(Queue::StoreWriter, 0),
+                GroupEvent::Ended { written, .. } => {
+                    telemetry::queue_depth(Queue::StoreWriter, 0);
+                    if written > 0 {
+                        telemetry::disk_synced(DiskFile::Service);
+                    }
+                }
             }),
         };
         RedbStore::open(settings, hooks)

@@ -114,9 +114,14 @@ impl Context {
         }
     }
 
+    /// Where the service is, and an operator's credentials.
+    pub fn operator_target(&self) -> anyhow::Result<Target> {
+        self.target(&self.operator_credentials())
+    }
+
     /// A connection as an operator.
     pub async fn operator(&self) -> anyhow::Result<Operator> {
-        Ok(Operator::connect(&self.target(&self.operator_credentials())?).await?)
+        Ok(Operator::connect(&self.operator_target()?).await?)
     }
 
     /// A connection as a device.

@@ -7,6 +7,7 @@ use crate::domain::{DeviceId, EnrollmentId, RegistrationId};
 
 use super::context::{Context, Limit};
 use super::enrollment::{self, Changes, Exactly, New};
+use super::import;
 
 const CREATE_HELP: &str = "Examples:
   rehome enroll create dev-1 --certificate dev-1.pem
@@ -33,6 +34,11 @@ pub enum EnrollCommand {
         #[arg(long, value_name = "ID")]
         device_id: Option<DeviceId>,
     },
+    /// Create many individual enrollments from a file
+    #[command(after_help = import::IMPORT_HELP)]
+    Import(Box<import::Import>),
+    /// Print every individual enrollment as a line that `import` reads
+    Export,
     /// List the individual enrollments
     List(Limit),
     /// Show one individual enrollment
@@ -75,6 +81,8 @@ impl EnrollCommand {
             EnrollCommand::Create { id, new, device_id } => {
                 enrollment::create(new.draft(Individual(id), device_id)?, context).await
             }
+            EnrollCommand::Import(import) => import.run(context).await,
+            EnrollCommand::Export => import::export(context).await,
             EnrollCommand::List(limit) => enrollment::list(EnrollmentKind::Individual, limit, context).await,
             EnrollCommand::Show { id } => enrollment::show(Individual(id), context).await,
             EnrollCommand::Update { id, changes, device_id } => {

@@ -4,6 +4,7 @@
 
 mod advice;
 mod audit;
+mod bench;
 mod context;
 mod demo;
 mod device;
@@ -11,10 +12,12 @@ mod enroll;
 mod enrollment;
 mod group;
 mod hub;
+mod import;
 mod input;
 mod output;
 mod pki;
 mod proof;
+mod reconcile;
 mod register;
 mod serve;
 mod settings;
@@ -80,12 +83,16 @@ enum Command {
     /// What was changed and what was refused
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Go through what was restored from a backup, and set it right
+    Reconcile(reconcile::Reconcile),
     /// Back the service's storage up, check it, compact it
     #[command(subcommand)]
     Store(store::StoreCommand),
     /// Make authorities and certificates
     #[command(subcommand)]
     Pki(pki::PkiCommand),
+    /// Put load on a server, and say what it can do
+    Bench(bench::Bench),
 }
 
 impl Cli {
@@ -107,6 +114,7 @@ impl Cli {
             Command::Serve(command) => command.run(&context),
             Command::Demo(command) => command.run(&context),
             Command::Pki(command) => command.run(&context),
+            Command::Bench(command) => command.run(&context),
             Command::Hub(command) => wait_for(command.run(&context)),
             Command::Enroll(command) => wait_for(command.run(&context)),
             Command::Group(command) => wait_for(command.run(&context)),
@@ -115,6 +123,7 @@ impl Cli {
             Command::Register(command) => wait_for(command.run(&context)),
             Command::Tpm(command) => wait_for(command.run(&context)),
             Command::Audit(command) => wait_for(command.run(&context)),
+            Command::Reconcile(command) => wait_for(command.run(&context)),
             Command::Store(command) => wait_for(command.run(&context)),
         }
     }

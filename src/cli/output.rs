@@ -55,6 +55,11 @@ impl Output {
         if self.json { print(&json_line(view)) } else { print(&format!("{}\n", plain(line))) }
     }
 
+    /// One line of JSON, for programs and people alike.
+    pub fn json_line(self, value: &impl Serialize) -> io::Result<()> {
+        print(&json_line(value))
+    }
+
     /// What was done, in one sentence. Nothing with `--json`, where the result itself is printed.
     pub fn done(self, sentence: &str) -> io::Result<()> {
         if self.json { Ok(()) } else { print(&format!("{}\n", plain(sentence))) }

@@ -42,7 +42,8 @@ pub struct Serve {
     pub settings: Vec<(String, String)>,
 }
 
-fn key_value(text: &str) -> Result<(String, String), String> {
+/// One setting as a flag gives it.
+pub fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         Some(_) | None => Err(format!("{text:?} is not KEY=VALUE, as in log.format=json")),

@@ -92,6 +92,10 @@ pub struct Watch {
 }
 
 impl Watch {
+    pub(super) fn over(events: Streaming<v1::WatchDesiredResponse>) -> Self {
+        Self { events }
+    }
+
     /// The next change; `None` when the hub ended the stream. Safe to drop while it waits.
     pub async fn next(&mut self) -> Result<Option<DesiredChange>, ClientFault> {
         match self.events.message().await? {

@@ -2,6 +2,7 @@
 //!
 //! It translates and nothing else; every method fails with the service's own refusal ([`ClientFault::Refused`]).
 
+use tonic::Streaming;
 use tonic::transport::Channel;
 
 use super::backup::Backup;
@@ -15,6 +16,7 @@ use crate::domain::{
     AuditAction, Document, EnrollmentDraft, EnrollmentId, GroupId, HubDraft, HubId, HubStatus, Order, RegistrationId,
     ReprovisionPolicy, StoredAudit, TrackingId, TwinPatch, Version,
 };
+use crate::wire::WireFault;
 use crate::wire::admin::v1;
 use crate::wire::admin::v1::audit_service_client::AuditServiceClient;
 use crate::wire::admin::v1::enrollment_group_service_client::EnrollmentGroupServiceClient;
@@ -26,6 +28,7 @@ use crate::wire::convert::enrollment::{EnrollmentMessage, wire_draft};
 use crate::wire::convert::field::{enrollment_id, required};
 use crate::wire::convert::hub::wire_draft as wire_hub_draft;
 use crate::wire::convert::json::wire_document;
+use crate::wire::convert::reconcile::ReconcileNews;
 use crate::wire::convert::registration_admin::{ResolveCall, UndoCall, wire_applied_policy};
 use crate::wire::device::v1::RegistrationStatus;
 use crate::wire::hub::v1 as twins;
@@ -104,6 +107,38 @@ pub struct RegistrationChoice {
     pub pinned: Option<bool>,
 }
 
+/// What came of one enrollment of an import.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImportOutcome {
+    Created,
+    /// It was there before and was not changed; `differs` when it is not as the draft says.
+    Exists {
+        differs: bool,
+    },
+    /// With the reason that creating it alone would have been refused with.
+    Refused {
+        reason: String,
+        message: String,
+    },
+}
+
+impl TryFrom<v1::ImportOutcome> for ImportOutcome {
+    type Error = WireFault;
+
+    fn try_from(outcome: v1::ImportOutcome) -> Result<Self, WireFault> {
+        match v1::ImportStatus::try_from(outcome.status) {
+            Ok(v1::ImportStatus::Created) => Ok(ImportOutcome::Created),
+            Ok(v1::ImportStatus::Exists) => Ok(ImportOutcome::Exists { differs: outcome.differs }),
+            Ok(v1::ImportStatus::Refused) => {
+                Ok(ImportOutcome::Refused { reason: outcome.reason, message: outcome.message })
+            }
+            Ok(v1::ImportStatus::Unspecified) | Err(_) => {
+                Err(WireFault::new("outcomes.status", "is missing or not known here"))
+            }
+        }
+    }
+}
+
 /// What a revocation came to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Revoked {
@@ -123,6 +158,22 @@ fn individual(message: Option<v1::Enrollment>) -> Result<EnrollmentRecord, Clien
 
 fn group(message: Option<v1::EnrollmentGroup>) -> Result<EnrollmentRecord, ClientFault> {
     Ok(EnrollmentRecord::try_from(&EnrollmentMessage::Group(required("enrollment_group", message)?))?)
+}
+
+/// The news of a reconcile.
+#[derive(Debug)]
+pub struct Reconcile {
+    news: Streaming<v1::ReconcileResponse>,
+}
+
+impl Reconcile {
+    /// What has happened next; `None` once all is done.
+    pub async fn next(&mut self) -> Result<Option<ReconcileNews>, ClientFault> {
+        match self.news.message().await? {
+            Some(message) => Ok(Some(ReconcileNews::try_from(message)?)),
+            None => Ok(None),
+        }
+    }
 }
 
 fn hub(message: Option<v1::Hub>) -> Result<HubRecord, ClientFault> {
@@ -166,6 +217,26 @@ impl Operator {
                 group(self.groups.clone().create_enrollment_group(request).await?.into_inner().enrollment_group)
             }
         }
+    }
+
+    /// Makes many new individual enrollments (at most [`limits::IMPORT_MAX`]): those that can be made are. One outcome for
+    /// each, in order. With `skip_existing` one that exists is no refusal.
+    pub async fn import_enrollments(
+        &self,
+        drafts: &[EnrollmentDraft],
+        skip_existing: bool,
+    ) -> Result<Vec<ImportOutcome>, ClientFault> {
+        let individual = |draft| match wire_draft(draft) {
+            EnrollmentMessage::Individual(message) => Ok(message),
+            EnrollmentMessage::Group(_) => Err(WireFault::new("enrollments", "groups are not imported")),
+        };
+        let enrollments = drafts.iter().map(individual).collect::<Result<_, _>>()?;
+        let request = v1::ImportEnrollmentsRequest { enrollments, skip_existing };
+        let answer = self.enrollments.clone().import_enrollments(request).await?.into_inner();
+        if answer.outcomes.len() != drafts.len() {
+            return Err(WireFault::new("outcomes", "are not as many as were asked for").into());
+        }
+        Ok(answer.outcomes.into_iter().map(ImportOutcome::try_from).collect::<Result<_, _>>()?)
     }
 
     pub async fn enrollment(&self, id: &EnrollmentId) -> Result<EnrollmentRecord, ClientFault> {
@@ -323,6 +394,18 @@ impl Operator {
     pub async fn take_down_hub(&self, id: &HubId) -> Result<HubRecord, ClientFault> {
         let request = v1::TakeDownHubRequest { hub_id: id.to_string() };
         hub(self.hubs.clone().take_down_hub(request).await?.into_inner().hub)
+    }
+
+    /// Reads what is new in a hub's change feed; how many devices had changed.
+    pub async fn sync_hub(&self, id: &HubId) -> Result<u64, ClientFault> {
+        let request = v1::SyncHubRequest { hub_id: id.to_string() };
+        Ok(self.hubs.clone().sync_hub(request).await?.into_inner().devices)
+    }
+
+    /// Goes through what was restored, or tells what would be done. Dropping the news ends it; it can be run again.
+    pub async fn reconcile(&self, only: Option<&HubId>, dry_run: bool) -> Result<Reconcile, ClientFault> {
+        let request = v1::ReconcileRequest { hub_id: only.map(ToString::to_string).unwrap_or_default(), dry_run };
+        Ok(Reconcile { news: self.hubs.clone().reconcile(request).await?.into_inner() })
     }
 
     pub async fn bring_up_hub(&self, id: &HubId) -> Result<HubRecord, ClientFault> {

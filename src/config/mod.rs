@@ -110,6 +110,8 @@ pub struct Hubs {
     /// At least one; ids differ.
     pub initial: Vec<InitialHub>,
     pub cache_bytes: usize,
+    /// How often the change feed of each hub is read.
+    pub sync_every: Duration,
 }
 
 /// An embedded hub that is linked when the store is new.
@@ -217,6 +219,16 @@ impl Config {
         let draft: Draft = layers::merged(all).extract().map_err(|error| ConfigFault::Table(error.to_string()))?;
         draft.validated()
     }
+}
+
+/// The file of the running program, to start it once more.
+pub fn executable() -> std::io::Result<PathBuf> {
+    std::env::current_exe()
+}
+
+/// Where the system keeps what nobody needs for long.
+pub fn temporary_folder() -> PathBuf {
+    std::env::temp_dir()
 }
 
 /// The variables that are ours; others may hold anything.

@@ -45,6 +45,21 @@ pub enum SrkDraft {
     Name(TpmName),
 }
 
+impl AttestationDraft {
+    /// Bytes of what it holds.
+    pub fn bytes(&self) -> usize {
+        match self {
+            AttestationDraft::X509 { primary, secondary } | AttestationDraft::TpmFleet { primary, secondary, .. } => {
+                primary.len() + secondary.as_ref().map_or(0, Vec::len)
+            }
+            // Two keys at most.
+            AttestationDraft::Tpm { endorsement_key, .. } => {
+                endorsement_key.as_bytes().len() + limits::TPM_PUBLIC_BYTES_MAX
+            }
+        }
+    }
+}
+
 impl std::fmt::Debug for AttestationDraft {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -16,6 +16,16 @@ pub enum EnrollmentId {
     Group(GroupId),
 }
 
+impl EnrollmentId {
+    /// The id alone.
+    pub fn name(&self) -> &str {
+        match self {
+            EnrollmentId::Individual(id) => id.as_str(),
+            EnrollmentId::Group(id) => id.as_str(),
+        }
+    }
+}
+
 impl fmt::Display for EnrollmentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -83,6 +83,9 @@ pub const LATENCIES_MAX: usize = HUBS_MAX;
 pub const PAGE_SIZE_DEFAULT: u32 = 100;
 pub const PAGE_SIZE_MAX: u32 = 1000;
 
+/// Enrollments of one import: a commit's cost is its pages by then, and with a certificate each they fit a message.
+pub const IMPORT_MAX: usize = 256;
+
 /// Moves that a registration keeps in its history; late twins do not count (DESIGN 7).
 pub const HISTORY_ENTRIES_MAX: usize = 32;
 /// Free text of operators and hubs that is kept (pin reason, status reason), as in reference/dps.md §8.1.
@@ -133,3 +136,9 @@ pub const LEASE_RENEWED_EVERY: Duration = Duration::from_secs(10);
 pub const LEASE_MARGIN: Duration = Duration::from_secs(2);
 /// Tickets a hub keeps in mind: those of renewals that may still be under way.
 pub const LEASE_TICKETS_MAX: usize = 8;
+
+/// Versions that a twin skips when writes of it may have been lost: a write a second for twelve days. What JSON readers
+/// take exactly (2^53) holds a billion such skips.
+pub const VERSIONS_SKIPPED: u64 = 1 << 20;
+/// Devices of a restored hub that are set right at once: their commits share syncs, and each holds two states.
+pub const RECONCILED_AT_ONCE: usize = 32;

@@ -139,7 +139,7 @@ impl Service {
     }
 
     /// The draft's hubs are linked, and nobody else has its device id.
-    async fn check_references(&self, draft: &EnrollmentDraft) -> Result<(), Fault> {
+    pub(super) async fn check_references(&self, draft: &EnrollmentDraft) -> Result<(), Fault> {
         for hub in &draft.hubs {
             if self.inner.store.load_hub(hub).await.map_err(fault::of_store)?.is_none() {
                 return Err(fault::no_hub(hub).with("field", "settings.hub_ids"));
@@ -156,7 +156,7 @@ impl Service {
         }
     }
 
-    fn read_certificates(&self, draft: &EnrollmentDraft) -> Result<Attestation, Fault> {
+    pub(super) fn read_certificates(&self, draft: &EnrollmentDraft) -> Result<Attestation, Fault> {
         let (primary, secondary) = match &draft.attestation {
             AttestationDraft::X509 { primary, secondary } => (primary, secondary),
             AttestationDraft::Tpm { endorsement_key, storage_root_key, pcrs } => {

@@ -75,6 +75,10 @@ metric_table! {
         "time a hub took to answer";
     HUB_REACHABLE = Gauge "rehome_hub_reachable" ["hub"]
         "1 while the hub answers, else 0";
+    HUB_RESTORED = Gauge "rehome_hub_restored" ["hub"]
+        "1 while a restored hub waits to be gone through, else 0";
+    MOVES_HALTED = Gauge "rehome_moves_halted" []
+        "1 while no device is moved because the service's own store went back in time, else 0";
     HUB_CIRCUIT_OPEN = Gauge "rehome_hub_circuit_open" ["hub"]
         "1 while calls to the hub are held back after failures, else 0";
     QUEUE_DEPTH = Gauge "rehome_queue_depth" ["queue"]
@@ -87,6 +91,8 @@ metric_table! {
         "commits to the store: done, conflict, failed or unknown";
     STORE_COMMIT_SECONDS = Histogram "rehome_store_commit_seconds" []
         "from handing a commit in to knowing its outcome";
+    DISK_SYNCS = Counter "rehome_disk_syncs_total" ["file"]
+        "groups of commits made durable, each by one sync: in the service's store, and in embedded hubs";
     ACTORS_ACTIVE = Gauge "rehome_actors_active" ["kind"]
         "actors in memory";
     ACTORS_PASSIVATED = Counter "rehome_actors_passivated_total" ["kind"]

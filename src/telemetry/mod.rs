@@ -13,10 +13,10 @@ pub use endpoint::{EndpointLimits, serve_metrics};
 pub use logging::{LogFormat, LoggingFault, logger, start_logging};
 pub use metric::{METRICS, Metric, MetricKind, Metrics, MetricsFault};
 pub use record::{
-    ActorKind, CommitOutcome, HandshakeOutcome, HubCallOutcome, MoveOutcome, Queue, RegistrationOutcome,
+    ActorKind, CommitOutcome, DiskFile, HandshakeOutcome, HubCallOutcome, MoveOutcome, Queue, RegistrationOutcome,
     WebhookOutcome, actor_panicked, actors_active, actors_passivated, api_call_finished, circuit_changed,
-    connection_closed, connection_opened, handshake_finished, hub_call_finished, hub_reachable, move_finished,
-    moves_in_step, obligations_owed, overloaded, queue_depth, rate_limited, registration_finished, step_finished,
-    store_commit_finished, webhook_call_finished,
+    connection_closed, connection_opened, disk_synced, handshake_finished, hub_call_finished, hub_reachable,
+    hub_restored, move_finished, moves_halted, moves_in_step, obligations_owed, overloaded, queue_depth, rate_limited,
+    registration_finished, step_finished, store_commit_finished, webhook_call_finished,
 };
 pub use span::{operation_started, registration_span};

@@ -89,6 +89,11 @@ label! {
     ActorKind { Device = "device", Hub = "hub", }
 }
 
+label! {
+    /// Files that are synced.
+    DiskFile { Service = "service", Hub = "hub", }
+}
+
 /// A registration was answered for good.
 pub fn registration_finished(outcome: RegistrationOutcome, reason: Option<Reason>, took: Duration) {
     let reason = reason.map_or("none", Reason::as_str);
@@ -127,12 +132,27 @@ pub fn hub_reachable(hub: &HubId, reachable: bool) {
     gauge!(names::HUB_REACHABLE, "hub" => hub.to_string()).set(flag(reachable));
 }
 
+/// Whether the hub waits to be gone through after a restore.
+pub fn hub_restored(hub: &HubId, restored: bool) {
+    gauge!(names::HUB_RESTORED, "hub" => hub.to_string()).set(flag(restored));
+}
+
+/// Whether all moves stand still, since the service's own store went back in time.
+pub fn moves_halted(halted: bool) {
+    gauge!(names::MOVES_HALTED).set(flag(halted));
+}
+
 pub fn circuit_changed(hub: &HubId, open: bool) {
     gauge!(names::HUB_CIRCUIT_OPEN, "hub" => hub.to_string()).set(flag(open));
 }
 
 pub fn queue_depth(queue: Queue, waiting: usize) {
     gauge!(names::QUEUE_DEPTH, "queue" => queue.as_str()).set(level(waiting));
+}
+
+/// A group of commits was made durable.
+pub fn disk_synced(file: DiskFile) {
+    counter!(names::DISK_SYNCS, "file" => file.as_str()).increment(1);
 }
 
 /// Somebody was refused because a queue was full.
@@ -222,8 +242,11 @@ mod tests {
         obligations_owed("collect", 2, 1);
         hub_call_finished(&hub(), "seal", HubCallOutcome::Refused, took);
         hub_reachable(&hub(), true);
+        hub_restored(&hub(), false);
+        moves_halted(true);
         circuit_changed(&hub(), false);
         queue_depth(Queue::StoreWriter, 7);
+        disk_synced(DiskFile::Hub);
         overloaded(Queue::DeviceMailbox);
         rate_limited("peer_refusals_per_minute");
         store_commit_finished(CommitOutcome::Conflict, took);
@@ -252,8 +275,11 @@ mod tests {
             r#"rehome_obligations_stuck{kind="collect"} 1"#,
             r#"rehome_hub_calls_total{hub="hub-a",kind="seal",outcome="refused"} 1"#,
             r#"rehome_hub_reachable{hub="hub-a"} 1"#,
+            r#"rehome_hub_restored{hub="hub-a"} 0"#,
+            "rehome_moves_halted 1",
             r#"rehome_hub_circuit_open{hub="hub-a"} 0"#,
             r#"rehome_queue_depth{queue="store_writer"} 7"#,
+            r#"rehome_disk_syncs_total{file="hub"} 1"#,
             r#"rehome_store_commits_total{outcome="conflict"} 1"#,
             r#"rehome_connections 1"#,
         ] {

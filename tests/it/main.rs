@@ -1,16 +1,19 @@
 //! The integration tests: features over real gRPC, and the promises that only the whole tree can keep.
 
 mod azure;
+mod bench;
 mod certificates;
 mod fences;
 mod following;
 mod grpc_surface;
+mod import;
 mod killed;
 mod logs;
 mod moves;
 mod readme;
 mod refusals;
 mod restart;
+mod restored;
 mod serving;
 mod starting;
 mod swtpm;

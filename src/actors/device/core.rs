@@ -32,6 +32,11 @@ use super::judge::{self, Judgement, Said, Seen, Undo};
 /// How often a choice is made again because the chosen hub filled up meanwhile.
 const CHOICES_MAX: u32 = 4;
 
+/// How often a device looks whether moves go on.
+const HALTED_PAUSE: Duration = Duration::from_secs(5);
+/// When a caller may ask again: an operator has to act first.
+const HALTED_RETRY: Duration = Duration::from_secs(60);
+
 /// Somebody who waits for an answer.
 #[derive(Debug)]
 pub struct Asker {
@@ -64,7 +69,7 @@ pub struct After {
 }
 
 impl After {
-    fn stop() -> Self {
+    pub(in crate::actors) fn stop() -> Self {
         Self { stop: true, ..Self::default() }
     }
 }
@@ -700,6 +705,11 @@ impl Core {
     }
 
     async fn decide(mut self, request: Request, askers: Vec<Asker>, said: Said) -> (Self, After) {
+        if let Some(why) = self.surroundings.fleet.halted() {
+            // Even where it lives may be untrue.
+            let fault = Fault::new(Reason::ServiceUnavailable, format!("no device is moved now: {why}"));
+            return self.give_back(askers, Trouble::Fault(fault.retry_after(HALTED_RETRY)));
+        }
         let began = self.surroundings.clock.monotonic();
         let mut seen = Seen::NotLooked;
         // One round more for what was looked up.
@@ -768,6 +778,11 @@ impl Core {
 
     /// Commits what the machine wants committed, until only calls and waiting are left.
     async fn drive(&mut self) -> After {
+        // What the store says of moves may be untrue: nothing is decided by it until somebody has gone through the hubs.
+        if self.surroundings.fleet.halted().is_some() && !self.machine.is_idle() {
+            let wake_at = Some(self.surroundings.clock.now().plus(HALTED_PAUSE));
+            return After { wake_at, ..After::default() };
+        }
         loop {
             let now = self.surroundings.clock.now();
             let due = self.machine.due(now);
@@ -845,11 +860,21 @@ impl Core {
                 made.and_then(|made| made.brought_state())
             }
         };
-        Ok(brought)
+        let seen = self.surroundings.store.load_last_known(self.machine.id()).await;
+        let seen = seen.map_err(|fault| fault.to_string())?.filter(|seen| seen.hub == *hub);
+        let seen = seen.map(|seen| KnownState { state: seen.state, seen_at: seen.seen_at });
+        // Twins never go back; of those that are as far, what was seen later.
+        let newest = |known: &KnownState| (known.state.twin.progress(), known.seen_at);
+        Ok(brought.into_iter().chain(seen).max_by_key(newest))
     }
 
     async fn commit(&mut self, commit: moves::Commit) -> Result<(), Trouble> {
         let is_step = commit.lines.iter().any(|(generation, _)| generation.is_some());
+        let begins = commit.lines.iter().any(|(generation, _)| generation.is_none());
+        if let Some(why) = self.surroundings.fleet.halted().filter(|_| begins) {
+            let fault = Fault::new(Reason::ServiceUnavailable, format!("no device is moved now: {why}"));
+            return Err(Trouble::Fault(fault.retry_after(HALTED_RETRY)));
+        }
         let clock = &self.surroundings.clock;
         let began = clock.monotonic();
         let written = self.surroundings.store.commit(commit.clone().into()).await;
@@ -918,7 +943,7 @@ fn not_registered(id: &RegistrationId) -> Fault {
 fn trouble_of(unexpected: Unexpected) -> Trouble {
     match unexpected {
         Unexpected::Enrollment { .. } | Unexpected::EndorsementKeyTaken { .. } => Trouble::Rejudge,
-        Unexpected::HubFull { .. } | Unexpected::HubNotLinked { .. } => Trouble::Again,
+        Unexpected::HubFull { .. } | Unexpected::HubClosed { .. } | Unexpected::HubNotLinked { .. } => Trouble::Again,
         Unexpected::DeviceIdTaken { device, owner } => {
             let message = format!("the device id {device} belongs to registration {owner}");
             Trouble::Fault(Fault::new(Reason::DeviceIdInUse, message))

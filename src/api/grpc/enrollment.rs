@@ -2,8 +2,8 @@
 
 use tonic::{Request, Response, Status};
 
-use crate::domain::{Enrollment, EnrollmentId, RegistrationId, limits};
-use crate::service::{EnrollmentListing, Service};
+use crate::domain::{Enrollment, EnrollmentId, Fault, RegistrationId, limits};
+use crate::service::{EnrollmentListing, Imported, Service};
 use crate::wire::WireFault;
 use crate::wire::admin::v1;
 use crate::wire::admin::v1::enrollment_service_server::{EnrollmentService, EnrollmentServiceServer};
@@ -33,6 +33,16 @@ fn message(enrollment: &Enrollment) -> Option<v1::Enrollment> {
     }
 }
 
+fn outcome(imported: Imported) -> v1::ImportOutcome {
+    let (status, differs, refusal) = match imported {
+        Imported::Created => (v1::ImportStatus::Created, false, None),
+        Imported::Exists { differs } => (v1::ImportStatus::Exists, differs, None),
+        Imported::Refused(fault) => (v1::ImportStatus::Refused, false, Some(fault)),
+    };
+    let (reason, message) = refusal.map(|fault| (fault.reason.as_str().to_owned(), fault.message)).unwrap_or_default();
+    v1::ImportOutcome { status: status.into(), differs, reason, message }
+}
+
 fn id(text: &str) -> Result<EnrollmentId, Status> {
     field::id("registration_id", text, RegistrationId::parse).map(EnrollmentId::Individual).map_err(failed)
 }
@@ -52,6 +62,17 @@ impl EnrollmentService for EnrollmentEdge {
         let draft = draft(&given, Writing::Create).map_err(failed)?;
         let made = self.service.create_enrollment(draft, &by).await?;
         Ok(Response::new(v1::CreateEnrollmentResponse { enrollment: message(&made) }))
+    }
+
+    async fn import_enrollments(
+        &self,
+        request: Request<v1::ImportEnrollmentsRequest>,
+    ) -> Result<Response<v1::ImportEnrollmentsResponse>, Status> {
+        let by = call::allowed(&request)?.by;
+        let request = request.into_inner();
+        let drafts = request.enrollments.iter().map(|given| draft(given, Writing::Create).map_err(Fault::from));
+        let imported = self.service.import_enrollments(drafts.collect(), request.skip_existing, &by).await?;
+        Ok(Response::new(v1::ImportEnrollmentsResponse { outcomes: imported.into_iter().map(outcome).collect() }))
     }
 
     async fn get_enrollment(

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::{BoxFuture, ready};
 
-use super::{Config, EmbeddedHub};
+use super::{Config, EmbeddedHub, SyncObserver};
 use crate::ambient::{Clock, Entropy};
 use crate::domain::{Hub, HubId, HubKind};
 use crate::hubs::{HubConnector, HubFactory};
@@ -18,13 +18,19 @@ pub struct EmbeddedHubs {
     cache_bytes: usize,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    synced: SyncObserver,
     open: Mutex<HashMap<HubId, EmbeddedHub>>,
 }
 
 impl EmbeddedHubs {
     /// Files go to `folder`, which must be there; each hub keeps at most `cache_bytes` of its pages in memory.
     pub fn new(folder: PathBuf, cache_bytes: usize, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
-        Self { folder, cache_bytes, clock, entropy, open: Mutex::default() }
+        Self { folder, cache_bytes, clock, entropy, synced: Arc::new(|| {}), open: Mutex::default() }
+    }
+
+    /// Has somebody told of every group of any hub that was made durable.
+    pub fn observed(self, synced: SyncObserver) -> Self {
+        Self { synced, ..self }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<HubId, EmbeddedHub>> {
@@ -55,8 +61,9 @@ impl HubFactory for EmbeddedHubs {
             // exceed it for a moment.
             let path = self.folder.join(format!("hub-{}.redb", hub.id));
             let config = Config { path, cache_bytes: self.cache_bytes, devices_max: None };
-            let (clock, entropy) = (self.clock.clone(), self.entropy.clone());
-            let opened = tokio::task::spawn_blocking(move || EmbeddedHub::open(config, clock, entropy)).await;
+            let (clock, entropy, synced) = (self.clock.clone(), self.entropy.clone(), self.synced.clone());
+            let opening = move || EmbeddedHub::open_observed(config, clock, entropy, synced);
+            let opened = tokio::task::spawn_blocking(opening).await;
             let opened = opened.map_err(|error| error.to_string())?.map_err(|fault| fault.to_string())?;
             self.lock().insert(hub.id.clone(), opened.clone());
             Ok(Arc::new(opened) as Arc<dyn HubConnector>)

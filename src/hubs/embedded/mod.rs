@@ -25,6 +25,7 @@ use self::reader::{ReadFault, Reader};
 pub use self::records::{reread_row, row_samples};
 pub use self::tables::{BackUpFault, OpenFault};
 use self::tables::{Identity, Marks};
+pub use self::writer::SyncObserver;
 use self::writer::{Asker, CallJob, Job, ReadmitJob, ReinstateJob, TwinAsk, TwinJob, Writer};
 use super::twins::{self, Presence};
 use super::watch::Watchers;
@@ -104,8 +105,18 @@ impl Life {
 impl EmbeddedHub {
     /// Opens the hub's file, or makes it. Blocks while a file is repaired that was not closed.
     pub fn open(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Result<Self, OpenFault> {
+        Self::open_observed(config, clock, entropy, Arc::new(|| {}))
+    }
+
+    /// As above; `synced` is told of every group that was made durable, on the writer's thread.
+    pub fn open_observed(
+        config: Config,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        synced: SyncObserver,
+    ) -> Result<Self, OpenFault> {
         let (database, identity) = tables::open(&config.path, config.cache_bytes, entropy.as_ref())?;
-        Self::over(database, identity, config, clock, entropy)
+        Self::over(database, identity, config, (clock, entropy), synced)
     }
 
     /// A hub on a disk that a test has made; it must hold a hub already.
@@ -117,15 +128,15 @@ impl EmbeddedHub {
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, OpenFault> {
         let (database, identity) = tables::open_on(backend, &config.path, config.cache_bytes, entropy.as_ref())?;
-        Self::over(database, identity, config, clock, entropy)
+        Self::over(database, identity, config, (clock, entropy), Arc::new(|| {}))
     }
 
     fn over(
         database: Database,
         identity: Identity,
         config: Config,
-        clock: Arc<dyn Clock>,
-        entropy: Arc<dyn Entropy>,
+        (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>),
+        synced: SyncObserver,
     ) -> Result<Self, OpenFault> {
         let marks = tables::read_marks(&database)
             .map_err(|source| OpenFault::Database { path: config.path.clone(), source })?;
@@ -142,6 +153,7 @@ impl EmbeddedHub {
             session: Order::default(),
             marks,
             devices_max: config.devices_max,
+            synced,
         };
         let writer = GroupWriter::start("hub-writer", QUEUE_MAX, GROUP_MAX, move |jobs| writer.write(jobs))
             .map_err(OpenFault::Thread)?;

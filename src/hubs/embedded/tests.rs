@@ -321,7 +321,9 @@ async fn after_a_failed_commit_nothing_is_known_and_nothing_is_taken() {
     let identity = tables::Identity { incarnation: Incarnation(5), restored: false };
     tables::initialise(&database, identity).unwrap();
     let config = Config { path: PathBuf::from("memory"), cache_bytes: CACHE, devices_max: None };
-    let hub = EmbeddedHub::over(database, identity, config, clock(), Arc::new(SeededEntropy::new(1))).unwrap();
+    let hub =
+        EmbeddedHub::over(database, identity, config, (clock(), Arc::new(SeededEntropy::new(1))), Arc::new(|| {}))
+            .unwrap();
     told(&hub, "d", 1, create()).await.unwrap();
     told(&hub, "d", 2, HubEffect::Activate).await.unwrap();
     let mut watch = hub.twins().unwrap().watch(&id("d"), &TwinCaller::BackEnd).await.unwrap();

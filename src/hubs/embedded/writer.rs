@@ -91,7 +91,11 @@ pub struct Writer {
     pub marks: Marks,
     /// Devices it takes; `None` is no bound.
     pub devices_max: Option<u64>,
+    pub synced: SyncObserver,
 }
+
+/// Is told of every group that was made durable.
+pub type SyncObserver = Arc<dyn Fn() + Send + Sync>;
 
 /// Why a transaction came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -162,6 +166,7 @@ impl Writer {
                 self.break_down(&fault);
                 Failure::Unknown(fault.to_string())
             })?;
+            (self.synced)();
         }
         (self.marks, self.session) = (marks, session);
         self.life.advance(readmitted, marks);
