@@ -386,9 +386,7 @@ mod tests {
             keep(&challenges, id, u8::try_from(id).unwrap(), 3, NOW);
         }
         assert_eq!(kept(&challenges, 1..30), [1, 2, 3, 24, 25, 26, 27, 28, 29]);
-        let networks: Vec<IpAddr> = (0..4).map(|n| format!("2001:db8:0:{n}::{n}").parse().unwrap()).collect();
-        let (_, table) =
-            (networks.iter().for_each(|it| assert_eq!(subnet(*it), subnet(networks[0]))), challenges.lock());
+        let table = challenges.lock();
         assert_eq!((table.out(), table.used.len(), table.entries.len()), (8, 1, 9));
         assert_eq!(table.out.values().map(BTreeSet::len).sum::<usize>(), 8);
         assert_eq!(table.greed.len(), table.out.len());

@@ -306,7 +306,10 @@ async fn who_is_not_the_enrolled_tpm_is_refused() {
     let chip = enrolled(&world, "pump-1", 0x11).await;
     let stranger = Chip::new(&world, "pump-1", chip_of(0x66, 0x21)).await;
     check_refused(&world, stranger.begin().await, REFUSED, "the endorsement key is not the enrolled one").await;
-    let nobody = Chip::new(&world, "pump-9", chip_of(0x11, 0x21)).await;
+    let misnamed = Chip::new(&world, "pump-9", chip_of(0x11, 0x21)).await;
+    check_refused(&world, misnamed.begin().await, REFUSED, "the endorsement key is enrolled by individual pump-1")
+        .await;
+    let nobody = Chip::new(&world, "pump-9", chip_of(0x19, 0x21)).await;
     check_refused(&world, nobody.begin().await, REFUSED, "no enrollment refers to the endorsement key").await;
     // Somebody who is enrolled by certificate.
     world.enroll(&individual("by-cert", &world.site.issue("by-cert"))).await;
