@@ -384,7 +384,7 @@ async fn by_one_tpm(world: &World, claims: &mut Claims, id: &RegistrationId, tpm
     let valve = Actor { id: id.clone(), enrollment, device: world.device_by_tpm(id, tpm).await? };
     let update = valve.register(&ClientFacts::default()).await?;
     claims.same(
-        &format!("{id} proves itself by its TPM and gets a home"),
+        format!("{id} proves itself by its TPM and gets a home"),
         &home_of(&update),
         &Some("hub-a".to_owned()),
     );
