@@ -31,9 +31,9 @@ use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::time::Duration;
 
 use crate::domain::{
-    Assignment, AuditAction, AuditEntry, CallFault, CallOutcome, DataSource, DeviceId, DeviceState, EnrollmentId,
-    HubAnswer, HubCall, HubEffect, HubId, HubRefusal, MustSeal, NewDevice, Operation, OperationStatus, Order, Past,
-    Reason, Registration, RegistrationId, SubStatus, Timestamp, UnreachableRule, Version, limits,
+    Assignment, AuditAction, AuditEntry, CallFault, CallOutcome, DataSource, DeviceId, DeviceState, EkHash,
+    EnrollmentId, HubAnswer, HubCall, HubEffect, HubId, HubRefusal, MustSeal, NewDevice, Operation, OperationStatus,
+    Order, Past, Reason, Registration, RegistrationId, SubStatus, Timestamp, UnreachableRule, Version, limits,
 };
 
 use super::journal::{Bypass, Carry, Effect, Intent, JournalLine, JournalRecord, MoveLog, Plan};
@@ -55,6 +55,8 @@ pub struct Preconditions {
     pub device: Option<DeviceId>,
     /// A group decided, so no enrollment of the device's own may stand before it (it might be a disabled one).
     pub no_individual: Option<RegistrationId>,
+    /// A group decided, so nor may one that claims the device's endorsement key, under whatever id.
+    pub unclaimed: Option<EkHash>,
 }
 
 /// A place at a hub.
@@ -237,7 +239,7 @@ impl Machine {
     /// The running move whose new home never opened: its activation was refused, or every try of it failed before it
     /// reached the hub. A new move may start from its journal.
     pub fn replantable(&self) -> Option<&Move> {
-        let this = self.moves.values().next_back()?;
+        let this = self.moves.values().rev().find(|this| !this.is_aside())?;
         let Phase::After { owed, .. } = &this.phase else { return None };
         let activation = owed.iter().find(|owed| owed.effect == Effect::Activate && owed.awaited)?;
         let free = match &activation.state {
@@ -267,20 +269,38 @@ impl Machine {
         commit.expect = expect;
         commit.expect.device = intent.plan.arrives_at().map(|_| intent.device.clone());
         commit.expect.from = match &intent.plan {
-            Plan::Relocate { from, .. } | Plan::Replant { from, .. } | Plan::Release { from: Some(from) } => {
-                Some(from.clone())
-            }
+            Plan::Relocate { from, .. }
+            | Plan::Replant { from, .. }
+            | Plan::Release { from: Some(from) }
+            | Plan::Collect { from: Some(from) } => Some(from.clone()),
             Plan::ResetInPlace { at, .. } | Plan::Refresh { at } => Some(at.clone()),
             Plan::Rehouse { from, to } | Plan::Restore { from, to, .. } => (from == to).then(|| to.clone()),
-            Plan::Assign { .. } | Plan::TakeOver { .. } | Plan::Release { from: None } => None,
+            Plan::Assign { .. }
+            | Plan::TakeOver { .. }
+            | Plan::Release { from: None }
+            | Plan::Collect { from: None } => None,
         };
         self.supersede(&intent, &mut commit);
+        if let Plan::Collect { .. } = intent.plan {
+            self.set_aside(&mut commit);
+            commit.lines.push((None, JournalRecord::Intent(intent)));
+            return commit;
+        }
         commit.audit.push(self.audit(&intent, AuditAction::RegistrationStarted, intent.why.clone(), now));
         if intent.plan.steps().before.is_empty() {
             self.pivot_record(&intent, None, None, now, &mut commit);
         }
         commit.lines.push((None, JournalRecord::Intent(intent)));
         commit
+    }
+
+    /// Keeps a move that only cleans up in the history; the record is not touched otherwise.
+    fn set_aside(&self, commit: &mut Commit) {
+        let Some(record) = &self.registration else { return };
+        let mut record = record.clone();
+        record.past.push(OWN_ORDER);
+        self.keep_bounded(&mut record.past, commit);
+        commit.record = RecordChange::Put(Box::new(record));
     }
 
     /// Debts of older moves that this move's own orders void.
@@ -295,7 +315,8 @@ impl Machine {
             | Plan::TakeOver { .. }
             | Plan::ResetInPlace { .. }
             | Plan::Refresh { .. }
-            | Plan::Release { from: None } => return,
+            | Plan::Release { from: None }
+            | Plan::Collect { .. } => return,
         };
         for this in self.moves.values() {
             let void = this.owed().iter().find(|owed| owed.hub == *home && is_void_once_left(owed));
@@ -332,6 +353,47 @@ impl Machine {
             commit.expect.device = Some(record.device_id.clone());
         }
         commit.record = RecordChange::Put(Box::new(record));
+        commit.audit.push(audit);
+        commit
+    }
+
+    /// The call behind a key. `None` only when a plan carries a state that was never sealed, which no plan does.
+    fn call_of(&self, this: &Move, key: &CallKey) -> Option<HubCall> {
+        let effect = match key.effect {
+            Effect::Seal => HubEffect::Seal,
+            Effect::Create => HubEffect::Create(Box::new(NewDevice {
+                generation: this.generation,
+                credential: this.intent.credential.clone(),
+                state: this.arriving_state()?,
+            })),
+            Effect::Withhold => return None,
+            Effect::UpdateCredential => self.credential_call(&this.intent),
+            Effect::Activate => HubEffect::Activate,
+            Effect::Unseal => HubEffect::Unseal,
+            // A create that never arrived must not cost whoever has the name there his twin.
+            Effect::Delete if this.clearing || matches!(this.phase, Phase::Undoing { .. }) => {
+                HubEffect::Discard(this.generation)
+            }
+            Effect::Delete => HubEffect::Delete,
+            Effect::Collect if key.deleting => HubEffect::Delete,
+            Effect::Collect => HubEffect::Seal,
+            Effect::ReplaceTwin => HubEffect::ReplaceTwin(Box::new(this.intent.initial.clone())),
+        };
+        Some(HubCall { hub: key.hub.clone(), device: this.intent.device.clone(), order: key.order, effect })
+    }
+
+    /// Keys that were delivered earlier stay good at the hub until a newer one is used, but only those of the same TPM: where
+    /// another one comes in its place, or in that of whoever was found there, they end at once.
+    fn credential_call(&self, intent: &Intent) -> HubEffect {
+        let credential = intent.credential.clone();
+        let known = self.registration.as_ref().and_then(|record| record.tpm.as_ref());
+        let is_same = known.map(|tpm| tpm.ek) == intent.tpm.as_ref().map(|tpm| tpm.ek);
+        if is_same { HubEffect::UpdateCredential(credential) } else { HubEffect::ReplaceCredential(credential) }
+    }
+
+    /// An entry of the audit log and nothing else.
+    pub fn note(&self, audit: AuditEntry, now: Timestamp) -> Commit {
+        let mut commit = self.blank_commit(now);
         commit.audit.push(audit);
         commit
     }
@@ -419,7 +481,9 @@ impl Machine {
                 wake(next_at);
                 continue;
             }
-            let Some(call) = self.moves.get(&key.generation).and_then(|this| call_of(this, &key)) else { continue };
+            let Some(call) = self.moves.get(&key.generation).and_then(|this| self.call_of(this, &key)) else {
+                continue;
+            };
             self.tries.entry(key.clone()).or_default();
             self.in_flight.insert(key.clone());
             due.calls.push((key, call));
@@ -527,7 +591,7 @@ impl Machine {
                     keys.insert(key(Effect::Seal, from));
                 }
             }
-            if this.ends_a_life() && self.must_settle_first(this) {
+            if (this.ends_a_life() || this.is_aside()) && self.must_settle_first(this) {
                 continue;
             }
             let due = this.owed().iter().filter(|owed| !matches!(owed.state, OwedState::Stuck(_)));
@@ -544,7 +608,7 @@ impl Machine {
     /// The hub at which an older move has to settle something before this one may begin: its target, while that is owed
     /// clean-up; a home that a release gave up, as long as it is not known to be sealed, since it accepts writes and the
     /// device would have two; and the home it leaves, while a reset there may have happened, whose answer alone has what
-    /// was replaced.
+    /// was replaced. Mere clean-up overtakes nothing that is owed at its hub.
     fn first_to_settle(&self, this: &Move) -> Option<&HubId> {
         let (leaves, arrives) = (this.intent.plan.hub(Side::From), this.intent.plan.arrives_at());
         let older = self.moves.values().filter(|other| other.generation < this.generation);
@@ -554,6 +618,7 @@ impl Machine {
             let given_up = other.ends_a_life() && owed.effect == Effect::Collect;
             let is_reset = owed.effect == Effect::ReplaceTwin && owed.state == OwedState::Due;
             at_target
+                || (this.is_aside() && leaves == Some(&owed.hub))
                 || (arrives.is_some() && given_up && owed.state != OwedState::Collected)
                 || (leaves == Some(&owed.hub) && is_reset)
         };
@@ -663,7 +728,8 @@ impl Machine {
             | Plan::Replant { .. }
             | Plan::ResetInPlace { .. }
             | Plan::Refresh { .. }
-            | Plan::Release { .. }) => plan.steps().before.iter().any(|step| step.effect == Effect::UpdateCredential),
+            | Plan::Release { .. }
+            | Plan::Collect { .. }) => plan.steps().before.iter().any(|step| step.effect == Effect::UpdateCredential),
         };
         if untold && let Some(assignment) = record.assignment.as_mut() {
             assignment.credential = None;
@@ -905,31 +971,6 @@ fn owed_key(this: &Move, owed: &Owed) -> CallKey {
     }
 }
 
-/// The call behind a key. `None` only when a plan carries a state that was never sealed, which no plan does.
-fn call_of(this: &Move, key: &CallKey) -> Option<HubCall> {
-    let effect = match key.effect {
-        Effect::Seal => HubEffect::Seal,
-        Effect::Create => HubEffect::Create(Box::new(NewDevice {
-            generation: this.generation,
-            credential: this.intent.credential.clone(),
-            state: this.arriving_state()?,
-        })),
-        Effect::Withhold => return None,
-        Effect::UpdateCredential => HubEffect::UpdateCredential(this.intent.credential.clone()),
-        Effect::Activate => HubEffect::Activate,
-        Effect::Unseal => HubEffect::Unseal,
-        // A create that never arrived must not cost whoever has the name there his twin.
-        Effect::Delete if this.clearing || matches!(this.phase, Phase::Undoing { .. }) => {
-            HubEffect::Discard(this.generation)
-        }
-        Effect::Delete => HubEffect::Delete,
-        Effect::Collect if key.deleting => HubEffect::Delete,
-        Effect::Collect => HubEffect::Seal,
-        Effect::ReplaceTwin => HubEffect::ReplaceTwin(Box::new(this.intent.initial.clone())),
-    };
-    Some(HubCall { hub: key.hub.clone(), device: this.intent.device.clone(), order: key.order, effect })
-}
-
 fn data_source_of(plan: &Plan, bypassed: Option<&Bypassed>) -> Option<DataSource> {
     if let Some(Bypassed { known: Some(known), carry: Carry::State, .. }) = bypassed {
         return Some(DataSource::LastKnown { seen_at: known.seen_at });
@@ -949,7 +990,7 @@ fn data_source_of(plan: &Plan, bypassed: Option<&Bypassed>) -> Option<DataSource
         | Plan::TakeOver { adopt: false, .. }
         | Plan::Rehouse { .. }
         | Plan::ResetInPlace { .. } => Some(DataSource::Initial),
-        Plan::Refresh { .. } | Plan::Release { .. } => None,
+        Plan::Refresh { .. } | Plan::Release { .. } | Plan::Collect { .. } => None,
     }
 }
 
@@ -975,7 +1016,8 @@ fn must_be_there(this: &Move, key: &CallKey) -> bool {
             | Plan::Restore { .. }
             | Plan::ResetInPlace { .. }
             | Plan::Refresh { .. }
-            | Plan::Release { .. },
+            | Plan::Release { .. }
+            | Plan::Collect { .. },
             _,
         ) => false,
     }

@@ -98,7 +98,8 @@ impl Machine {
             | Plan::Replant { .. }
             | Plan::Rehouse { .. }
             | Plan::Restore { .. }
-            | Plan::Release { .. } => return None,
+            | Plan::Release { .. }
+            | Plan::Collect { .. } => return None,
         })
     }
 

@@ -1040,7 +1040,8 @@ fn starts_afresh(plan: &Plan) -> bool {
         | Plan::Replant { .. }
         | Plan::Restore { .. }
         | Plan::Refresh { .. }
-        | Plan::Release { .. } => false,
+        | Plan::Release { .. }
+        | Plan::Collect { .. } => false,
     }
 }
 
@@ -1053,7 +1054,8 @@ fn take_todays_inputs(call: &mut HubCall, initial: &InitialState) {
         | HubEffect::Unseal
         | HubEffect::Delete
         | HubEffect::Discard(_)
-        | HubEffect::UpdateCredential(_) => {}
+        | HubEffect::UpdateCredential(_)
+        | HubEffect::ReplaceCredential(_) => {}
     }
 }
 
