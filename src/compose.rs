@@ -468,9 +468,15 @@ fn webhook_config(config: &Config) -> allocators::Config {
 
 fn service_config(config: &Config, address: SocketAddr) -> service::Config {
     let refusals = config.limits.peer_refusals_per_minute.max(1);
+    let peer_challenges = config.limits.peer_challenges_per_minute.max(1);
+    let device_challenges = config.limits.device_challenges_per_minute.max(1);
     service::Config {
         refusals_per_peer: refusals,
         refusal_regained_after: Duration::from_secs(60) / refusals,
+        challenges_per_peer: peer_challenges,
+        challenge_regained_after: Duration::from_secs(60) / peer_challenges,
+        challenges_per_id: device_challenges,
+        id_challenge_regained_after: Duration::from_secs(60) / device_challenges,
         embedded_endpoint: address.to_string(),
         scratch_folder: config.data_dir.join("tmp"),
         ..service::Config::default()

@@ -88,6 +88,8 @@ pub struct Limits {
     pub keepalive_every: Duration,
     pub calls_per_connection_max: u32,
     pub peer_refusals_per_minute: u32,
+    pub peer_challenges_per_minute: u32,
+    pub device_challenges_per_minute: u32,
     pub device_queue_max: usize,
     pub store_queue_max: usize,
     pub store_group_max: usize,

@@ -88,6 +88,10 @@ setting_table! {
         "calls under way on one connection";
     "limits.peer_refusals_per_minute": Number { min: 1, max: 1_000_000 }, "300",
         "refused registrations of one address; more are turned away unread";
+    "limits.peer_challenges_per_minute": Number { min: 1, max: 1_000_000 }, "1200",
+        "TPM challenges for one address; more are turned away unread";
+    "limits.device_challenges_per_minute": Number { min: 1, max: 1_000_000 }, "20",
+        "TPM challenges for one device at one address";
     "limits.device_queue_max": Number { min: 1, max: 10_000 }, "16",
         "messages waiting for one device's actor";
     "limits.store_queue_max": Number { min: 1, max: 1_000_000 }, "1024",
