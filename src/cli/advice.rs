@@ -125,9 +125,7 @@ pub fn hint(reason: Reason) -> &'static str {
         Reason::StorageRootKeyNotAllowed => {
             "if its TPM was cleared on purpose, have the known key forgotten: `rehome device reset-storage-root-key`"
         }
-        Reason::PcrNotAllowed => {
-            "if the device was updated on purpose, name its new value in the enrollment's --pcr"
-        }
+        Reason::PcrNotAllowed => "if the device was updated on purpose, name its new value in the enrollment's --pcr",
         Reason::NoHubAvailable => {
             "link or activate a hub, or widen the enrollment's --hub list; `rehome device explain` says more"
         }

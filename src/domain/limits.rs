@@ -136,3 +136,9 @@ pub const LEASE_RENEWED_EVERY: Duration = Duration::from_secs(10);
 pub const LEASE_MARGIN: Duration = Duration::from_secs(2);
 /// Tickets a hub keeps in mind: those of renewals that may still be under way.
 pub const LEASE_TICKETS_MAX: usize = 8;
+
+/// Versions that a twin skips when writes of it may have been lost: a write a second for twelve days. What JSON readers
+/// take exactly (2^53) holds a billion such skips.
+pub const VERSIONS_SKIPPED: u64 = 1 << 20;
+/// Devices of a restored hub that are set right at once: their commits share syncs, and each holds two states.
+pub const RECONCILED_AT_ONCE: usize = 32;

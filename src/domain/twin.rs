@@ -104,6 +104,27 @@ impl Section {
 }
 
 impl Twin {
+    /// How far the twin has come: of two states of one twin the one that was written later is further, whichever part was
+    /// written. (The version of the whole says nothing of reports.)
+    pub fn progress(&self) -> u128 {
+        [self.version, self.desired.version, self.reported.version].into_iter().map(u128::from).sum()
+    }
+
+    /// The same documents with every version ahead by [`limits::VERSIONS_SKIPPED`]: above whatever writes that were lost
+    /// can have been given, so that who saw them does not take what follows for older.
+    pub fn ahead_of_lost_writes(&self) -> Self {
+        let ahead = |section: &Section| Section {
+            version: section.version.saturating_add(limits::VERSIONS_SKIPPED),
+            ..section.clone()
+        };
+        Self {
+            desired: ahead(&self.desired),
+            reported: ahead(&self.reported),
+            tags: self.tags.clone(),
+            version: self.version.saturating_add(limits::VERSIONS_SKIPPED),
+        }
+    }
+
     /// The twin of a device that a hub sees for the first time.
     pub fn initial(initial: &InitialState, now: Timestamp) -> Self {
         Self {

@@ -266,11 +266,11 @@ impl Machine {
             Plan::Rehouse { from, to } | Plan::Restore { from, to, .. } => (from == to).then(|| to.clone()),
             Plan::Assign { .. } | Plan::TakeOver { .. } | Plan::Release { from: None } => None,
         };
-        self.supersede(&intent, &mut commit);
         commit.audit.push(self.audit(&intent, AuditAction::RegistrationStarted, intent.why.clone(), now));
         if intent.plan.steps().before.is_empty() {
             self.pivot_record(&intent, None, None, now, &mut commit);
         }
+        self.supersede(&intent, &mut commit);
         commit.lines.push((None, JournalRecord::Intent(intent)));
         commit
     }
@@ -292,6 +292,7 @@ impl Machine {
         for this in self.moves.values() {
             let void = this.owed().iter().find(|owed| owed.hub == *home && is_void_once_left(owed));
             let Some(void) = void else { continue };
+            self.keep_sealed(this, void, commit);
             if this.owed().len() == 1 {
                 self.close(this, commit);
             } else {
