@@ -25,7 +25,6 @@ use crate::attestation::Verified;
 use crate::domain::{ClientFacts, Enrollment, Fault, Hub, HubId, Order, Reason, RegistrationId, RequestId};
 use crate::hubs::HubConnector;
 use crate::moves::Resolve;
-use crate::store::HubUse;
 use crate::telemetry::{self, Queue};
 
 use super::arbiters::Arbiters;
@@ -33,8 +32,8 @@ use super::device::{DeviceActor, Surroundings};
 use super::fleet::{Berth, Fleet};
 use super::hub::HubActor;
 use super::messages::{
-    Answer, Describe, ForceOut, ForgetLateTwin, ForgetStorageRootKey, HubChanged, PinTo, Register, Release, Reply,
-    Report, Reprovision, Settle, TakeBack, UndoWish, Unpin, Wake,
+    Answer, Describe, FeedRead, ForceOut, ForgetLateTwin, ForgetStorageRootKey, HubChanged, PinTo, ReadAgain, ReadFeed,
+    Register, Release, Reply, Report, Reprovision, Settle, TakeBack, UndoWish, Unpin, Wake,
 };
 
 /// How actors are run.
@@ -137,13 +136,26 @@ impl Directory {
     /// Puts a linked hub to work.
     pub fn attach_hub(&self, hub: Hub, connector: Arc<dyn HubConnector>) {
         let fleet = self.fleet().clone();
-        let clock = self.inner.surroundings.clock.clone();
         let arbiter = self.inner.arbiters.of(fleet.berths().len() as u64);
-        let (record, kept, board) = (hub.clone(), connector.clone(), fleet.clone());
+        let (record, kept, surroundings) = (hub.clone(), connector.clone(), self.inner.surroundings.clone());
         let actor = HubActor::start_in_arbiter(arbiter, move |_: &mut Context<HubActor>| {
-            HubActor::new(record, kept, clock, board)
+            HubActor::new(record, kept, surroundings)
         });
-        fleet.put(Berth { hub, actor: Some(actor), connector, reachable: true, used: HubUse::default() });
+        fleet.put(Berth::new(hub, Some(actor), connector));
+    }
+
+    /// Reads what is new in a hub's change feed.
+    pub async fn read_feed(&self, hub: &HubId) -> Result<FeedRead, Fault> {
+        let away =
+            |why: String| Fault::new(Reason::HubUnavailable, format!("the feed of hub {hub} cannot be read: {why}"));
+        let actor = self.fleet().living_actor(hub, self.surroundings());
+        let actor = actor.ok_or_else(|| Fault::new(Reason::HubNotFound, format!("hub {hub} is not linked")))?;
+        let (reply, answer) = oneshot::channel();
+        actor.try_send(ReadFeed { reply: Some(reply) }).map_err(|full| away(full.to_string()))?;
+        match answer.await {
+            Ok(read) => read.map_err(|fault| away(fault.to_string())),
+            Err(_) => Err(away("its actor ended".to_owned())),
+        }
     }
 
     /// Tells a hub's actor of its new record.
@@ -353,6 +365,15 @@ impl Directory {
             inner.config.mailbox_max,
         );
         DeviceActor::start_in_arbiter(inner.arbiters.of(hash_of(id)), move |_: &mut Context<DeviceActor>| device)
+    }
+
+    /// Has a device taken up from the store, since somebody else wrote lines of it. One that is full finds them when its next
+    /// commit is refused.
+    pub fn read_again(&self, id: &RegistrationId) {
+        if let Ok(before) = self.send(id, ReadAgain) {
+            self.inner.devices.forget(id, &before);
+        }
+        self.activate(id);
     }
 
     /// Asks a device that is awake to look after itself: for tests and after a hub has come back.

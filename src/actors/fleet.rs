@@ -5,16 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use actix::{Actor, Addr};
 
-use crate::ambient::Clock;
-use crate::domain::{Hub, HubId, Timestamp};
+use crate::domain::{Hub, HubId, Timestamp, limits};
 use crate::hubs::{HubConnector, TwinHost};
 use crate::policy::HubView;
 use crate::store::HubUse;
 use crate::telemetry;
 
+use super::device::Surroundings;
 use super::hub::HubActor;
 
 /// One hub's place on the board.
@@ -26,10 +27,30 @@ pub struct Berth {
     pub connector: Arc<dyn HubConnector>,
     /// The circuit to it is closed.
     pub reachable: bool,
+    /// Its data went back in time: no call is made until its devices have been gone through.
+    pub restored: bool,
+    /// Everything in its change feed was read at this time.
+    pub feed_at: Option<Timestamp>,
+    /// When the hub last answered a renewal of its lease.
+    pub lease_at: Option<Timestamp>,
     pub used: HubUse,
 }
 
 impl Berth {
+    /// Of a hub about which nothing is known yet.
+    pub fn new(hub: Hub, actor: Option<Addr<HubActor>>, connector: Arc<dyn HubConnector>) -> Self {
+        Self {
+            hub,
+            actor,
+            connector,
+            reachable: true,
+            restored: false,
+            feed_at: None,
+            lease_at: None,
+            used: HubUse::default(),
+        }
+    }
+
     /// The twins it serves, while it is up.
     pub fn twins(&self) -> Option<Arc<dyn TwinHost>> {
         if self.hub.taken_down { None } else { self.connector.twins() }
@@ -37,9 +58,17 @@ impl Berth {
 }
 
 /// The board.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Fleet {
     board: RwLock<Board>,
+    /// How often the feed of each hub is read.
+    feed_every: Duration,
+}
+
+impl Default for Fleet {
+    fn default() -> Self {
+        Self::new(limits::FEED_EVERY_DEFAULT)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -47,9 +76,35 @@ struct Board {
     berths: BTreeMap<HubId, Berth>,
     views: Arc<Vec<HubView>>,
     counted_at: Option<Timestamp>,
+    /// Why no device is moved, when that is so.
+    halted: Option<String>,
 }
 
 impl Fleet {
+    pub fn new(feed_every: Duration) -> Self {
+        Self { board: RwLock::default(), feed_every }
+    }
+
+    pub(super) fn feed_every(&self) -> Duration {
+        self.feed_every
+    }
+
+    /// Why no device is moved and no hub is called: the service's own memory went back in time.
+    pub fn halted(&self) -> Option<String> {
+        self.read().halted.clone()
+    }
+
+    /// Stops all moves, or lets them go on.
+    pub fn set_halted(&self, why: Option<String>) {
+        telemetry::moves_halted(why.is_some());
+        match (&why, self.halted()) {
+            (Some(why), None) => tracing::error!("no device is moved until `rehome reconcile` has run: {why}"),
+            (None, Some(_)) => tracing::info!("devices are moved again"),
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+        self.write().halted = why;
+    }
+
     /// Every linked hub, for choosing among them.
     pub fn views(&self) -> Arc<Vec<HubView>> {
         self.read().views.clone()
@@ -65,7 +120,7 @@ impl Fleet {
 
     /// The hub's actor; a new one, on the arbiter of the caller, when the old one ended by a panic. What it had under way
     /// is answered *unknown* and asked again under its order, so nothing depends on its memory.
-    pub(super) fn living_actor(self: &Arc<Self>, hub: &HubId, clock: &Arc<dyn Clock>) -> Option<Addr<HubActor>> {
+    pub(super) fn living_actor(&self, hub: &HubId, surroundings: &Arc<Surroundings>) -> Option<Addr<HubActor>> {
         let living = self.actor(hub)?;
         if living.connected() {
             return Some(living);
@@ -75,7 +130,7 @@ impl Fleet {
             let Some(berth) = board.berths.get_mut(hub) else { return };
             if !berth.actor.as_ref().is_some_and(Addr::connected) {
                 tracing::error!(hub = %hub, "the hub's actor ended by a panic and is started again: a defect");
-                let actor = HubActor::new(berth.hub.clone(), berth.connector.clone(), clock.clone(), self.clone());
+                let actor = HubActor::new(berth.hub.clone(), berth.connector.clone(), surroundings.clone());
                 berth.actor = Some(actor.start());
                 berth.reachable = true;
             }
@@ -116,6 +171,33 @@ impl Fleet {
     }
 
     /// Notes whether the circuit to a hub is closed.
+    /// Notes that a hub goes on from an older copy, or that its devices have been gone through.
+    pub fn set_restored(&self, hub: &HubId, restored: bool) {
+        self.change(|board| {
+            let Some(berth) = board.berths.get_mut(hub) else { return };
+            if restored && !berth.restored {
+                tracing::error!(hub = %hub, "the hub was restored from an older copy: it waits for `rehome reconcile`");
+            }
+            berth.restored = restored;
+        });
+    }
+
+    pub fn is_restored(&self, hub: &HubId) -> bool {
+        self.read().berths.get(hub).is_some_and(|berth| berth.restored)
+    }
+
+    pub(super) fn note_feed(&self, hub: &HubId, at: Timestamp) {
+        if let Some(berth) = self.write().berths.get_mut(hub) {
+            berth.feed_at = Some(at);
+        }
+    }
+
+    pub(super) fn note_lease(&self, hub: &HubId, at: Timestamp) {
+        if let Some(berth) = self.write().berths.get_mut(hub) {
+            berth.lease_at = Some(at);
+        }
+    }
+
     pub fn set_reachable(&self, hub: &HubId, reachable: bool) {
         self.change(|board| {
             if let Some(berth) = board.berths.get_mut(hub) {
@@ -150,11 +232,12 @@ impl Fleet {
         change(&mut board);
         for berth in board.berths.values() {
             telemetry::hub_reachable(&berth.hub.id, berth.reachable && !berth.hub.taken_down);
+            telemetry::hub_restored(&berth.hub.id, berth.restored);
         }
         let views = board.berths.values().map(|berth| HubView {
             hub: berth.hub.clone(),
             occupied: berth.used.homes.saturating_add(berth.used.arriving),
-            reachable: berth.reachable,
+            reachable: berth.reachable && !berth.restored,
         });
         board.views = Arc::new(views.collect());
     }

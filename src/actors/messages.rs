@@ -16,7 +16,14 @@
 //! | [`StepFinished`] | fact | – | the device's own call to a hub | – |
 //! | [`LeaseEnded`] | fact | – | the device's own question to a hub that it bypasses | – |
 //! | [`Wake`] | nudge | – | timers, the directory | – |
+//! | [`ReadAgain`] | nudge | – | service, after a reconcile | – |
 //! | [`Perform`] | request | `CallOutcome` | a device | for its slot in the hub's rate, and for the hub |
+//! | [`EndLease`] | request | `()` | a device that bypasses the hub | until the hub surely accepts nothing more |
+//! | [`ReadFeed`] | request | [`FeedRead`] or why not | service, the hub's own timer | for the hub and the store |
+//! | [`FeedEnded`] | fact | – | the hub's own reading | – |
+//! | [`RenewLease`] | nudge | – | the hub's own timers | – |
+//! | [`LeaseLoaded`] | fact | – | the hub's own look at the store | – |
+//! | [`LeaseRenewed`] | fact | – | the hub's own renewal | – |
 //! | [`HubChanged`] | fact | – | the directory | – |
 //! | [`Probed`] | fact | – | the hub's own probe | – |
 //!
@@ -32,8 +39,13 @@ use tokio::sync::{oneshot, watch};
 
 use crate::allocators::{AllocationAnswer, AllocatorFault};
 use crate::attestation::Verified;
-use crate::domain::{CallOutcome, ClientFacts, Enrollment, Fault, Hub, HubCall, HubId, Order, RequestId, Timestamp};
+use crate::domain::{
+    CallFault, CallOutcome, ClientFacts, Enrollment, Fault, Hub, HubCall, HubId, MustSeal, Order, RequestId, Timestamp,
+};
+use crate::hubs::LeaseTicket;
 use crate::moves::{CallKey, Resolve, Standing, Tries};
+
+pub use super::hub::{FeedFault, FeedRead};
 
 /// Where a reply goes.
 pub type Reply<T> = oneshot::Sender<T>;
@@ -218,6 +230,11 @@ pub struct LeaseEnded {
 #[rtype(result = "()")]
 pub struct Wake;
 
+/// Somebody else wrote lines of this device: read it again from the store.
+#[derive(Message, Debug, Clone, Copy)]
+#[rtype(result = "()")]
+pub struct ReadAgain;
+
 /// Make one call to the hub.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -226,6 +243,54 @@ pub struct Perform {
     /// Names the registration and operation in every line that is logged on the way.
     pub span: tracing::Span,
     pub reply: Reply<CallOutcome>,
+}
+
+/// The home of a device at this hub was bypassed, and that is committed: answered once the hub surely accepts no more
+/// writes of it. A hub that holds no lease is never bypassed safely: answered at once.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct EndLease {
+    pub must_seal: MustSeal,
+    pub reply: Reply<()>,
+}
+
+/// Read what is new in the hub's change feed now.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct ReadFeed {
+    pub reply: Option<Reply<Result<FeedRead, FeedFault>>>,
+}
+
+/// A round of reading the feed has ended.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct FeedEnded {
+    pub outcome: Result<FeedRead, FeedFault>,
+}
+
+/// Look whether the lease is to be renewed.
+#[derive(Message, Debug, Clone, Copy)]
+#[rtype(result = "()")]
+pub struct RenewLease {
+    /// Of the timer that goes on for ever, not of one that waits for an end.
+    pub in_turn: bool,
+}
+
+/// The bypasses that stand were read; `None` when they could not be.
+#[derive(Message, Debug, Clone)]
+#[rtype(result = "()")]
+pub struct LeaseLoaded {
+    pub stored: Option<Vec<MustSeal>>,
+}
+
+/// The hub has answered a renewal that carried these, or has not.
+#[derive(Message, Debug, Clone)]
+#[rtype(result = "()")]
+pub struct LeaseRenewed {
+    pub carried: Vec<MustSeal>,
+    /// It had a ticket.
+    pub extended: bool,
+    pub outcome: Result<LeaseTicket, CallFault>,
 }
 
 /// The hub's record has changed.

@@ -66,6 +66,8 @@ pub const TABLE: &[(&str, Access)] = &[
     ("/rehome.admin.v1.HubService/UnlinkHub", Access::Roles(OPERATORS)),
     ("/rehome.admin.v1.HubService/TakeDownHub", Access::Roles(OPERATORS)),
     ("/rehome.admin.v1.HubService/BringUpHub", Access::Roles(OPERATORS)),
+    ("/rehome.admin.v1.HubService/SyncHub", Access::Roles(OPERATORS)),
+    ("/rehome.admin.v1.HubService/Reconcile", Access::Roles(OPERATORS)),
     ("/rehome.admin.v1.RegistrationService/ListRegistrations", Access::Roles(READERS)),
     ("/rehome.admin.v1.RegistrationService/GetRegistration", Access::Roles(READERS)),
     ("/rehome.admin.v1.RegistrationService/ListHistory", Access::Roles(READERS)),

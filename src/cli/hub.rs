@@ -32,12 +32,14 @@ pub enum HubCommand {
     /// Forget a hub; its data stays where it is
     #[command(after_help = "A hub that devices live at is not unlinked: drain it and reprovision them first.\n\
                             With --force you state that the hub accepts no writes any more: its devices are without a hub\n\
-                            until they register again. A hub that a move still names is not unlinked either way.")]
+                            until they register again, moves to it are given up, and what is owed to it is abandoned.")]
     Unlink(Unlink),
     /// Make an embedded hub unreachable, as in an outage
     TakeDown { hub: HubId },
     /// End an outage made by take-down
     BringUp { hub: HubId },
+    /// Read what is new in a hub's change feed now
+    Sync { hub: HubId },
 }
 
 #[derive(Debug, PartialEq, Args)]
@@ -180,6 +182,10 @@ impl HubCommand {
             HubCommand::Retire(Step { hub, exactly }) => operator.retire_hub(&hub, exactly.etag).await?,
             HubCommand::TakeDown { hub } => operator.take_down_hub(&hub).await?,
             HubCommand::BringUp { hub } => operator.bring_up_hub(&hub).await?,
+            HubCommand::Sync { hub } => {
+                let devices = operator.sync_hub(&hub).await?;
+                return Ok(output.done(&format!("{hub}: {devices} devices had changed"))?);
+            }
         };
         Ok(output.item(&HubView::from(hub))?)
     }
@@ -200,7 +206,7 @@ mod tests {
             draft: linked(HubSettings { weight: Some(3), capacity: Some(10), ..HubSettings::default() }),
             state: HubState::Active,
             taken_down: false,
-            usage: HubUsage { reachable: true, devices: 0, arriving: 0, moves: 0 },
+            usage: HubUsage { reachable: true, ..HubUsage::default() },
             created_at: Timestamp(0),
             updated_at: Timestamp(0),
             version: Version(4),

@@ -17,6 +17,7 @@ mod input;
 mod output;
 mod pki;
 mod proof;
+mod reconcile;
 mod register;
 mod serve;
 mod settings;
@@ -82,6 +83,8 @@ enum Command {
     /// What was changed and what was refused
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Go through what was restored from a backup, and set it right
+    Reconcile(reconcile::Reconcile),
     /// Back the service's storage up, check it, compact it
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -120,6 +123,7 @@ impl Cli {
             Command::Register(command) => wait_for(command.run(&context)),
             Command::Tpm(command) => wait_for(command.run(&context)),
             Command::Audit(command) => wait_for(command.run(&context)),
+            Command::Reconcile(command) => wait_for(command.run(&context)),
             Command::Store(command) => wait_for(command.run(&context)),
         }
     }

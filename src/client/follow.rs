@@ -6,8 +6,9 @@ use super::device::Device;
 use super::fault::ClientFault;
 use super::home::{Home, Watch};
 use super::retry::{NextStep, Patience, next_step, pause};
+use super::tpm::ChipFault;
 use super::{DesiredChange, RegistrationUpdate};
-use crate::domain::{ClientFacts, Document, Timestamp};
+use crate::domain::{ClientFacts, Document, Reason, Timestamp};
 
 /// What happens to a device.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,10 +50,22 @@ enum Stumble {
     Fall,
 }
 
+/// What a hub's failure asks for. One that does not let the device in knows another credential than the device has (it was
+/// restored, say): registering gives both the same one.
+fn next_at_hub(fault: &ClientFault) -> NextStep {
+    match fault {
+        ClientFault::Tpm(ChipFault::NoIdentity { .. }) => NextStep::RegisterAgain { hint: None },
+        ClientFault::Refused(remote) if remote.known_reason() == Some(Reason::CallerUnauthenticated) => {
+            NextStep::RegisterAgain { hint: remote.retry_after }
+        }
+        fault => next_step(fault),
+    }
+}
+
 /// A hub that does not answer is no different from one that the device has left: the service knows where home is. A hub
 /// that says *moved* is believed at once, the first time.
 fn stumble(fault: &ClientFault, stumbles: u32, draw: u32) -> Stumble {
-    match next_step(fault) {
+    match next_at_hub(fault) {
         NextStep::RegisterAgain { hint: None } if stumbles <= 1 => Stumble::Rise(std::time::Duration::ZERO),
         NextStep::RegisterAgain { hint } | NextStep::Again { hint } => Stumble::Rise(pause(stumbles, hint, draw)),
         NextStep::GiveUp => Stumble::Fall,
@@ -105,7 +118,7 @@ impl Follow {
                     return Ok(version);
                 }
                 // A report that no hub would take is no reason to leave this one.
-                Err(fault) if !fault.may_pass() => return Err(fault),
+                Err(fault) if next_at_hub(&fault) == NextStep::GiveUp => return Err(fault),
                 Err(fault) => self.rise(&fault)?,
             }
         }
@@ -187,7 +200,7 @@ mod tests {
     use tonic::Status;
 
     use super::*;
-    use crate::domain::{Fault, Reason};
+    use crate::domain::Fault;
 
     fn refused(reason: Reason) -> ClientFault {
         Status::from(Fault::new(reason, "x")).into()
@@ -208,6 +221,18 @@ mod tests {
         let gone = ClientFault::Connect { to: "hub".to_owned(), why: "refused".to_owned() };
         assert_eq!(stumble(&gone, 1, 0), Stumble::Rise(Duration::from_millis(250)));
         assert_eq!(stumble(&refused(Reason::HubUnavailable), 3, u32::MAX), Stumble::Rise(Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn a_hub_that_knows_another_credential_is_no_end() {
+        let locked_out = refused(Reason::CallerUnauthenticated);
+        assert_eq!(next_at_hub(&locked_out), NextStep::RegisterAgain { hint: None });
+        assert_eq!(stumble(&locked_out, 1, 0), Stumble::Rise(Duration::ZERO));
+        assert_eq!(stumble(&locked_out, 2, 0), Stumble::Rise(Duration::from_millis(500)), "not without a pause");
+        assert_eq!(
+            next_at_hub(&ClientFault::Tpm(ChipFault::NoIdentity { handle: 0x8100_0100 })),
+            NextStep::RegisterAgain { hint: None }
+        );
     }
 
     #[test]

@@ -17,7 +17,8 @@ pub mod tpm;
 
 pub use crate::wire::RemoteFault;
 pub use crate::wire::convert::enrollment::EnrollmentRecord;
-pub use crate::wire::convert::hub::{HubRecord, HubUsage};
+pub use crate::wire::convert::hub::{HubDebts, HubRecord, HubUsage};
+pub use crate::wire::convert::reconcile::{Outcome as ReconcileOutcome, ReconcileNews, ReconciledDevice};
 pub use crate::wire::convert::registration::{AssignedHub, RegistrationUpdate, UpdateStatus};
 pub use crate::wire::convert::registration_admin::{ReprovisionCall, Resolution, ResolveCall, StatusQuery, UndoCall};
 pub use crate::wire::convert::registration_record::{
@@ -30,7 +31,9 @@ pub use device::Device;
 pub use fault::ClientFault;
 pub use follow::{DeviceEvent, Follow};
 pub use home::{Home, OwnTwin, Watch};
-pub use operator::{EnrollmentKind, ImportOutcome, Operator, Page, PageChoice, RegistrationChoice, Revoked, every_row};
+pub use operator::{
+    EnrollmentKind, ImportOutcome, Operator, Page, PageChoice, Reconcile, RegistrationChoice, Revoked, every_row,
+};
 pub use proof::registration_id_of;
 pub use retry::Patience;
 pub use session::{Caller, Handshake, Server, Session, Tickets};

@@ -2,6 +2,7 @@
 //!
 //! It translates and nothing else; every method fails with the service's own refusal ([`ClientFault::Refused`]).
 
+use tonic::Streaming;
 use tonic::transport::Channel;
 
 use super::backup::Backup;
@@ -27,6 +28,7 @@ use crate::wire::convert::enrollment::{EnrollmentMessage, wire_draft};
 use crate::wire::convert::field::{enrollment_id, required};
 use crate::wire::convert::hub::wire_draft as wire_hub_draft;
 use crate::wire::convert::json::wire_document;
+use crate::wire::convert::reconcile::ReconcileNews;
 use crate::wire::convert::registration_admin::{ResolveCall, UndoCall, wire_applied_policy};
 use crate::wire::device::v1::RegistrationStatus;
 use crate::wire::hub::v1 as twins;
@@ -156,6 +158,22 @@ fn individual(message: Option<v1::Enrollment>) -> Result<EnrollmentRecord, Clien
 
 fn group(message: Option<v1::EnrollmentGroup>) -> Result<EnrollmentRecord, ClientFault> {
     Ok(EnrollmentRecord::try_from(&EnrollmentMessage::Group(required("enrollment_group", message)?))?)
+}
+
+/// The news of a reconcile.
+#[derive(Debug)]
+pub struct Reconcile {
+    news: Streaming<v1::ReconcileResponse>,
+}
+
+impl Reconcile {
+    /// What has happened next; `None` once all is done.
+    pub async fn next(&mut self) -> Result<Option<ReconcileNews>, ClientFault> {
+        match self.news.message().await? {
+            Some(message) => Ok(Some(ReconcileNews::try_from(message)?)),
+            None => Ok(None),
+        }
+    }
 }
 
 fn hub(message: Option<v1::Hub>) -> Result<HubRecord, ClientFault> {
@@ -376,6 +394,18 @@ impl Operator {
     pub async fn take_down_hub(&self, id: &HubId) -> Result<HubRecord, ClientFault> {
         let request = v1::TakeDownHubRequest { hub_id: id.to_string() };
         hub(self.hubs.clone().take_down_hub(request).await?.into_inner().hub)
+    }
+
+    /// Reads what is new in a hub's change feed; how many devices had changed.
+    pub async fn sync_hub(&self, id: &HubId) -> Result<u64, ClientFault> {
+        let request = v1::SyncHubRequest { hub_id: id.to_string() };
+        Ok(self.hubs.clone().sync_hub(request).await?.into_inner().devices)
+    }
+
+    /// Goes through what was restored, or tells what would be done. Dropping the news ends it; it can be run again.
+    pub async fn reconcile(&self, only: Option<&HubId>, dry_run: bool) -> Result<Reconcile, ClientFault> {
+        let request = v1::ReconcileRequest { hub_id: only.map(ToString::to_string).unwrap_or_default(), dry_run };
+        Ok(Reconcile { news: self.hubs.clone().reconcile(request).await?.into_inner() })
     }
 
     pub async fn bring_up_hub(&self, id: &HubId) -> Result<HubRecord, ClientFault> {

@@ -18,6 +18,8 @@ use crate::wire::device::v1;
 /// Between two polls when the service does not say, and at most.
 const POLL_DEFAULT: Duration = Duration::from_secs(2);
 const POLL_MAX: Duration = Duration::from_secs(60);
+/// New proofs in a row for one that the service does not know any more: it was started again, or its enrollment changes.
+const FRESH_PROOFS_MAX: u32 = 5;
 /// However short the service's hint, no busy loop.
 const POLL_MIN: Duration = Duration::from_millis(100);
 
@@ -29,7 +31,7 @@ pub(super) async fn register(
 ) -> Result<RegistrationUpdate, ClientFault> {
     let mut request_id = draw_request_id(device)?;
     let mut proof = None;
-    let mut tries = 0_u32;
+    let (mut tries, mut fresh_proofs) = (0_u32, 0_u32);
     loop {
         let call = RegisterCall {
             registration_id: device.id.clone(),
@@ -38,16 +40,25 @@ pub(super) async fn register(
             tpm: None,
         };
         tries = tries.saturating_add(1);
-        let is_repeat = proof.is_some();
-        let fault = match attempt(device, &call, &mut proof, &mut told).await.and_then(judge) {
+        let mut was_let_in = proof.is_some();
+        let mut tell = |update: &RegistrationUpdate| {
+            was_let_in = true;
+            told(update);
+        };
+        let fault = match attempt(device, &call, &mut proof, &mut tell).await.and_then(judge) {
             Ok(update) => return Ok(update),
             Err(fault) => fault,
         };
-        if is_repeat && is_refusal(&fault) {
-            // The challenge ran out before the service heard the answer. With a new one the call joins what runs.
+        if device.prover.is_some() && is_outdated(&fault, was_let_in) && fresh_proofs < FRESH_PROOFS_MAX {
+            // With a new proof the call joins what runs, or is answered as before.
             proof = None;
+            if fresh_proofs > 0 {
+                device.clock.sleep(pause(fresh_proofs, None, device.draw())).await;
+            }
+            fresh_proofs += 1;
             continue;
         }
+        fresh_proofs = 0;
         let hint = match next_step(&fault) {
             NextStep::Again { hint } | NextStep::RegisterAgain { hint } if patience.allows_more(tries) => hint,
             NextStep::Again { .. } | NextStep::RegisterAgain { .. } | NextStep::GiveUp => return Err(fault),
@@ -61,11 +72,15 @@ pub(super) async fn register(
     }
 }
 
-fn is_refusal(fault: &ClientFault) -> bool {
-    matches!(
-        fault.remote().and_then(RemoteFault::known_reason),
-        Some(Reason::RegistrationRefused | Reason::TpmChallengeOutdated)
-    )
+/// Whether it is the proof that is no good any more, and not the device: its challenge ran out, was forgotten when the
+/// service started again, or was overtaken by a change of the enrollment; or its operation was followed by another one. A
+/// device that was let in before is not told so in as many words.
+fn is_outdated(fault: &ClientFault, was_let_in: bool) -> bool {
+    match fault.remote().and_then(RemoteFault::known_reason) {
+        Some(Reason::TpmChallengeOutdated) => true,
+        Some(Reason::RegistrationRefused | Reason::OperationNotFound) => was_let_in,
+        Some(_) | None => false,
+    }
 }
 
 /// One try, with the proof that the device has or a new one.
@@ -223,6 +238,8 @@ mod tests {
     use super::*;
     use crate::ambient::{Clock, SeededEntropy};
     use crate::client::Target;
+    use crate::client::proof::Prover;
+    use crate::client::tpm::{ChipFault, Quote, QuoteOrder, SecurityModule, TpmKeys};
     use crate::domain::{DeviceId, Fault, RegistrationId, SubStatus, Timestamp};
     use crate::wire::device::v1::registration_service_client::RegistrationServiceClient;
     use crate::wire::device::v1::registration_service_server::{RegistrationService, RegistrationServiceServer};
@@ -343,7 +360,13 @@ mod tests {
             &self,
             _request: Request<v1::BeginTpmAttestationRequest>,
         ) -> Result<Response<v1::BeginTpmAttestationResponse>, Status> {
-            Err(Status::failed_precondition("the script has no TPM"))
+            self.asked.lock().unwrap().push(("begin", String::new()));
+            Ok(Response::new(v1::BeginTpmAttestationResponse {
+                challenge_id: "c".to_owned(),
+                key_name: "registration".to_owned(),
+                expires_at: Some(prost_types::Timestamp { seconds: 120, nanos: 0 }),
+                ..v1::BeginTpmAttestationResponse::default()
+            }))
         }
 
         async fn start_registration(
@@ -366,6 +389,37 @@ mod tests {
             _: Request<v1::LookUpRegistrationRequest>,
         ) -> Result<Response<v1::LookUpRegistrationResponse>, Status> {
             Ok(Response::new(v1::LookUpRegistrationResponse { update: self.one("look up", "")? }))
+        }
+    }
+
+    /// A TPM that does whatever it is asked to.
+    #[derive(Debug)]
+    struct Willing;
+
+    impl SecurityModule for Willing {
+        fn keys(&self) -> BoxFuture<'_, Result<TpmKeys, ChipFault>> {
+            let keys = TpmKeys { endorsement_key: vec![1], storage_root_key: vec![2], certificates: Vec::new() };
+            Box::pin(async { Ok(keys) })
+        }
+
+        fn attestation_key(&self) -> BoxFuture<'_, Result<Vec<u8>, ChipFault>> {
+            Box::pin(async { Ok(vec![3]) })
+        }
+
+        fn sign_with(&self, _: Vec<u8>, _: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, ChipFault>> {
+            Box::pin(async { Ok(vec![4; 32]) })
+        }
+
+        fn quote(&self, _: QuoteOrder) -> BoxFuture<'_, Result<Quote, ChipFault>> {
+            Box::pin(async { Err(ChipFault::Answer { why: "nobody asks for a quote here" }) })
+        }
+
+        fn keep(&self, _: Vec<u8>) -> BoxFuture<'_, Result<(), ChipFault>> {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn sign(&self, _: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, ChipFault>> {
+            Box::pin(async { Ok(vec![5; 32]) })
         }
     }
 
@@ -403,6 +457,15 @@ mod tests {
 
     /// Registers against a script, over HTTP/2 in memory.
     async fn play(script: Vec<Answer>, patience: Patience) -> Outcome {
+        play_as(None, script, patience).await
+    }
+
+    /// As above, by a device with a TPM.
+    async fn play_by_tpm(script: Vec<Answer>) -> Outcome {
+        play_as(Some(Prover::new(Arc::new(Willing))), script, Patience::Tries(1)).await
+    }
+
+    async fn play_as(prover: Option<Prover>, script: Vec<Answer>, patience: Patience) -> Outcome {
         let scripted = Scripted { script: Arc::new(Mutex::new(script.into())), ..Scripted::default() };
         let (near, far) = tokio::io::duplex(64 * 1024);
         let server = RegistrationServiceServer::new(scripted.clone());
@@ -429,7 +492,7 @@ mod tests {
             service: RegistrationServiceClient::new(channel),
             clock: waits.clone(),
             entropy: Arc::new(SeededEntropy::new(7)),
-            prover: None,
+            prover,
         };
         let mut told = Vec::new();
         let facts = ClientFacts::default();
@@ -509,6 +572,37 @@ mod tests {
         let reason = outcome.result.unwrap_err().remote().and_then(RemoteFault::known_reason);
         assert_eq!(reason, Some(Reason::RegistrationRefused));
         assert_eq!((outcome.asked.len(), outcome.waits.len()), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn a_challenge_that_the_service_has_forgotten_is_asked_for_anew() {
+        let outdated = || Answer::Refuse(refusal(Reason::TpmChallengeOutdated));
+        let outcome = play_by_tpm(vec![outdated(), outdated(), Answer::Stream(vec![update(assigned())], None)]).await;
+        assert!(outcome.result.is_ok());
+        assert_eq!(outcome.methods(), ["begin", "register", "begin", "register", "begin", "register"]);
+        assert_eq!(outcome.asked[1], outcome.asked[5], "it is the same request");
+        assert_eq!(outcome.waits.len(), 1, "the first time at once, then with pauses");
+
+        let outcome = play_by_tpm((0..10).map(|_| outdated()).collect()).await;
+        assert!(outcome.result.is_err(), "not for ever");
+    }
+
+    #[tokio::test]
+    async fn a_token_that_is_refused_after_it_was_good_is_made_anew() {
+        let broken = || Some(Status::unavailable("started again"));
+        for reason in [Reason::RegistrationRefused, Reason::OperationNotFound] {
+            let script = vec![
+                Answer::Stream(vec![running()], broken()),
+                Answer::Refuse(refusal(reason)),
+                Answer::Stream(vec![running(), update(assigned())], None),
+            ];
+            let outcome = play_by_tpm(script).await;
+            assert!(outcome.result.is_ok(), "{reason}");
+            assert_eq!(outcome.methods(), ["begin", "register", "operation", "begin", "register"], "{reason}");
+        }
+        let outcome = play_by_tpm(vec![Answer::Refuse(refusal(Reason::RegistrationRefused))]).await;
+        assert!(outcome.result.is_err(), "whoever was never let in is not");
+        assert_eq!(outcome.methods(), ["begin", "register"]);
     }
 
     #[tokio::test]

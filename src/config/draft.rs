@@ -86,6 +86,7 @@ struct StoreDraft {
 struct HubsDraft {
     initial: Vec<String>,
     cache_bytes: usize,
+    sync_every: Span,
 }
 
 #[derive(Debug, serde::Deserialize)]
@@ -169,7 +170,11 @@ impl Draft {
                 passivate_after: self.actors.passivate_after.0,
             },
             store: Store { cache_bytes: self.store.cache_bytes },
-            hubs: Hubs { initial: initial_hubs(&self.hubs.initial)?, cache_bytes: self.hubs.cache_bytes },
+            hubs: Hubs {
+                initial: initial_hubs(&self.hubs.initial)?,
+                cache_bytes: self.hubs.cache_bytes,
+                sync_every: self.hubs.sync_every.0,
+            },
             webhook: Webhook { extra_ca: self.webhook.extra_ca, allow_loopback_http: self.webhook.allow_loopback_http },
             azure,
             client: self.client.validated(listen)?,

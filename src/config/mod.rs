@@ -110,6 +110,8 @@ pub struct Hubs {
     /// At least one; ids differ.
     pub initial: Vec<InitialHub>,
     pub cache_bytes: usize,
+    /// How often the change feed of each hub is read.
+    pub sync_every: Duration,
 }
 
 /// An embedded hub that is linked when the store is new.

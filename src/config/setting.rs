@@ -104,6 +104,8 @@ setting_table! {
         "embedded hubs linked on first start, as `id=host name`";
     "hubs.cache_bytes": Number { min: 1 << 20, max: 1 << 40 }, "67108864",
         "page cache of each embedded hub";
+    "hubs.sync_every": Span { min: seconds(1), max: seconds(24 * 3600) }, "1m",
+        "how often the newest twins of each hub are read, for when it is away or restored";
     "webhook.extra_ca": Text, "",
         "PEM authority trusted for allocation webhooks beside the system's";
     "webhook.allow_loopback_http": Switch, "false",

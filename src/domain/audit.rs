@@ -32,6 +32,8 @@ pub enum AuditAction {
     HubUpdated,
     HubUnlinked,
     StoreBackedUp,
+    HubReconciled,
+    StoreReconciled,
 }
 
 impl AuditAction {
@@ -61,6 +63,8 @@ impl AuditAction {
         AuditAction::HubUpdated,
         AuditAction::HubUnlinked,
         AuditAction::StoreBackedUp,
+        AuditAction::HubReconciled,
+        AuditAction::StoreReconciled,
     ];
 
     /// A stable word for listings and filters.
@@ -91,6 +95,8 @@ impl AuditAction {
             AuditAction::HubUpdated => "hub_updated",
             AuditAction::HubUnlinked => "hub_unlinked",
             AuditAction::StoreBackedUp => "store_backed_up",
+            AuditAction::HubReconciled => "hub_reconciled",
+            AuditAction::StoreReconciled => "store_reconciled",
         }
     }
 }

@@ -47,14 +47,22 @@ pub use resolve::{Resolve, Unresolved, Way};
 pub struct Preconditions {
     /// The enrollment that was judged, at the version that was judged.
     pub enrollment: Option<(EnrollmentId, Version)>,
-    /// The target and its capacity.
-    pub takes: Option<(HubId, Option<u64>)>,
+    /// The place that is taken at the target.
+    pub takes: Option<Place>,
     /// The hub that the move starts at is still linked.
     pub from: Option<HubId>,
     /// The device id is nobody else's, and stays so while the move runs.
     pub device: Option<DeviceId>,
     /// A group decided, so no enrollment of the device's own may stand before it (it might be a disabled one).
     pub no_individual: Option<RegistrationId>,
+}
+
+/// A place at a hub.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub hub: HubId,
+    /// An operator pinned the device there: neither the hub's capacity nor its state is asked.
+    pub pinned: bool,
 }
 
 /// What becomes of the registration's record.

@@ -5,6 +5,7 @@
 
 pub mod journal;
 pub mod machine;
+pub mod place;
 pub mod plan;
 pub mod progress;
 pub mod standing;
@@ -13,7 +14,9 @@ mod tests;
 
 pub use journal::{Bypass, Carry, Effect, Intent, JournalLine, JournalRecord, KnownState, MoveLog, Plan};
 pub use machine::{
-    CallKey, Commit, Due, EndLease, Machine, Preconditions, Recall, RecordChange, Resolve, Tries, Unresolved, Way,
+    CallKey, Commit, Due, EndLease, Machine, Place, Preconditions, Recall, RecordChange, Resolve, Tries, Unresolved,
+    Way,
 };
+pub use place::{Stand, Tenancy, names, stand_at};
 pub use progress::{Bypassed, Illegal, Move, Owed, OwedState, Phase};
 pub use standing::{Abandoned, Ending, Episode, Obligation, Running, Standing, late_twin};

@@ -58,7 +58,7 @@ fn of_unexpected(unexpected: &Unexpected) -> Fault {
         },
         Unexpected::Registration { id, .. } => etag_mismatch(format!("registration {id}")),
         Unexpected::HubNotLinked { hub } => no_hub(hub),
-        Unexpected::HubFull { .. } => Fault::new(Reason::NoHubAvailable, message),
+        Unexpected::HubFull { .. } | Unexpected::HubClosed { .. } => Fault::new(Reason::NoHubAvailable, message),
         Unexpected::HubInUse { hub, homes, moves } => hub_in_use(hub, *homes, *moves),
         Unexpected::DeviceIdTaken { .. } => Fault::new(Reason::DeviceIdInUse, message),
         Unexpected::CertificateTaken { owner } => {

@@ -2,10 +2,15 @@
 
 use std::sync::Arc;
 
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
 use crate::domain::hub::HubEvent;
-use crate::domain::{AuditAction, AuditEntry, Fault, Hub, HubDraft, HubId, HubKind, HubState, Reason, Version, limits};
+use crate::domain::{
+    AuditAction, AuditEntry, Fault, Hub, HubDraft, HubId, HubKind, HubState, Reason, Timestamp, Version, limits,
+};
 use crate::hubs::HubConnector;
-use crate::store::{Change, Commit, Expect, HubUse};
+use crate::moves::{Move, MoveLog, OwedState, names};
+use crate::store::{Change, Commit, CommitFault, Expect, HubUse, Unexpected};
 
 use super::{Service, fault};
 
@@ -16,28 +21,82 @@ pub struct HubReading {
     pub used: HubUse,
     /// It answers now; false while taken down.
     pub reachable: bool,
+    /// It goes on from an older copy and waits to be gone through.
+    pub restored: bool,
+    /// When everything in its change feed was read last.
+    pub synced_at: Option<Timestamp>,
+    /// When it last answered a renewal of its lease.
+    pub lease_renewed_at: Option<Timestamp>,
+    /// Where they were asked for.
+    pub debts: Option<HubDebts>,
 }
+
+/// What is owed to a hub after moves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HubDebts {
+    pub owed: u64,
+    /// Refused by the hub: they wait for a person.
+    pub stuck: u64,
+    pub oldest_at: Option<Timestamp>,
+    /// Devices that were moved away while it could not be reached.
+    pub splits: u64,
+}
+
+/// How often devices are forced out of a hub while others go on to name it.
+const FORCED_TRIES_MAX: u32 = 16;
+
+/// Devices with unfinished moves that are read for the debts of a hub: a second's work.
+const DEBTORS_MAX: usize = 2_000;
 
 impl Service {
     /// Opens every linked hub and takes up every device that has work left. Once, before anything is served.
     /// Returns the number of devices taken up.
     pub async fn start(&self) -> Result<usize, Fault> {
         let _gate = self.inner.fleet_gate.lock().await;
+        let (fleet, life) = (self.inner.directory.fleet(), self.inner.store.life().await.map_err(fault::of_store)?);
+        if life.restored {
+            fleet.set_halted(Some("the store was put back to an earlier state".to_owned()));
+        }
         for (hub, _) in self.inner.store.hubs().await.map_err(fault::of_store)? {
             let connector = self.open(&hub).await?;
+            let mut restored = false;
             match connector.describe().await {
-                Ok(report) if hub.incarnation.is_some_and(|known| known != report.incarnation) => {
-                    tracing::error!(hub = %hub.id, "the hub's data is of another incarnation: it refuses every call");
+                Ok(report) => {
+                    restored = report.restored || hub.incarnation.is_some_and(|known| known != report.incarnation);
+                    if report.highest > life.last {
+                        let why = format!(
+                            "hub {} has obeyed order {}, and the service knows of none above {}",
+                            hub.id, report.highest, life.last
+                        );
+                        fleet.set_halted(Some(format!("{why}: its store went back in time")));
+                        self.note_restored().await;
+                    }
                 }
-                Ok(_) => {}
                 Err(fault) => tracing::warn!(hub = %hub.id, "the hub does not answer: {fault}"),
+            }
+            // A copy that lies under its old name shows by its feed, before anybody can write there.
+            let since = self.inner.store.load_feed(&hub.id).await.map_err(fault::of_store)?;
+            if let (Some(since), Ok(page)) = (since, connector.changes(since.into(), 1).await) {
+                restored |= page.next.incarnation != since.incarnation;
             }
             if hub.taken_down {
                 self.inner.hubs.take_down(&hub.id);
             }
+            let id = hub.id.clone();
             self.inner.directory.attach_hub(hub, connector);
+            if restored {
+                fleet.set_restored(&id, true);
+            }
         }
         self.inner.directory.resume().await
+    }
+
+    /// Keeps over a restart that the store went back in time.
+    async fn note_restored(&self) {
+        let note = Commit { changes: vec![Change::SetRestored(true)], ..Commit::default() };
+        if let Err(fault) = self.inner.store.commit(note).await {
+            tracing::warn!("that the store went back in time was not written: {fault}");
+        }
     }
 
     /// Links a hub, active. Its data is opened, or made.
@@ -108,6 +167,30 @@ impl Service {
         hubs.into_iter().find(|reading| reading.hub.id == *id).ok_or_else(|| fault::no_hub(id))
     }
 
+    /// One hub and what is owed to it.
+    pub async fn hub_and_debts(&self, id: &HubId) -> Result<HubReading, Fault> {
+        let reading = self.hub(id).await?;
+        let (store, mut debts) = (&self.inner.store, HubDebts::default());
+        for device in store.unfinished().await.map_err(fault::of_store)?.iter().take(DEBTORS_MAX) {
+            let file = store.load_device(device).await.map_err(fault::of_store)?;
+            // A journal that cannot be replayed is said by its device's actor.
+            for this in file.open.into_iter().filter_map(|log| Move::replay(log).ok()) {
+                for owed in this.owed().iter().filter(|owed| owed.hub == *id) {
+                    debts.owed += 1;
+                    debts.stuck += u64::from(matches!(owed.state, OwedState::Stuck(_)));
+                    debts.oldest_at = Some(debts.oldest_at.map_or(owed.since, |oldest| oldest.min(owed.since)));
+                }
+                debts.splits += u64::from(this.bypass().is_some_and(|(hub, _)| hub == *id));
+            }
+        }
+        Ok(HubReading { debts: Some(debts), ..reading })
+    }
+
+    /// Reads what is new in a hub's change feed. Answers how many devices had changed.
+    pub async fn sync_hub(&self, id: &HubId) -> Result<u64, Fault> {
+        Ok(self.inner.directory.read_feed(id).await?.devices)
+    }
+
     /// Every linked hub, by id.
     pub async fn hubs(&self) -> Result<Vec<HubReading>, Fault> {
         let hubs = self.inner.store.hubs().await.map_err(fault::of_store)?;
@@ -137,51 +220,87 @@ impl Service {
         by: &str,
     ) -> Result<HubReading, Fault> {
         let _gate = self.inner.fleet_gate.lock().await;
-        let HubReading { hub, used, reachable } = self.hub(id).await?;
+        let HubReading { hub, used, .. } = self.hub(id).await?;
         fault::check_etag(format!("hub {id}"), version, hub.version)?;
         let state = hub
             .state
             .apply(event)
             .map_err(|illegal| Fault::new(Reason::HubStateConflict, illegal.to_string()).with("hub", id.as_str()))?;
         if state == hub.state {
-            return Ok(HubReading { hub, used, reachable });
+            return Ok(self.reading(hub, used));
         }
         let detail = format!("hub {id} was {}, is now {}", hub.state.as_str(), state.as_str());
         self.change_hub(Hub { state, ..hub }, used, by, detail).await
     }
 
-    /// Forgets a hub; its data stays where it is. Forced, devices that live there are left without a hub; moves that name
-    /// it must be over all the same.
+    /// Forgets a hub; its data stays where it is. Forced, it is the operator's word that the hub accepts no writes: moves
+    /// that have not pivoted are given up, what is owed to the hub is abandoned, and devices that live there are left
+    /// without a hub.
     pub async fn unlink_hub(&self, id: &HubId, version: Option<Version>, force: bool, by: &str) -> Result<(), Fault> {
         let _gate = self.inner.fleet_gate.lock().await;
         let HubReading { hub, used, .. } = self.hub(id).await?;
         fault::check_etag(format!("hub {id}"), version, hub.version)?;
         let HubUse { homes, arriving: _, moves } = used;
-        if force && moves > 0 {
-            let message =
-                format!("{moves} moves name hub {id}, and giving up what is owed to a hub is not supported yet");
-            return Err(Fault::new(Reason::NotYetSupported, message).with("moves", moves.to_string()));
-        }
         if !force && (homes > 0 || moves > 0) {
             return Err(fault::hub_in_use(id, homes, moves));
         }
-        let expect = match force {
-            true => vec![Expect::HubUnnamed { hub: id.clone() }],
-            false => vec![Expect::HubUnused { hub: id.clone() }],
-        };
-        let detail = match force {
-            true => format!("hub {id} was unlinked by force; {homes} devices lived there"),
-            false => format!("hub {id} was unlinked"),
-        };
         let now = self.inner.clock.now();
-        let audit = AuditEntry { hub: Some(id.clone()), ..AuditEntry::new(now, by, AuditAction::HubUnlinked, detail) };
+        let entry = |detail: String| AuditEntry {
+            hub: Some(id.clone()),
+            ..AuditEntry::new(now, by, AuditAction::HubUnlinked, detail)
+        };
         let change = Change::DeleteHub { id: id.clone(), version: hub.version };
-        let commit = Commit { expect, changes: vec![change], audit: vec![audit] };
-        self.inner.store.commit(commit).await.map_err(fault::of_commit)?;
+        if force {
+            // What begins while the last ones are forced out is found by the commit, and forced out in its turn. A move that
+            // was may stay open for another hub; it owes this one nothing.
+            for attempt in 1.. {
+                let after = self.inner.store.life().await.map_err(fault::of_store)?.last;
+                self.force_out(id, by).await?;
+                let detail = format!(
+                    "hub {id} was unlinked by force: {by} states that it accepts no writes; {homes} devices lived there and {moves} moves named it"
+                );
+                let commit = Commit {
+                    expect: vec![Expect::HubUnnamed { hub: id.clone(), after }],
+                    changes: vec![change.clone()],
+                    audit: vec![entry(detail)],
+                };
+                match self.inner.store.commit(commit).await {
+                    Ok(_) => break,
+                    Err(CommitFault::Unexpected(Unexpected::HubInUse { .. })) if attempt < FORCED_TRIES_MAX => {}
+                    Err(fault) => return Err(fault::of_commit(fault)),
+                }
+            }
+        } else {
+            let expect = vec![Expect::HubUnused { hub: id.clone() }];
+            let audit = vec![entry(format!("hub {id} was unlinked"))];
+            let commit = Commit { expect, changes: vec![change], audit };
+            self.inner.store.commit(commit).await.map_err(fault::of_commit)?;
+        }
         // The connector closes its files when the last call on them has ended.
         drop(self.inner.directory.detach_hub(id));
         self.inner.hubs.close(id).await;
         Ok(())
+    }
+
+    /// Has every device give up what names the hub.
+    async fn force_out(&self, id: &HubId, by: &str) -> Result<(), Fault> {
+        let why = format!("hub {id} is unlinked by force: it accepts no writes");
+        let store = &self.inner.store;
+        let unfinished = store.unfinished().await.map_err(fault::of_store)?;
+        let forced = stream::iter(unfinished).map(|device| {
+            let why = why.clone();
+            async move {
+                let file = store.load_device(&device).await.map_err(fault::of_store)?;
+                // A journal that cannot be replayed is said by its device's actor, which refuses.
+                let is_named = |log: MoveLog| Move::replay(log).map_or(true, |this| names(&this, id));
+                if !file.open.into_iter().any(is_named) {
+                    return Ok(());
+                }
+                self.inner.directory.force_out(&device, id, by, &why).await?.map_err(fault::of_refused)?;
+                Ok(())
+            }
+        });
+        forced.buffer_unordered(limits::RECONCILED_AT_ONCE).try_collect::<()>().await
     }
 
     /// Makes a hub behave as if it did not answer, for the service and for devices.
@@ -196,9 +315,9 @@ impl Service {
 
     async fn set_taken_down(&self, id: &HubId, taken_down: bool, by: &str) -> Result<HubReading, Fault> {
         let _gate = self.inner.fleet_gate.lock().await;
-        let HubReading { hub, used, reachable } = self.hub(id).await?;
+        let HubReading { hub, used, .. } = self.hub(id).await?;
         if hub.taken_down == taken_down {
-            return Ok(HubReading { hub, used, reachable });
+            return Ok(self.reading(hub, used));
         }
         let detail = format!("hub {id} was {}", if taken_down { "taken down" } else { "brought up" });
         let reading = self.change_hub(Hub { taken_down, ..hub }, used, by, detail).await?;
@@ -244,7 +363,16 @@ impl Service {
     }
 
     fn reading(&self, hub: Hub, used: HubUse) -> HubReading {
-        let answers = self.inner.directory.fleet().berth(&hub.id).is_some_and(|berth| berth.reachable);
-        HubReading { reachable: answers && !hub.taken_down, hub, used }
+        let berth = self.inner.directory.fleet().berth(&hub.id);
+        let berth = berth.as_ref();
+        HubReading {
+            reachable: berth.is_some_and(|berth| berth.reachable) && !hub.taken_down,
+            restored: berth.is_some_and(|berth| berth.restored),
+            synced_at: berth.and_then(|berth| berth.feed_at),
+            lease_renewed_at: berth.and_then(|berth| berth.lease_at),
+            debts: None,
+            hub,
+            used,
+        }
     }
 }

@@ -13,6 +13,7 @@ mod fleet;
 mod import;
 mod operators;
 mod proof;
+mod reconcile;
 mod registration;
 mod throttle;
 mod tpm;
@@ -39,8 +40,9 @@ use crate::store::Store;
 
 pub use self::backup::BackupPart;
 pub use self::devices::{Explained, KeptState, PinRequest, RegistrationView, Revoked};
-pub use self::fleet::HubReading;
+pub use self::fleet::{HubDebts, HubReading};
 pub use self::import::Imported;
+pub use self::reconcile::{DeviceNews, ReconcileNews, Reinstatement};
 pub use self::registration::{DeviceView, Peer, RegisterAsk, Registering};
 pub use self::tpm::{BeginAsk, Begun, QuoteAsk, TOKEN_KEY_NAME, TOKEN_SCOPE, TpmAnswer};
 pub use self::twin::DesiredWatch;
@@ -144,6 +146,8 @@ struct Inner {
     fleet_gate: Mutex<()>,
     /// Held while a backup is made and read.
     backup_gate: Arc<Mutex<()>>,
+    /// Held while hubs are gone through.
+    reconcile_gate: Arc<Mutex<()>>,
 }
 
 impl fmt::Debug for Service {
@@ -170,7 +174,7 @@ impl Service {
         let throttle = throttle::Throttle::new(&config);
         let challenges = challenges::Challenges::new(config.challenges_max);
         let challenge_throttle = throttle::Throttle::of_challenges(&config);
-        let (fleet_gate, backup_gate) = (Mutex::new(()), Arc::default());
+        let (fleet_gate, backup_gate, reconcile_gate) = (Mutex::new(()), Arc::default(), Arc::default());
         let inner = Inner {
             store,
             directory,
@@ -186,6 +190,7 @@ impl Service {
             vault: Arc::new(vault),
             fleet_gate,
             backup_gate,
+            reconcile_gate,
         };
         Self { inner: Arc::new(inner) }
     }

@@ -12,14 +12,14 @@ use futures_util::future::{BoxFuture, ready};
 
 use super::listing::{self, Listing};
 use super::open_move::OpenMove;
-use super::shape::{check_shape, expect_existing, named, not_written};
+use super::shape::{check_shape, expect_existing, is_newer, named, next_order, not_written, takes};
 use super::{
-    AuditFilter, Change, Commit, CommitFault, DeviceFile, EnrollmentListing, Expect, HubUse, Page, PageRequest,
-    RegistrationFilter, Store, StoreFault, Unexpected,
+    AuditFilter, Change, Commit, CommitFault, DeviceFile, EnrollmentListing, Expect, HubUse, LastKnown, Page,
+    PageRequest, RegistrationFilter, Store, StoreFault, StoreLife, Unexpected,
 };
 use crate::domain::{
-    AnchorRef, AuditEntry, Claim, DeviceId, Enrollment, EnrollmentId, Hub, HubId, Order, Past, Registration,
-    RegistrationId, StoredAudit, TrackingId, Version, limits,
+    AnchorRef, AuditEntry, Claim, DeviceId, DeviceState, Enrollment, EnrollmentId, FeedToken, Hub, HubId, Order, Past,
+    Registration, RegistrationId, StoredAudit, Timestamp, TrackingId, Version, limits,
 };
 use crate::moves::{JournalLine, MoveLog};
 
@@ -47,7 +47,7 @@ impl MemoryStore {
     fn commit_now(&self, commit: Commit) -> Result<Order, CommitFault> {
         check_shape(&commit)?;
         let mut state = self.lock();
-        let order = Order(state.last.0 + 1);
+        let order = next_order(state.last, &commit);
         let outcome = state.attempt(order, &commit);
         state.finish(outcome.is_ok());
         outcome?;
@@ -124,6 +124,9 @@ struct State {
     earlier: Table<RegistrationId, Past>,
     moves: Table<Order, Arc<Kept>>,
     open: Table<(RegistrationId, Order), ()>,
+    last_known: Table<RegistrationId, LastKnown>,
+    feeds: Table<HubId, FeedToken>,
+    restored: Table<(), ()>,
     audit: BTreeMap<(Order, u32), AuditEntry>,
     tracking: BTreeMap<TrackingId, (Order, u32)>,
 }
@@ -146,6 +149,9 @@ impl State {
             earlier,
             moves,
             open,
+            last_known,
+            feeds,
+            restored,
             audit: _,
             tracking: _,
         } = self;
@@ -157,6 +163,9 @@ impl State {
         earlier.finish(keep);
         moves.finish(keep);
         open.finish(keep);
+        last_known.finish(keep);
+        feeds.finish(keep);
+        restored.finish(keep);
     }
 
     fn write_down(&mut self, order: Order, entries: Vec<AuditEntry>, audit_max: u64) {
@@ -177,14 +186,7 @@ impl State {
     fn judge(&self, expect: &Expect) -> Result<(), Unexpected> {
         match expect {
             Expect::Enrollment { id, version } => self.expect_enrollment(id, *version),
-            Expect::HubTakes { hub, capacity } => {
-                if !self.hubs.rows.contains_key(hub) {
-                    return Err(Unexpected::HubNotLinked { hub: hub.clone() });
-                }
-                let used = self.hub_use(hub);
-                let fits = capacity.is_none_or(|capacity| used.homes + used.arriving < capacity);
-                if fits { Ok(()) } else { Err(Unexpected::HubFull { hub: hub.clone() }) }
-            }
+            Expect::HubTakes { hub, pinned } => takes(self.hubs.rows.get(hub), hub, *pinned, || self.hub_use(hub)),
             Expect::HubUnused { hub } => match self.hub_use(hub) {
                 HubUse { homes: 0, moves: 0, arriving: _ } => Ok(()),
                 HubUse { homes, moves, arriving: _ } => Err(Unexpected::HubInUse { hub: hub.clone(), homes, moves }),
@@ -193,10 +195,13 @@ impl State {
                 true => Ok(()),
                 false => Err(Unexpected::HubNotLinked { hub: hub.clone() }),
             },
-            Expect::HubUnnamed { hub } => match self.hub_use(hub) {
-                HubUse { moves: 0, .. } => Ok(()),
-                HubUse { homes, moves, .. } => Err(Unexpected::HubInUse { hub: hub.clone(), homes, moves }),
-            },
+            Expect::HubUnnamed { hub, after } => {
+                let later = self.open_logs().filter(|log| log.generation > *after).filter_map(OpenMove::of);
+                match later.filter(|open| open.hubs().any(|named| named == hub)).count() as u64 {
+                    0 => Ok(()),
+                    moves => Err(Unexpected::HubInUse { hub: hub.clone(), homes: self.hub_use(hub).homes, moves }),
+                }
+            }
             Expect::DeviceId { device, registration } => {
                 let named = self.open_logs().filter_map(OpenMove::of).filter(|open| open.device == *device);
                 let owners =
@@ -242,6 +247,7 @@ impl State {
                 expect_existing(*version)?;
                 self.expect_hub(id, *version)?;
                 self.hubs.set(id.clone(), None);
+                self.feeds.set(id.clone(), None);
             }
             Change::PutRegistration(put) => self.put_registration(put, order)?,
             Change::DeleteRegistration { id, version, past } => {
@@ -249,6 +255,7 @@ impl State {
                 self.expect_registration(id, *version)?;
                 self.drop_device_id(id);
                 self.registrations.set(id.clone(), None);
+                self.last_known.set(id.clone(), None);
                 self.earlier.set(id.clone(), Some(named(past, order)).filter(|past| !past.is_empty()));
             }
             Change::Journal { registration, generation, at, record } => {
@@ -284,8 +291,30 @@ impl State {
                 }
                 self.moves.set(*generation, None);
             }
+            Change::NoteSeen { hub, token, seen_at, rows } => {
+                for (device, state) in rows {
+                    self.note_seen(hub, *seen_at, device, state);
+                }
+                self.feeds.set(hub.clone(), Some(*token));
+            }
+            // Its order is all there is to it.
+            Change::RaiseOrders { above: _ } => {}
+            Change::SetRestored(restored) => self.restored.set((), restored.then_some(())),
         }
         Ok(())
+    }
+
+    fn note_seen(&mut self, hub: &HubId, seen_at: Timestamp, device: &DeviceId, state: &DeviceState) {
+        let Some(owner) = self.devices.rows.get(device) else { return };
+        let registration = self.registrations.rows.get(owner);
+        if registration.and_then(|it| it.assignment.as_ref()).is_none_or(|home| home.hub != *hub) {
+            return;
+        }
+        if !is_newer(self.last_known.rows.get(owner), hub, state) {
+            return;
+        }
+        let seen = LastKnown { hub: hub.clone(), state: Box::new(state.clone()), seen_at };
+        self.last_known.set(owner.clone(), Some(seen));
     }
 
     fn put_enrollment(&mut self, put: &Enrollment) -> Result<(), Unexpected> {
@@ -310,6 +339,10 @@ impl State {
         }
         self.devices.set(put.device_id.clone(), Some(put.id.clone()));
         let past = named(&put.past, order);
+        let home = |it: Option<&Registration>| it?.assignment.as_ref().map(|home| home.hub.clone());
+        if home(self.registrations.rows.get(&put.id)) != home(Some(put)) {
+            self.last_known.set(put.id.clone(), None);
+        }
         let registration = Registration { version: put.version.next(), past, ..put.clone() };
         self.registrations.set(put.id.clone(), Some(registration));
         Ok(())
@@ -526,6 +559,20 @@ impl Store for MemoryStore {
         let stored =
             found.map(|((order, place), entry)| StoredAudit { order: *order, place: *place, entry: entry.clone() });
         Box::pin(ready(Ok(stored)))
+    }
+
+    fn load_last_known<'a>(&'a self, id: &'a RegistrationId) -> BoxFuture<'a, Result<Option<LastKnown>, StoreFault>> {
+        Box::pin(ready(Ok(self.lock().last_known.rows.get(id).cloned())))
+    }
+
+    fn load_feed<'a>(&'a self, hub: &'a HubId) -> BoxFuture<'a, Result<Option<FeedToken>, StoreFault>> {
+        Box::pin(ready(Ok(self.lock().feeds.rows.get(hub).copied())))
+    }
+
+    fn life(&self) -> BoxFuture<'_, Result<StoreLife, StoreFault>> {
+        let state = self.lock();
+        let restored = state.restored.rows.contains_key(&());
+        Box::pin(ready(Ok(StoreLife { last: state.last, restored })))
     }
 
     fn unfinished(&self) -> BoxFuture<'_, Result<Vec<RegistrationId>, StoreFault>> {

@@ -24,8 +24,9 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use crate::domain::{
-    AnchorRef, AuditAction, AuditEntry, Claim, DeviceId, Enrollment, EnrollmentId, GroupId, Hub, HubId, Order, Past,
-    Registration, RegistrationId, ReprovisionPolicy, StoredAudit, Timestamp, TrackingId, Version,
+    AnchorRef, AuditAction, AuditEntry, Claim, DeviceId, DeviceState, Enrollment, EnrollmentId, FeedToken, GroupId,
+    Hub, HubId, HubState, Order, Past, Registration, RegistrationId, ReprovisionPolicy, StoredAudit, Timestamp,
+    TrackingId, Version,
 };
 use crate::moves::{self, JournalRecord, MoveLog, RecordChange};
 
@@ -75,6 +76,8 @@ pub enum Unexpected {
     HubNotLinked { hub: HubId },
     #[error("hub {hub} is full")]
     HubFull { hub: HubId },
+    #[error("hub {hub} is {} and takes nothing new", .state.as_str())]
+    HubClosed { hub: HubId, state: HubState },
     #[error("hub {hub} is named by {homes} registrations and {moves} moves")]
     HubInUse { hub: HubId, homes: u64, moves: u64 },
     #[error("device id {device} belongs to registration {owner}")]
@@ -104,14 +107,15 @@ impl Unexpected {
 pub enum Expect {
     /// The enrollment still has this version.
     Enrollment { id: EnrollmentId, version: Version },
-    /// The hub is linked and fewer than `capacity` devices live there or are on their way.
-    HubTakes { hub: HubId, capacity: Option<u64> },
+    /// The hub is linked, active, and fewer devices live there or are on their way than its record says it may hold.
+    /// Where an operator pinned the device to it, it is enough that it is linked.
+    HubTakes { hub: HubId, pinned: bool },
     /// No registration lives there and no open move names it.
     HubUnused { hub: HubId },
     /// The hub is linked.
     HubLinked { hub: HubId },
-    /// No open move names it; devices may live there.
-    HubUnnamed { hub: HubId },
+    /// No open move names it that began after this order (zero: none at all); devices may live there.
+    HubUnnamed { hub: HubId, after: Order },
     /// No other registration has this device id, and no open move of another one names it, clean-up included.
     DeviceId { device: DeviceId, registration: RegistrationId },
     /// The device's record has this version, and a home of this generation.
@@ -165,6 +169,46 @@ pub enum Change {
     ForgetMove {
         generation: Order,
     },
+    /// A page of a hub's change feed: the newest states, and how far the feed was read. A device whose registration lives
+    /// elsewhere, or that nobody has, is passed over, and so is a state older than the one known of that hub.
+    NoteSeen {
+        hub: HubId,
+        token: FeedToken,
+        seen_at: Timestamp,
+        rows: Vec<(DeviceId, DeviceState)>,
+    },
+    /// This commit's order, and so all later ones, lies above this one (at most [`ORDER_RAISED_MAX`]).
+    RaiseOrders {
+        above: Order,
+    },
+    /// Whether the store is known to have gone back in time: see [`StoreLife`].
+    SetRestored(bool),
+}
+
+/// The highest order that others can make the store rise above: half of all there are, so that nobody can use them up.
+pub const ORDER_RAISED_MAX: Order = Order(u64::MAX / 2);
+
+/// Orders are never reused, not even by a store that was put back from a copy: one that is opened from a copy goes on at
+/// the next multiple of this. That is more than a service writes in twenty years (26,000 commits a second), and leaves room for a
+/// million restores.
+pub const ORDERS_OF_A_LIFE: u64 = 1 << 44;
+
+/// In which life a store is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StoreLife {
+    /// The highest order that was given out.
+    pub last: Order,
+    /// It was opened from a copy, or was found out to be an older copy of itself, and nobody has gone through the hubs
+    /// since: what it says of moves may be untrue.
+    pub restored: bool,
+}
+
+/// The newest state of a device that the service has seen at its home.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LastKnown {
+    pub hub: HubId,
+    pub state: Box<DeviceState>,
+    pub seen_at: Timestamp,
 }
 
 /// Everything that happens together.
@@ -298,6 +342,15 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     fn find_audit(&self, tracking: TrackingId) -> BoxFuture<'_, Result<Option<StoredAudit>, StoreFault>>;
 
+    /// The newest state seen at the registration's home. It goes when the home changes or the record is deleted, and stays
+    /// when the home's hub is unlinked.
+    fn load_last_known<'a>(&'a self, id: &'a RegistrationId) -> BoxFuture<'a, Result<Option<LastKnown>, StoreFault>>;
+
+    /// How far a hub's change feed was read.
+    fn load_feed<'a>(&'a self, hub: &'a HubId) -> BoxFuture<'a, Result<Option<FeedToken>, StoreFault>>;
+
+    fn life(&self) -> BoxFuture<'_, Result<StoreLife, StoreFault>>;
+
     /// The devices that have an open move: what must be taken up again after a start.
     fn unfinished(&self) -> BoxFuture<'_, Result<Vec<RegistrationId>, StoreFault>>;
 
@@ -334,7 +387,7 @@ impl From<moves::Commit> for Commit {
         let journal = Expect::Journal { registration: registration.clone(), seen };
         let stands = Expect::Record { registration: registration.clone(), version, home };
         let enrollment = expect.enrollment.map(|(id, version)| Expect::Enrollment { id, version });
-        let takes = expect.takes.map(|(hub, capacity)| Expect::HubTakes { hub, capacity });
+        let takes = expect.takes.map(|place| Expect::HubTakes { hub: place.hub, pinned: place.pinned });
         let individual = expect
             .no_individual
             .map(|id| Expect::Enrollment { id: EnrollmentId::Individual(id), version: Version::ABSENT });

@@ -93,6 +93,10 @@ impl OpenMove {
             | JournalRecord::Dropped { effect, hub, .. }
             | JournalRecord::Abandoned { effect, hub, .. } => {
                 self.awaited.retain(|awaited| awaited.effect != *effect || awaited.hub != *hub);
+                // A move owes one hub one thing at most: with it given up, nothing ties the hub to the move.
+                if let JournalRecord::Abandoned { .. } = &line.record {
+                    self.hubs.retain(|named| named != hub);
+                }
             }
             JournalRecord::Stuck { effect, hub, .. } => {
                 let of_line = |awaited: &&mut Awaited| awaited.effect == *effect && awaited.hub == *hub;

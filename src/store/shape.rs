@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Change, Commit, CommitFault, Unexpected};
-use crate::domain::{Order, Past, Version};
+use super::{Change, Commit, CommitFault, HubUse, LastKnown, ORDER_RAISED_MAX, Unexpected};
+use crate::domain::{DeviceState, Hub, HubId, HubState, Order, Past, Version};
 use crate::moves::JournalRecord;
 use crate::moves::machine::OWN_ORDER;
 
@@ -52,7 +52,15 @@ pub(super) fn check_shape(commit: &Commit) -> Result<(), CommitFault> {
             | Change::PutRegistration(_)
             | Change::DeleteRegistration { .. }
             | Change::CloseMove { .. }
-            | Change::ForgetMove { .. } => {}
+            | Change::ForgetMove { .. }
+            | Change::NoteSeen { .. }
+            | Change::SetRestored(_) => {}
+            Change::RaiseOrders { above } if *above > ORDER_RAISED_MAX => {
+                return Err(not_written(format!(
+                    "orders are not raised above {above}: no order that was given out is so high"
+                )));
+            }
+            Change::RaiseOrders { .. } => {}
         }
     }
     Ok(())
@@ -60,6 +68,25 @@ pub(super) fn check_shape(commit: &Commit) -> Result<(), CommitFault> {
 
 pub(super) fn not_written(why: impl Into<String>) -> CommitFault {
     CommitFault::NotWritten(why.into())
+}
+
+/// The order that a commit gets after `last`.
+pub(super) fn next_order(last: Order, commit: &Commit) -> Order {
+    let raised = commit.changes.iter().filter_map(|change| match change {
+        Change::RaiseOrders { above } => Some(*above),
+        Change::PutEnrollment(_)
+        | Change::DeleteEnrollment { .. }
+        | Change::PutHub(_)
+        | Change::DeleteHub { .. }
+        | Change::PutRegistration(_)
+        | Change::DeleteRegistration { .. }
+        | Change::Journal { .. }
+        | Change::CloseMove { .. }
+        | Change::ForgetMove { .. }
+        | Change::NoteSeen { .. }
+        | Change::SetRestored(_) => None,
+    });
+    Order(raised.fold(last, Order::max).0 + 1)
 }
 
 /// What never existed cannot be deleted, whatever the version says.
@@ -70,6 +97,33 @@ pub(super) fn expect_existing(version: Version) -> Result<(), CommitFault> {
 /// The generations of a record, its own commit's order filled in.
 pub(super) fn named(past: &Past, order: Order) -> Past {
     past.mapped(|it| if it == OWN_ORDER { order } else { it })
+}
+
+/// Whether a hub takes one more device, by its record and how it is used.
+pub(super) fn takes(
+    record: Option<&Hub>,
+    hub: &HubId,
+    pinned: bool,
+    used: impl FnOnce() -> HubUse,
+) -> Result<(), Unexpected> {
+    let Some(record) = record else { return Err(Unexpected::HubNotLinked { hub: hub.clone() }) };
+    if pinned {
+        return Ok(());
+    }
+    match record.state {
+        HubState::Active => {}
+        HubState::Draining | HubState::Retired => {
+            return Err(Unexpected::HubClosed { hub: hub.clone(), state: record.state });
+        }
+    }
+    let used = used();
+    let fits = record.capacity.is_none_or(|capacity| used.homes + used.arriving < capacity);
+    if fits { Ok(()) } else { Err(Unexpected::HubFull { hub: hub.clone() }) }
+}
+
+/// Whether a state seen at a hub replaces what is known: twins never go back, so one that is less far is older.
+pub(super) fn is_newer(known: Option<&LastKnown>, hub: &HubId, state: &DeviceState) -> bool {
+    known.is_none_or(|known| known.hub != *hub || known.state.twin.progress() <= state.twin.progress())
 }
 
 impl From<Unexpected> for CommitFault {

@@ -75,6 +75,10 @@ metric_table! {
         "time a hub took to answer";
     HUB_REACHABLE = Gauge "rehome_hub_reachable" ["hub"]
         "1 while the hub answers, else 0";
+    HUB_RESTORED = Gauge "rehome_hub_restored" ["hub"]
+        "1 while a restored hub waits to be gone through, else 0";
+    MOVES_HALTED = Gauge "rehome_moves_halted" []
+        "1 while no device is moved because the service's own store went back in time, else 0";
     HUB_CIRCUIT_OPEN = Gauge "rehome_hub_circuit_open" ["hub"]
         "1 while calls to the hub are held back after failures, else 0";
     QUEUE_DEPTH = Gauge "rehome_queue_depth" ["queue"]

@@ -16,7 +16,7 @@ pub use record::{
     ActorKind, CommitOutcome, DiskFile, HandshakeOutcome, HubCallOutcome, MoveOutcome, Queue, RegistrationOutcome,
     WebhookOutcome, actor_panicked, actors_active, actors_passivated, api_call_finished, circuit_changed,
     connection_closed, connection_opened, disk_synced, handshake_finished, hub_call_finished, hub_reachable,
-    move_finished, moves_in_step, obligations_owed, overloaded, queue_depth, rate_limited, registration_finished,
-    step_finished, store_commit_finished, webhook_call_finished,
+    hub_restored, move_finished, moves_halted, moves_in_step, obligations_owed, overloaded, queue_depth, rate_limited,
+    registration_finished, step_finished, store_commit_finished, webhook_call_finished,
 };
 pub use span::{operation_started, registration_span};

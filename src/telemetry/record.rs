@@ -132,6 +132,16 @@ pub fn hub_reachable(hub: &HubId, reachable: bool) {
     gauge!(names::HUB_REACHABLE, "hub" => hub.to_string()).set(flag(reachable));
 }
 
+/// Whether the hub waits to be gone through after a restore.
+pub fn hub_restored(hub: &HubId, restored: bool) {
+    gauge!(names::HUB_RESTORED, "hub" => hub.to_string()).set(flag(restored));
+}
+
+/// Whether all moves stand still, since the service's own store went back in time.
+pub fn moves_halted(halted: bool) {
+    gauge!(names::MOVES_HALTED).set(flag(halted));
+}
+
 pub fn circuit_changed(hub: &HubId, open: bool) {
     gauge!(names::HUB_CIRCUIT_OPEN, "hub" => hub.to_string()).set(flag(open));
 }
@@ -232,6 +242,8 @@ mod tests {
         obligations_owed("collect", 2, 1);
         hub_call_finished(&hub(), "seal", HubCallOutcome::Refused, took);
         hub_reachable(&hub(), true);
+        hub_restored(&hub(), false);
+        moves_halted(true);
         circuit_changed(&hub(), false);
         queue_depth(Queue::StoreWriter, 7);
         disk_synced(DiskFile::Hub);
@@ -263,6 +275,8 @@ mod tests {
             r#"rehome_obligations_stuck{kind="collect"} 1"#,
             r#"rehome_hub_calls_total{hub="hub-a",kind="seal",outcome="refused"} 1"#,
             r#"rehome_hub_reachable{hub="hub-a"} 1"#,
+            r#"rehome_hub_restored{hub="hub-a"} 0"#,
+            "rehome_moves_halted 1",
             r#"rehome_hub_circuit_open{hub="hub-a"} 0"#,
             r#"rehome_queue_depth{queue="store_writer"} 7"#,
             r#"rehome_disk_syncs_total{file="hub"} 1"#,

@@ -13,6 +13,7 @@ mod moves;
 mod readme;
 mod refusals;
 mod restart;
+mod restored;
 mod serving;
 mod starting;
 mod swtpm;

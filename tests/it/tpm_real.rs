@@ -30,8 +30,10 @@ use tpm2_protocol::{TpmSized as _, TpmUnmarshal as _};
 use crate::swtpm::Swtpm;
 use crate::world::{HOUR, World, document, in_time, individual, outcome, reason, registration_id};
 
-/// pump-1 and its TPM, enrolled by its endorsement key and not registered yet.
+/// A device and its TPM, enrolled and not registered yet.
 struct Enrolled {
+    /// pump-1, unless its endorsement key names it.
+    name: String,
     chip: Swtpm,
     world: World,
     tpm: Tpm,
@@ -54,7 +56,18 @@ impl Enrolled {
         let draft = EnrollmentDraft { attestation, ..individual("pump-1", &world.site.issue("pump-1")) };
         let id = world.enroll(&draft).await.draft.id;
         let device = world.site.caller_as("pump-1", None).await.by_tpm(Arc::new(tpm.clone()));
-        Some(Self { chip, world, tpm, device, id })
+        Some(Self { name: "pump-1".to_owned(), chip, world, tpm, device, id })
+    }
+
+    /// By the certificate of its endorsement key, in the group of everything that the manufacturer certified.
+    async fn by_certificate(kind: EkKind) -> Option<Self> {
+        let chip = Swtpm::manufactured()?;
+        let world = World::start().await;
+        let tpm = chip.tpm_with(|settings| settings.endorsement = Some(kind));
+        let id = world.enroll(&fleet(&world, &chip, &["id:00001014"])).await.draft.id;
+        let name = registration_id_of(&tpm.keys().await.unwrap()).to_string();
+        let device = world.site.caller_as(&name, None).await.by_tpm(Arc::new(tpm.clone()));
+        Some(Self { name, chip, world, tpm, device, id })
     }
 
     async fn blank(kind: EkKind) -> Option<Self> {
@@ -131,20 +144,21 @@ impl Answered {
 /// A whole registration, and a whole move.
 async fn check_whole_life(enrolled: Option<Enrolled>) {
     let Some(pump) = enrolled else { return };
+    let name = pump.name.as_str();
     let (update, old_home) = pump.register().await;
     assert_eq!(outcome(&update), ("hub-a".to_owned(), SubStatus::InitialAssignment));
     old_home.report(&document(r#"{"battery":80}"#)).await.unwrap();
-    pump.world.patch("hub-a", "pump-1", r#"{"site":"north"}"#, r#"{"rate":7}"#).await;
+    pump.world.patch("hub-a", name, r#"{"site":"north"}"#, r#"{"rate":7}"#).await;
     assert_eq!(old_home.twin().await.unwrap().desired.properties, document(r#"{"rate":7}"#));
-    let lived = pump.world.twin("hub-a", "pump-1").await.state;
+    let lived = pump.world.twin("hub-a", name).await.state;
 
     pump.world.allot(&pump.id, "hub-b").await;
     let (update, home) = pump.register().await;
     assert_eq!(outcome(&update), ("hub-b".to_owned(), SubStatus::DeviceDataMigrated));
-    pump.world.settled("pump-1").await;
-    assert_eq!(pump.world.twin("hub-b", "pump-1").await.state, lived, "the twin came along");
+    pump.world.settled(name).await;
+    assert_eq!(pump.world.twin("hub-b", name).await.state, lived, "the twin came along");
     home.report(&document(r#"{"battery":79}"#)).await.unwrap();
-    assert!(!pump.world.is_at("hub-a", "pump-1").await);
+    assert!(!pump.world.is_at("hub-a", name).await);
     let out = reason(old_home.twin().await);
     assert!(matches!(out, Some(Reason::DeviceMoved | Reason::CallerUnauthenticated)), "{out:?}");
 
@@ -183,6 +197,16 @@ async fn a_device_lives_by_a_p384_endorsement_key() {
 #[tokio::test]
 async fn a_device_lives_by_a_manufactured_endorsement_key() {
     check_whole_life(Enrolled::with(Swtpm::manufactured(), EkKind::EccP384, SrkDraft::PinFirst, None).await).await;
+}
+
+#[tokio::test]
+async fn a_device_lives_by_the_certificate_of_an_rsa_endorsement_key() {
+    check_whole_life(Enrolled::by_certificate(EkKind::Rsa2048).await).await;
+}
+
+#[tokio::test]
+async fn a_device_lives_by_the_certificate_of_a_p384_endorsement_key() {
+    check_whole_life(Enrolled::by_certificate(EkKind::EccP384).await).await;
 }
 
 /// The group of everything that swtpm's authority certifies, with one make or any.

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use rehome::ambient::{Clock as _, SystemClock, SystemEntropy};
 use rehome::client::{
-    ClientFault, Device, DeviceRecord, EnrollmentKind, EnrollmentRecord, Home, Identity, Operator, PageChoice,
-    RegistrationChoice, RegistrationRecord, RegistrationUpdate, RemoteFault, ReprovisionCall, Target, TwinTarget,
-    UpdateStatus, every_row,
+    BackupPart, ClientFault, Device, DeviceRecord, EnrollmentKind, EnrollmentRecord, Home, Identity, Operator,
+    PageChoice, ReconcileNews, ReconciledDevice, RegistrationChoice, RegistrationRecord, RegistrationUpdate,
+    RemoteFault, ReprovisionCall, Target, TwinTarget, UpdateStatus, every_row,
 };
 use rehome::compose::Running;
 use rehome::config::Config;
@@ -221,6 +221,50 @@ impl World {
         world
     }
 
+    /// As above, with files of the data folder exchanged meanwhile.
+    pub async fn restarted_over(self, exchange: impl FnOnce(&Path)) -> Self {
+        let Self { operator, config, running, folder, .. } = self;
+        drop(operator);
+        running.stop().await.unwrap();
+        exchange(&config.data_dir);
+        let world = Self::run(config, folder).await;
+        tell_hubs_where_they_are(&world.operator, world.site.address).await;
+        world
+    }
+
+    /// A backup of the running service, as `rehome store backup` makes it.
+    pub async fn backed_up(&self, name: &str) -> PathBuf {
+        let to = self.folder.path().join(name);
+        std::fs::create_dir_all(&to).unwrap();
+        let mut backup = self.operator.backup().await.unwrap();
+        let mut open = None;
+        while let Some(part) = backup.next().await.unwrap() {
+            match part {
+                BackupPart::File { name, .. } => open = Some((to.join(name), Vec::new())),
+                BackupPart::Bytes(bytes) => open.as_mut().unwrap().1.extend(bytes),
+                BackupPart::FileDone => {
+                    let (path, bytes) = open.take().unwrap();
+                    std::fs::write(path, bytes).unwrap();
+                }
+            }
+        }
+        to
+    }
+
+    /// Everything that a reconcile tells of devices: hub, device, what it became.
+    pub async fn reconciled(&self, hub: Option<&str>, dry_run: bool) -> Vec<ReconciledDevice> {
+        let hub = hub.map(hub_id);
+        let mut news = self.operator.reconcile(hub.as_ref(), dry_run).await.unwrap();
+        let mut devices = Vec::new();
+        while let Some(news) = in_time(news.next()).await.unwrap() {
+            if let ReconcileNews::Device(device) = news {
+                devices.push(device);
+            }
+        }
+        devices.sort_by_key(|device| (device.hub.to_string(), device.device.to_string()));
+        devices
+    }
+
     pub fn https_address(&self) -> SocketAddr {
         self.running.https_address().expect("the HTTPS edge is served")
     }
@@ -307,6 +351,12 @@ impl World {
                 false
             }
         }
+    }
+
+    /// A device registers again with the certificate that it has.
+    pub async fn registered_as(&self, id: &str, issued: &Issued) -> RegistrationUpdate {
+        let device = self.site.device(id, issued).await;
+        in_time(device.register(&ClientFacts::default(), rehome::client::Patience::Tries(1), |_| ())).await.unwrap()
     }
 
     pub async fn patch(&self, hub: &str, device: &str, tags: &str, desired: &str) -> DeviceRecord {

@@ -32,14 +32,15 @@ use super::dice::Dice;
 use super::identity::{LEAVES, identity, prove};
 use super::network::Flight;
 use super::script::{Fate, Script};
+use super::seeds::number;
 use super::store::{SimStore, Strike};
 use super::world::{NOW, NoAllocator, World};
 
 /// No play waits longer for what the record says must happen.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Seeds that are played.
-const SEEDS: u64 = if cfg!(debug_assertions) { 40 } else { 1_000 };
+/// Seeds that are played, unless the environment says how many.
+const SEEDS: u64 = 40;
 
 /// One thing that happened in the record.
 #[derive(Debug, Clone)]
@@ -480,10 +481,11 @@ async fn play(seed: u64, record: Record) {
 fn the_actors_write_the_same_history() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
     let (mut ops, mut lines) = (0, 0);
-    for seed in 0..SEEDS {
+    let seeds = number("REHOME_SIM_PLAYS").unwrap_or(SEEDS);
+    for seed in 0..seeds {
         let record = record(seed);
         (ops, lines) = (ops + record.ops.len(), lines + record.journal.len());
         runtime.block_on(play(seed, record));
     }
-    println!("{SEEDS} seeds through the real actors: {ops} things that happened, {lines} commits, all the same");
+    println!("{seeds} seeds through the real actors: {ops} things that happened, {lines} commits, all the same");
 }

@@ -8,10 +8,10 @@ use rehome::actors::Berth;
 use rehome::ambient::Clock;
 use rehome::domain::hub::HubEvent;
 use rehome::domain::{
-    CallFault, CallOutcome, Geo, Hub, HubCall, HubId, HubKind, HubState, Incarnation, Timestamp, Version,
+    CallFault, CallOutcome, Geo, Hub, HubCall, HubId, HubKind, HubState, Incarnation, Order, Timestamp, Version,
 };
 use rehome::hubs::scripted::ScriptedHub;
-use rehome::store::{Change, Commit, Expect, HubUse, Store};
+use rehome::store::{Change, Commit, Expect, Store};
 
 use super::actors::Op;
 use super::dice::Dice;
@@ -77,8 +77,7 @@ impl World {
         hub.record = record.clone();
         (hub.failures, hub.probe) = (0, None);
         let connector = Arc::new(hub.scripted.clone());
-        let used = HubUse::default();
-        self.surroundings.fleet.put(Berth { hub: record, actor: None, connector, reachable: true, used });
+        self.surroundings.fleet.put(Berth::new(record, None, connector));
     }
 
     fn put_hub(&mut self, record: Hub) {
@@ -145,7 +144,11 @@ impl World {
             return;
         }
         let version = self.hubs[id].record.version;
-        let expect = if force { Expect::HubUnnamed { hub: id.clone() } } else { Expect::HubUnused { hub: id.clone() } };
+        let expect = if force {
+            Expect::HubUnnamed { hub: id.clone(), after: Order(0) }
+        } else {
+            Expect::HubUnused { hub: id.clone() }
+        };
         let change = Change::DeleteHub { id: id.clone(), version };
         let commit = Commit { expect: vec![expect], changes: vec![change], ..Commit::default() };
         if !self.operate(commit) {

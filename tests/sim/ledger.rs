@@ -153,7 +153,10 @@ impl Ledger {
                 Change::PutEnrollment(_)
                 | Change::DeleteEnrollment { .. }
                 | Change::PutHub(_)
-                | Change::DeleteHub { .. } => {}
+                | Change::DeleteHub { .. }
+                | Change::NoteSeen { .. }
+                | Change::RaiseOrders { .. }
+                | Change::SetRestored(_) => {}
             }
         }
         for generation in forgotten {

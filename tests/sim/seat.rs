@@ -172,7 +172,9 @@ impl World {
             Err(Refused::Fault(fault)) => format!("{} {what}: refused, {fault}", identity(device).id),
         });
         // An actor that is being passivated may answer from a memory that another has outrun.
-        let Some(accepted) = answer.as_ref().ok().filter(|_| self.seats[device].len() < 2) else { return Ok(()) };
+        let Some(accepted) = answer.as_ref().ok().filter(|_| self.seats[device].iter().all(|seat| seat.listed)) else {
+            return Ok(());
+        };
         let Some(standing) = &accepted.standing else { return Ok(()) };
         let (OperationStatus::Assigned { .. }, Some(home)) = (&standing.operation.status, &standing.assignment) else {
             return Ok(());

@@ -13,7 +13,7 @@ use super::world::Tally;
 const SEEDS_DEBUG: u64 = 1_500;
 const SEEDS_RELEASE: u64 = 10_000;
 
-fn number(name: &str) -> Option<u64> {
+pub fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.replace('_', "").parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
 }

@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures_util::future::BoxFuture;
 use rehome::domain::{
-    AnchorRef, DeviceId, Enrollment, EnrollmentId, Hub, HubId, Order, RegistrationId, StoredAudit, TrackingId,
+    AnchorRef, DeviceId, Enrollment, EnrollmentId, FeedToken, Hub, HubId, Order, RegistrationId, StoredAudit,
+    TrackingId,
 };
 use rehome::moves::MoveLog;
 use rehome::store::{
-    AuditFilter, Commit, CommitFault, DeviceFile, EnrollmentListing, Expect, HubUse, MemoryStore, Page, PageRequest,
-    RegistrationFilter, Store, StoreFault,
+    AuditFilter, Commit, CommitFault, DeviceFile, EnrollmentListing, Expect, HubUse, LastKnown, MemoryStore, Page,
+    PageRequest, RegistrationFilter, Store, StoreFault, StoreLife,
 };
 
 use super::ledger::Ledger;
@@ -177,6 +178,18 @@ impl Store for SimStore {
 
     fn find_audit(&self, tracking: TrackingId) -> BoxFuture<'_, Result<Option<StoredAudit>, StoreFault>> {
         self.memory.find_audit(tracking)
+    }
+
+    fn load_last_known<'a>(&'a self, id: &'a RegistrationId) -> BoxFuture<'a, Result<Option<LastKnown>, StoreFault>> {
+        self.memory.load_last_known(id)
+    }
+
+    fn load_feed<'a>(&'a self, hub: &'a HubId) -> BoxFuture<'a, Result<Option<FeedToken>, StoreFault>> {
+        self.memory.load_feed(hub)
+    }
+
+    fn life(&self) -> BoxFuture<'_, Result<StoreLife, StoreFault>> {
+        self.memory.life()
     }
 
     fn unfinished(&self) -> BoxFuture<'_, Result<Vec<RegistrationId>, StoreFault>> {

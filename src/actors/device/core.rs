@@ -33,6 +33,11 @@ use super::judge::{self, Judgement, Remembered, Said, Seen, Undo};
 /// How often a choice is made again because the chosen hub filled up meanwhile.
 const CHOICES_MAX: u32 = 4;
 
+/// How often a device looks whether moves go on.
+const HALTED_PAUSE: Duration = Duration::from_secs(5);
+/// When a caller may ask again: an operator has to act first.
+const HALTED_RETRY: Duration = Duration::from_secs(60);
+
 /// Somebody who waits for an answer.
 #[derive(Debug)]
 pub struct Asker {
@@ -65,7 +70,7 @@ pub struct After {
 }
 
 impl After {
-    fn stop() -> Self {
+    pub(in crate::actors) fn stop() -> Self {
         Self { stop: true, ..Self::default() }
     }
 }
@@ -687,6 +692,11 @@ impl Core {
     }
 
     async fn decide(mut self, request: Request, askers: Vec<Asker>, said: Said) -> (Self, After) {
+        if let Some(why) = self.surroundings.fleet.halted() {
+            // Even where it lives may be untrue.
+            let fault = Fault::new(Reason::ServiceUnavailable, format!("no device is moved now: {why}"));
+            return self.give_back(askers, Trouble::Fault(fault.retry_after(HALTED_RETRY)));
+        }
         let began = self.surroundings.clock.monotonic();
         let mut seen = Seen::NotLooked;
         // One round more for what was looked up.
@@ -755,6 +765,11 @@ impl Core {
 
     /// Commits what the machine wants committed, until only calls and waiting are left.
     async fn drive(&mut self) -> After {
+        // What the store says of moves may be untrue: nothing is decided by it until somebody has gone through the hubs.
+        if self.surroundings.fleet.halted().is_some() && !self.machine.is_idle() {
+            let wake_at = Some(self.surroundings.clock.now().plus(HALTED_PAUSE));
+            return After { wake_at, ..After::default() };
+        }
         loop {
             let now = self.surroundings.clock.now();
             let due = self.machine.due(now);
@@ -842,6 +857,9 @@ impl Core {
         for generation in later {
             known.extend(self.read_move(generation).await?.and_then(|this| this.sealed_at(hub)));
         }
+        let seen = self.surroundings.store.load_last_known(self.machine.id()).await;
+        let seen = seen.map_err(|fault| fault.to_string())?.filter(|seen| seen.hub == *hub);
+        known.extend(seen.map(|seen| KnownState { state: seen.state, seen_at: seen.seen_at }));
         Ok(Remembered { known: KnownState::newest(known), unopened: false })
     }
 
@@ -856,6 +874,11 @@ impl Core {
 
     async fn commit(&mut self, commit: moves::Commit) -> Result<(), Trouble> {
         let is_step = commit.lines.iter().any(|(generation, _)| generation.is_some());
+        let begins = commit.lines.iter().any(|(generation, _)| generation.is_none());
+        if let Some(why) = self.surroundings.fleet.halted().filter(|_| begins) {
+            let fault = Fault::new(Reason::ServiceUnavailable, format!("no device is moved now: {why}"));
+            return Err(Trouble::Fault(fault.retry_after(HALTED_RETRY)));
+        }
         let clock = &self.surroundings.clock;
         let began = clock.monotonic();
         let written = self.surroundings.store.commit(commit.clone().into()).await;
@@ -924,7 +947,7 @@ fn not_registered(id: &RegistrationId) -> Fault {
 fn trouble_of(unexpected: Unexpected) -> Trouble {
     match unexpected {
         Unexpected::Enrollment { .. } => Trouble::Rejudge,
-        Unexpected::HubFull { .. } | Unexpected::HubNotLinked { .. } => Trouble::Again,
+        Unexpected::HubFull { .. } | Unexpected::HubClosed { .. } | Unexpected::HubNotLinked { .. } => Trouble::Again,
         Unexpected::DeviceIdTaken { device, owner } => {
             let message = format!("the device id {device} belongs to registration {owner}");
             Trouble::Fault(Fault::new(Reason::DeviceIdInUse, message))

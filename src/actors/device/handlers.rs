@@ -3,10 +3,10 @@
 use actix::{AtomicResponse, Context, Handler};
 
 use super::super::messages::{
-    Allocated, Describe, ForceOut, ForgetLateTwin, ForgetStorageRootKey, LeaseEnded, Register, Release, Report,
-    Reprovision, Settle, StepFinished, TakeBack, Unpin, Wake,
+    Allocated, Describe, ForceOut, ForgetLateTwin, ForgetStorageRootKey, LeaseEnded, ReadAgain, Register, Release,
+    Report, Reprovision, Settle, StepFinished, TakeBack, Unpin, Wake,
 };
-use super::{Asker, Core, DeviceActor, Request};
+use super::{After, Asker, Core, DeviceActor, Request};
 
 impl Handler<Register> for DeviceActor {
     type Result = AtomicResponse<Self, ()>;
@@ -135,6 +135,14 @@ impl Handler<StepFinished> for DeviceActor {
         let generation = key.generation;
         let about = move |core: &Core| core.machine.open_move(generation).map(|open| open.intent.operation);
         self.atomically_about(about, |core| core.finished(key, outcome))
+    }
+}
+
+impl Handler<ReadAgain> for DeviceActor {
+    type Result = AtomicResponse<Self, ()>;
+
+    fn handle(&mut self, _: ReadAgain, _: &mut Context<Self>) -> Self::Result {
+        self.atomically(|core| async move { (core, After::stop()) })
     }
 }
 

@@ -9,7 +9,7 @@ use crate::domain::{
     InitialState, Operation, OperationId, OperationStatus, Pin, Reason, Registration, ReprovisionPolicy, RequestId,
     SubStatus, Timestamp, TpmDelivery, Version,
 };
-use crate::moves::{Carry, Commit, Intent, KnownState, Machine, Plan, Preconditions, Standing};
+use crate::moves::{Carry, Commit, Intent, KnownState, Machine, Place, Plan, Preconditions, Standing};
 use crate::policy::{self, Admission, Decision, HubView, Outcome, Snapshot, TpmObjection, TpmState, WebhookOutcome};
 
 /// A wish to have the device's hub decided, whoever has it.
@@ -334,12 +334,9 @@ impl Case<'_> {
             | Plan::Refresh { .. }
             | Plan::Release { .. } => None,
         };
-        // A pin outranks the capacity of its hub, as it does when the hub is chosen; an undo does not.
+        // A pin outranks the capacity and the state of its hub, as it does when the hub is chosen; an undo does not.
         let is_pinned_to = |hub: &HubId| self.request.undo.is_none() && pin.as_ref().is_some_and(|pin| pin.hub == *hub);
-        let takes = plan.arrives_at().map(|hub| {
-            let capacity = if is_pinned_to(hub) { None } else { self.capacity(hub) };
-            (hub.clone(), capacity)
-        });
+        let takes = plan.arrives_at().map(|hub| Place { hub: hub.clone(), pinned: is_pinned_to(hub) });
         let intent = Intent {
             operation: self.operation,
             request_id: self.request.request_id.clone(),
@@ -399,10 +396,6 @@ impl Case<'_> {
             operation: Some(self.operation),
             ..AuditEntry::new(self.now, self.request.by.clone(), action, detail)
         })
-    }
-
-    fn capacity(self, hub: &HubId) -> Option<u64> {
-        self.views.iter().find(|view| view.hub.id == *hub).and_then(|view| view.hub.capacity)
     }
 
     /// A device keeps the name it was first given, whatever its enrollment says later.

@@ -9,7 +9,7 @@ use crate::domain::{CallFault, CallOutcome, HubCall, OperationId, Timestamp, lim
 use crate::moves::{CallKey, EndLease};
 use crate::telemetry::{self, Queue, WebhookOutcome};
 
-use super::super::messages::{Allocated, LeaseEnded, Perform, StepFinished, Wake};
+use super::super::messages::{self, Allocated, LeaseEnded, Perform, StepFinished, Wake};
 use super::{After, DeviceActor};
 
 impl DeviceActor {
@@ -36,18 +36,26 @@ impl DeviceActor {
         }
     }
 
-    /// No hub of ours holds a lease that could be ended: asked again until its record says so, and never taken for ended.
+    /// Asks the hub's actor when the lease has surely run out. Where nobody can tell it is asked again, and never taken for
+    /// ended.
     fn end_lease(&self, asked: EndLease, ctx: &mut Context<Self>) {
+        let hub = self.surroundings.fleet.living_actor(&asked.hub, &self.surroundings);
         let (clock, this) = (self.surroundings.clock.clone(), ctx.address());
         actix_rt::spawn(async move {
-            clock.sleep(limits::RETRY_MAX).await;
+            let EndLease { generation, hub: _, must_seal } = asked;
+            let (reply, over) = oneshot::channel();
+            let sent = hub.map(|hub| hub.try_send(messages::EndLease { must_seal, reply }));
+            let ended = matches!(sent, Some(Ok(()))) && over.await.is_ok();
+            if !ended {
+                clock.sleep(limits::RETRY_MAX).await;
+            }
             // Where the actor has stopped, its successor asks again.
-            let _ = this.send(LeaseEnded { generation: asked.generation, ended: false }).await;
+            let _ = this.send(LeaseEnded { generation, ended }).await;
         });
     }
 
     fn call(&self, key: CallKey, call: HubCall, operation: OperationId, ctx: &mut Context<Self>) {
-        let hub = self.surroundings.fleet.living_actor(&key.hub, &self.surroundings.clock);
+        let hub = self.surroundings.fleet.living_actor(&key.hub, &self.surroundings);
         let this = ctx.address();
         let span = telemetry::registration_span(&self.id, Some(&operation));
         let hub_span = span.clone();

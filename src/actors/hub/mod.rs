@@ -8,7 +8,9 @@
 //! While the circuit is open a call is answered *unavailable* at once: it did not happen, and the device retries.
 //! Calls wait for their slot in the hub's rate for at most [`SLOT_WAIT_MAX`]; beyond that they are told to come back.
 
+mod feed;
 mod handlers;
+mod lease;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,12 +18,17 @@ use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context};
 
-use crate::ambient::Clock;
-use crate::domain::{CallFault, Hub, Timestamp};
-use crate::hubs::HubConnector;
+use crate::domain::{CallFault, CallOutcome, Hub, HubId, HubRefusal, Timestamp, limits};
+use crate::hubs::{HubConnector, LeaseRenewal};
+use crate::moves::Move;
+use crate::store::{Change, Commit, StoreFault};
 use crate::telemetry::{self, ActorKind};
 
-use super::fleet::Fleet;
+use self::feed::Round;
+pub use self::feed::{FeedFault, FeedRead};
+use self::lease::Lease;
+use super::device::Surroundings;
+use super::messages::{FeedEnded, LeaseLoaded, LeaseRenewed, ReadFeed, RenewLease, Reply};
 
 /// No answer within this counts as unknown.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,11 +49,14 @@ pub const MAILBOX_MAX: usize = 4096;
 pub struct HubActor {
     hub: Hub,
     connector: Arc<dyn HubConnector>,
-    clock: Arc<dyn Clock>,
-    fleet: Arc<Fleet>,
+    surroundings: Arc<Surroundings>,
     circuit: Circuit,
     rate: Rate,
     in_flight: usize,
+    /// Who waits for the round of reading the feed that is under way; absent when none is.
+    reading: Option<Vec<Reply<Result<FeedRead, FeedFault>>>>,
+    /// Present for a hub that can hold a lease.
+    lease: Option<Lease>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,21 +97,28 @@ impl Rate {
 }
 
 impl HubActor {
-    pub fn new(hub: Hub, connector: Arc<dyn HubConnector>, clock: Arc<dyn Clock>, fleet: Arc<Fleet>) -> Self {
+    pub fn new(hub: Hub, connector: Arc<dyn HubConnector>, surroundings: Arc<Surroundings>) -> Self {
+        let lease = connector.abilities().leases.then(|| Lease::new(surroundings.clock.monotonic()));
         Self {
             hub,
             connector,
-            clock,
-            fleet,
+            surroundings,
             circuit: Circuit::Closed { failures: 0 },
             rate: Rate::default(),
             in_flight: 0,
+            reading: None,
+            lease,
         }
     }
 
     /// Why a call cannot be made now; it did not happen.
     fn hindrance(&self) -> Option<CallFault> {
-        let why = if self.hub.taken_down {
+        if let Some(why) = self.surroundings.fleet.halted() {
+            return Some(CallFault::Unavailable(format!("no device is moved: {why}")));
+        }
+        let why = if self.surroundings.fleet.is_restored(&self.hub.id) {
+            "it was restored from an older copy and waits for `rehome reconcile`"
+        } else if self.hub.taken_down {
             "it was taken down by an operator"
         } else if let Circuit::Open { .. } = self.circuit {
             "it did not answer lately, and is being probed"
@@ -117,7 +134,7 @@ impl HubActor {
         if let Circuit::Open { .. } = self.circuit {
             tracing::info!(hub = %self.hub.id, "the hub answers again");
             telemetry::circuit_changed(&self.hub.id, false);
-            self.fleet.set_reachable(&self.hub.id, true);
+            self.surroundings.fleet.set_reachable(&self.hub.id, true);
         }
         self.circuit = Circuit::Closed { failures: 0 };
     }
@@ -130,7 +147,7 @@ impl HubActor {
             Circuit::Closed { .. } => {
                 tracing::warn!(hub = %self.hub.id, "the hub does not answer, its circuit is open");
                 telemetry::circuit_changed(&self.hub.id, true);
-                self.fleet.set_reachable(&self.hub.id, false);
+                self.surroundings.fleet.set_reachable(&self.hub.id, false);
                 self.circuit = Circuit::Open { pause: PROBE_FIRST };
                 self.probe_after(PROBE_FIRST, ctx);
             }
@@ -140,7 +157,8 @@ impl HubActor {
     }
 
     fn probe_after(&self, pause: Duration, ctx: &mut Context<Self>) {
-        let (clock, connector, this) = (self.clock.clone(), self.connector.clone(), ctx.address().downgrade());
+        let clock = self.surroundings.clock.clone();
+        let (connector, this) = (self.connector.clone(), ctx.address().downgrade());
         actix_rt::spawn(async move {
             clock.sleep(pause).await;
             let answered = {
@@ -158,6 +176,130 @@ impl HubActor {
     }
 }
 
+impl HubActor {
+    /// Sends a nudge to itself after a pause, unless the actor has stopped by then.
+    fn nudge_after<M>(&self, pause: Duration, nudge: M, ctx: &mut Context<Self>)
+    where
+        M: actix::Message<Result = ()> + Send + 'static,
+        Self: actix::Handler<M>,
+    {
+        let (timer, this) = (self.surroundings.clock.sleep(pause), ctx.address().downgrade());
+        actix_rt::spawn(async move {
+            timer.await;
+            if let Some(this) = this.upgrade() {
+                // The actor may have stopped meanwhile: then nobody needs to know.
+                let _ = this.send(nudge).await;
+            }
+        });
+    }
+
+    fn read_feed_later(&self, ctx: &mut Context<Self>) {
+        let pause = feed::pause(self.surroundings.fleet.feed_every(), self.surroundings.entropy.draw_u128());
+        self.nudge_after(pause, ReadFeed { reply: None }, ctx);
+    }
+
+    /// Starts a round; it comes back as [`FeedEnded`].
+    fn read_feed(&self, ctx: &mut Context<Self>) {
+        let (hub, connector) = (self.hub.clone(), self.connector.clone());
+        let (surroundings, this) = (self.surroundings.clone(), ctx.address());
+        actix_rt::spawn(async move {
+            let round = Round::of(&hub, connector.as_ref(), surroundings.store.as_ref());
+            let outcome = round.read(|| surroundings.clock.now()).await;
+            // The actor may have stopped meanwhile: its successor reads on from the place that is stored.
+            let _ = this.send(FeedEnded { outcome }).await;
+        });
+    }
+
+    /// Reads the bypasses of this hub that stand; they come back as [`LeaseLoaded`].
+    fn load_lease(&self, pause: Duration, ctx: &mut Context<Self>) {
+        let (hub, surroundings, this) = (self.hub.id.clone(), self.surroundings.clone(), ctx.address());
+        actix_rt::spawn(async move {
+            surroundings.clock.sleep(pause).await;
+            let load = async {
+                let mut stored = Vec::new();
+                for id in surroundings.store.unfinished().await? {
+                    let open = surroundings.store.load_device(&id).await?.open;
+                    // What cannot be replayed is said by the device's own actor, which cannot go on either.
+                    let moves = open.into_iter().filter_map(|log| Move::replay(log).ok());
+                    let bypasses = moves.filter_map(|this| this.bypass()).filter(|(at, _)| *at == hub);
+                    stored.extend(bypasses.map(|(_, must)| must));
+                }
+                Ok::<_, StoreFault>(stored)
+            };
+            let stored = load.await.inspect_err(|fault| tracing::warn!("bypasses cannot be read: {fault}")).ok();
+            let _ = this.send(LeaseLoaded { stored }).await;
+        });
+    }
+
+    /// Renews the lease, when it may be; the answer comes back as [`LeaseRenewed`].
+    fn renew_lease(&mut self, ctx: &mut Context<Self>) {
+        if self.hindrance_of_lease() {
+            return;
+        }
+        let now = self.surroundings.clock.monotonic();
+        let incarnation = self.hub.incarnation;
+        let Some(lease) = &mut self.lease else { return };
+        let Some(carried) = lease.list() else { return };
+        let ticket = lease.ticket.take();
+        let extended = ticket.is_some();
+        if extended {
+            lease.sending(now);
+        }
+        let (clock, connector, this) = (self.surroundings.clock.clone(), self.connector.clone(), ctx.address());
+        actix_rt::spawn(async move {
+            let renew = async {
+                // A long list goes first, in parts that extend nothing.
+                for part in carried.chunks(lease::LIST_MAX) {
+                    let part = LeaseRenewal { incarnation, ticket: None, must_seal: part.to_vec() };
+                    connector.renew_lease(&part).await?;
+                }
+                connector.renew_lease(&LeaseRenewal { incarnation, ticket, must_seal: Vec::new() }).await
+            };
+            let limit = clock.sleep(CALL_TIMEOUT);
+            let outcome = tokio::select! {
+                outcome = renew => outcome,
+                () = limit => Err(CallFault::Unknown(format!("no answer in {} s", CALL_TIMEOUT.as_secs()))),
+            };
+            let _ = this.send(LeaseRenewed { carried, extended, outcome }).await;
+        });
+    }
+
+    /// Whether the lease must run out: the hub is to do nothing, or the service does not know what it should do.
+    fn hindrance_of_lease(&self) -> bool {
+        let fleet = &self.surroundings.fleet;
+        self.hub.taken_down || fleet.halted().is_some() || fleet.is_restored(&self.hub.id)
+    }
+}
+
+/// A refusal that says something of the hub, or of the service's own memory, rather than of the device: the call did not
+/// happen, and is made again once that is mended.
+async fn unless_gone_back(surroundings: &Surroundings, hub: &HubId, outcome: CallOutcome) -> CallOutcome {
+    match outcome {
+        Err(CallFault::Refused(HubRefusal::WrongIncarnation { .. })) => {
+            surroundings.fleet.set_restored(hub, true);
+            Err(CallFault::Unavailable("it was restored from an older copy".to_owned()))
+        }
+        Err(CallFault::Refused(HubRefusal::Stale { highest })) => match surroundings.store.life().await {
+            Ok(life) if highest <= life.last => Err(CallFault::Refused(HubRefusal::Stale { highest })),
+            Ok(life) => {
+                let why = format!(
+                    "hub {hub} has obeyed order {highest}, and the service knows of none above {}: its store went back in time",
+                    life.last
+                );
+                surroundings.fleet.set_halted(Some(why.clone()));
+                let note = Commit { changes: vec![Change::SetRestored(true)], ..Commit::default() };
+                if let Err(fault) = surroundings.store.commit(note).await {
+                    // In memory it stands; after a restart the next stale answer says it again.
+                    tracing::warn!("that the store went back in time was not written: {fault}");
+                }
+                Err(CallFault::Unavailable(why))
+            }
+            Err(fault) => Err(CallFault::Unavailable(format!("whether its order is known cannot be read: {fault}"))),
+        },
+        Ok(_) | Err(CallFault::Refused(_) | CallFault::Unavailable(_) | CallFault::Unknown(_)) => outcome,
+    }
+}
+
 impl Drop for HubActor {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -171,5 +313,10 @@ impl Actor for HubActor {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         ctx.set_mailbox_capacity(MAILBOX_MAX);
+        self.read_feed_later(ctx);
+        if self.lease.is_some() {
+            self.load_lease(Duration::ZERO, ctx);
+            self.nudge_after(limits::LEASE_RENEWED_EVERY, RenewLease { in_turn: true }, ctx);
+        }
     }
 }

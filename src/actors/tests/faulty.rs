@@ -8,12 +8,13 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
 use crate::domain::{
-    AnchorRef, DeviceId, Enrollment, EnrollmentId, Hub, HubId, Order, RegistrationId, StoredAudit, TrackingId,
+    AnchorRef, DeviceId, Enrollment, EnrollmentId, FeedToken, Hub, HubId, Order, RegistrationId, StoredAudit,
+    TrackingId,
 };
 use crate::moves::MoveLog;
 use crate::store::{
-    AuditFilter, Commit, CommitFault, DeviceFile, EnrollmentListing, HubUse, MemoryStore, Page, PageRequest,
-    RegistrationFilter, Store, StoreFault,
+    AuditFilter, Commit, CommitFault, DeviceFile, EnrollmentListing, HubUse, LastKnown, MemoryStore, Page, PageRequest,
+    RegistrationFilter, Store, StoreFault, StoreLife,
 };
 
 /// What happens to one commit.
@@ -134,6 +135,18 @@ impl Store for FaultyStore {
 
     fn find_audit(&self, tracking: TrackingId) -> BoxFuture<'_, Result<Option<StoredAudit>, StoreFault>> {
         self.memory.find_audit(tracking)
+    }
+
+    fn load_last_known<'a>(&'a self, id: &'a RegistrationId) -> BoxFuture<'a, Result<Option<LastKnown>, StoreFault>> {
+        self.memory.load_last_known(id)
+    }
+
+    fn load_feed<'a>(&'a self, hub: &'a HubId) -> BoxFuture<'a, Result<Option<FeedToken>, StoreFault>> {
+        self.memory.load_feed(hub)
+    }
+
+    fn life(&self) -> BoxFuture<'_, Result<StoreLife, StoreFault>> {
+        self.memory.life()
     }
 
     fn unfinished(&self) -> BoxFuture<'_, Result<Vec<RegistrationId>, StoreFault>> {

@@ -130,6 +130,11 @@ impl World {
     }
 
     pub async fn link(&mut self, id: &str, edit: impl FnOnce(&mut Hub)) {
+        self.link_as(id, edit, |_| {}).await;
+    }
+
+    /// Links a hub that is made ready first.
+    pub async fn link_as(&mut self, id: &str, edit: impl FnOnce(&mut Hub), prepare: impl FnOnce(&ScriptedHub)) {
         let id = hub_id(id);
         let incarnation = Incarnation(self.hubs.len() as u128 + 1);
         let mut hub = Hub {
@@ -152,6 +157,7 @@ impl World {
         self.put([Change::PutHub(Box::new(hub.clone()))]).await;
         hub.version = hub.version.next();
         let connector = ScriptedHub::new(incarnation, self.clock.clone());
+        prepare(&connector);
         self.hubs.insert(id, connector.clone());
         self.directory.attach_hub(hub, Arc::new(connector));
     }

@@ -1,6 +1,6 @@
 //! The story of the demo, chapter by chapter: what is done, and what is claimed about it.
 
-use crate::client::tpm::SecurityModule as _;
+use crate::client::tpm::{EkKind, SecurityModule as _, Tpm};
 use crate::client::{
     ClientFault, DesiredChange, Device, DeviceRecord, Patience, RegistrationRecord, RegistrationUpdate,
     ReprovisionCall, TwinTarget, UpdateStatus,
@@ -37,8 +37,12 @@ pub async fn tell(world: &mut World, claims: &mut Claims) -> anyhow::Result<()> 
     past(world, claims, &pump).await
 }
 
-/// The chapter that needs `swtpm`.
-pub const TPM: &str = "TPM";
+/// The chapters that need `swtpm`, each with its device and the kind of its endorsement key.
+pub const TPMS: [(&str, &str, EkKind); 3] = [
+    ("TPM, RSA-2048", "valve-1", EkKind::Rsa2048),
+    ("TPM, P-256", "valve-2", EkKind::EccP256),
+    ("TPM, P-384", "valve-3", EkKind::EccP384),
+];
 
 /// A device of the story, its enrollment, and what it says when it registers.
 struct Actor {
@@ -358,18 +362,32 @@ async fn quarantine(world: &World, claims: &mut Claims, pump: &Actor) -> anyhow:
 }
 
 async fn by_tpm(world: &World, claims: &mut Claims) -> anyhow::Result<()> {
-    let Some(simulator) = world.software_tpm()? else { return Ok(()) };
-    claims.chapter(TPM);
-    world.until("the TPM is up", async |_| Ok(simulator.is_up().then_some(()))).await?;
-    let tpm = simulator.tpm();
+    for (chapter, name, kind) in TPMS {
+        let Some(simulator) = world.software_tpm(name)? else { return Ok(()) };
+        claims.chapter(chapter);
+        world.until("the TPM is up", async |_| Ok(simulator.is_up().then_some(()))).await?;
+        let id = RegistrationId::parse(name)?;
+        by_one_tpm(world, claims, &id, simulator.tpm(kind)).await?;
+        let stranger = world.device_by_tpm(&RegistrationId::parse("valve-9")?, simulator.tpm(kind)).await?;
+        let refused = stranger.register(&ClientFacts::default(), Patience::Tries(1), |_| ()).await.err();
+        let is_refusal = refused.as_ref().is_some_and(|fault| is_refused(fault, Reason::RegistrationRefused));
+        claims.so("the same TPM under another id is refused", is_refusal, &refused);
+    }
+    Ok(())
+}
+
+async fn by_one_tpm(world: &World, claims: &mut Claims, id: &RegistrationId, tpm: Tpm) -> anyhow::Result<()> {
     let endorsement_key = TpmPublic::parse(&tpm.keys().await?.endorsement_key)?;
-    let id = RegistrationId::parse("valve-1")?;
     let attestation = AttestationDraft::Tpm { endorsement_key, storage_root_key: SrkDraft::Any, pcrs: None };
     let individual = draft(EnrollmentId::Individual(id.clone()), &[], &["hub-a"])?;
     let enrollment = world.operator.create_enrollment(&EnrollmentDraft { attestation, ..individual }).await?.draft.id;
-    let valve = Actor { id: id.clone(), enrollment, device: world.device_by_tpm(&id, tpm).await? };
+    let valve = Actor { id: id.clone(), enrollment, device: world.device_by_tpm(id, tpm).await? };
     let update = valve.register(&ClientFacts::default()).await?;
-    claims.same("valve-1 proves itself by its TPM and gets a home", &home_of(&update), &Some("hub-a".to_owned()));
+    claims.same(
+        &format!("{id} proves itself by its TPM and gets a home"),
+        &home_of(&update),
+        &Some("hub-a".to_owned()),
+    );
     let old_home = valve.device.home(&update).await?;
     old_home.report(&document(r#"{"open":true}"#)?).await?;
     let before = at_home(world, &valve.id).await?;
@@ -391,10 +409,6 @@ async fn by_tpm(world: &World, claims: &mut Claims) -> anyhow::Result<()> {
     );
     let refused = old_home.twin().await.err();
     claims.so("hub-a does not any more", refused.is_some(), &refused);
-    let stranger = world.device_by_tpm(&RegistrationId::parse("valve-2")?, simulator.tpm()).await?;
-    let refused = stranger.register(&ClientFacts::default(), Patience::Tries(1), |_| ()).await.err();
-    let is_refusal = refused.as_ref().is_some_and(|fault| is_refused(fault, Reason::RegistrationRefused));
-    claims.so("the same TPM under another id is refused", is_refusal, &refused);
     Ok(())
 }
 

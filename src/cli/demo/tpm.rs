@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::Context as _;
 
-use crate::client::tpm::{Tpm, TpmAddress, TpmSettings};
+use crate::client::tpm::{EkKind, Tpm, TpmAddress, TpmSettings};
 
 /// A running simulator. Dropped, it ends.
 pub struct SoftwareTpm {
@@ -42,8 +42,10 @@ impl SoftwareTpm {
         self.socket.exists()
     }
 
-    pub fn tpm(&self) -> Tpm {
-        Tpm::new(TpmSettings::at(TpmAddress::Unix(self.socket.clone())))
+    /// The TPM, with an endorsement key of that kind.
+    pub fn tpm(&self, kind: EkKind) -> Tpm {
+        let settings = TpmSettings::at(TpmAddress::Unix(self.socket.clone()));
+        Tpm::new(TpmSettings { endorsement: Some(kind), ..settings })
     }
 }
 

@@ -99,9 +99,9 @@ impl World {
         Ok(device.by_tpm(Arc::new(tpm)))
     }
 
-    /// A software TPM of the demo's own; `None` where `swtpm` is not installed.
-    pub fn software_tpm(&self) -> anyhow::Result<Option<SoftwareTpm>> {
-        SoftwareTpm::start(&self.config.data_dir.join("tpm"))
+    /// A software TPM of the demo's own, for one device; `None` where `swtpm` is not installed.
+    pub fn software_tpm(&self, name: &str) -> anyhow::Result<Option<SoftwareTpm>> {
+        SoftwareTpm::start(&self.config.data_dir.join("tpm").join(name))
     }
 
     /// Looks until something is so, or for too long.

@@ -11,7 +11,7 @@ pub mod update;
 use serde_json::Value;
 
 /// A text of a cell: a dash where there is nothing.
-fn cell(text: Option<&str>) -> String {
+pub(super) fn cell(text: Option<&str>) -> String {
     text.unwrap_or("-").to_owned()
 }
 

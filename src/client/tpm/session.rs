@@ -17,6 +17,8 @@
 //! needs more than the endorsement key and the storage root key, which are derived again if they are gone: so registering
 //! again always works.
 
+use std::fmt;
+
 use aws_lc_rs::digest;
 use zeroize::Zeroizing;
 
@@ -27,6 +29,9 @@ use super::nv;
 use super::settings::TpmSettings;
 use super::template::{EkKind, SrkKind, attestation_key};
 use crate::domain::EkHash;
+
+/// Quotes of registers that change while they are read: a machine that is still starting measures many things in a row.
+const QUOTE_TRIES_MAX: u32 = 4;
 
 /// The endorsement key of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +60,7 @@ pub fn endorsement_hash(public: &[u8]) -> EkHash {
 }
 
 /// A device's quote, and what stands behind it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Quote {
     /// TPMS_ATTEST.
     pub attested: Vec<u8>,
@@ -63,8 +68,14 @@ pub struct Quote {
     pub signature: Vec<u8>,
     /// By register.
     pub values: Vec<(u8, Vec<u8>)>,
-    /// What the credential for the attestation key held.
-    pub answer: Vec<u8>,
+    /// What the credential for the attestation key held: a secret, which is shown to nobody.
+    pub answer: Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for Quote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Quote({} registers)", self.values.len())
+    }
 }
 
 /// What a quote is to cover.
@@ -208,11 +219,22 @@ impl<'a> Session<'a> {
         let (id_object, secret) = parse_credential(&order.credential)?;
         let (_, endorsement, endorsement_key) = self.endorsement()?;
         let (key, _) = self.attestation_key()?;
-        let answer = self.chip.activate(key, endorsement, endorsement_key.traits, id_object, secret)?.to_vec();
-        let selection = Chip::selection(order.pcrs.iter().copied())?;
-        let selection = selection.finished("a PCR selection")?;
-        let (attested, signature) = self.chip.quote(key, &order.nonce, selection)?;
-        let values = self.pcrs(&order.pcrs)?;
+        let answer = self.chip.activate(key, endorsement, endorsement_key.traits, id_object, secret)?;
+        let answer = Zeroizing::new(answer.to_vec());
+        let mut values = self.pcrs(&order.pcrs)?;
+        let mut tries = 0;
+        let (attested, signature) = loop {
+            let selection = Chip::selection(order.pcrs.iter().copied())?;
+            let quoted = self.chip.quote(key, &order.nonce, selection.finished("a PCR selection")?)?;
+            // Registers never go back to what they held: equal before and after is equal in between.
+            let after = self.pcrs(&order.pcrs)?;
+            tries += 1;
+            if after == values || tries == QUOTE_TRIES_MAX {
+                values = after;
+                break quoted;
+            }
+            values = after;
+        };
         self.chip.flush(key)?;
         Ok(Quote { attested, signature, values, answer })
     }

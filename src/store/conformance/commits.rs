@@ -94,14 +94,9 @@ pub async fn every_expectation_that_fails_is_named(store: Arc<dyn Store>) {
             Unexpected::Registration { id: reg_id("lives-at-a"), expected: Version(0), found: Version(1) },
         ),
         (
-            Some(Expect::HubTakes { hub: hub_id("none"), capacity: None }),
+            Some(Expect::HubTakes { hub: hub_id("none"), pinned: true }),
             None,
             Unexpected::HubNotLinked { hub: hub_id("none") },
-        ),
-        (
-            Some(Expect::HubTakes { hub: hub_id("a"), capacity: Some(1) }),
-            None,
-            Unexpected::HubFull { hub: hub_id("a") },
         ),
         (
             Some(Expect::HubUnused { hub: hub_id("a") }),
@@ -128,8 +123,7 @@ pub async fn every_expectation_that_fails_is_named(store: Arc<dyn Store>) {
     let expect = [
         Expect::Enrollment { id: individual("e"), version: Version(1) },
         Expect::Enrollment { id: individual("none"), version: Version::ABSENT },
-        Expect::HubTakes { hub: hub_id("a"), capacity: Some(2) },
-        Expect::HubTakes { hub: hub_id("a"), capacity: None },
+        Expect::HubTakes { hub: hub_id("a"), pinned: false },
         Expect::HubUnused { hub: hub_id("b") },
     ];
     store.commit(expecting(expect, Commit::default())).await.unwrap();
@@ -214,7 +208,7 @@ pub async fn changes_follow_each_other(store: Arc<dyn Store>) {
     let twins = [put_enrollment(enrollment(group_id("x"), 5)), put_enrollment(enrollment(group_id("y"), 5))];
     assert_eq!(refused(&store, twins).await, Unexpected::CertificateTaken { owner: group_id("x") });
     // The expectations look at what was before.
-    let takes = [Expect::HubTakes { hub: hub_id("new"), capacity: None }];
+    let takes = [Expect::HubTakes { hub: hub_id("new"), pinned: false }];
     let outcome = store.commit(expecting(takes, changes([put_hub(hub("new"))]))).await;
     assert_eq!(outcome, Err(CommitFault::Unexpected(Unexpected::HubNotLinked { hub: hub_id("new") })));
     // A move can end and go in one commit.
@@ -304,6 +298,26 @@ pub async fn a_certificate_stands_in_one_enrollment(store: Arc<dyn Store>) {
     assert!(
         matches!(refused(&store, [with(one, 1, 4, 2)]).await, Unexpected::CertificateTaken { owner } if owner == two)
     );
+}
+
+pub async fn orders_can_be_raised(store: Arc<dyn Store>) {
+    let life = async || store.life().await.unwrap();
+    assert_eq!(life().await, StoreLife { last: Order(0), restored: false });
+    let first = commit(&store, []).await.unwrap();
+    assert_eq!(life().await.last, first);
+    for (above, next) in [(1_000, 1_001), (5, 1_002), (1_002, 1_003), (1 << 50, (1 << 50) + 1)] {
+        let raised = commit(&store, [Change::RaiseOrders { above: Order(above) }]).await.unwrap();
+        assert_eq!((raised, life().await.last), (Order(next), Order(next)));
+    }
+    not_written(&store, [Change::RaiseOrders { above: Order(ORDER_RAISED_MAX.0 + 1) }]).await;
+    assert_eq!(commit(&store, []).await, Ok(Order((1 << 50) + 2)));
+    for restored in [true, true, false] {
+        commit(&store, [Change::SetRestored(restored)]).await.unwrap();
+        assert_eq!(life().await.restored, restored);
+    }
+    let taken_back = [Change::SetRestored(true), Change::CloseMove { generation: Order(77) }];
+    refused(&store, taken_back).await;
+    assert!(!life().await.restored);
 }
 
 pub async fn an_endorsement_key_stands_in_one_enrollment(store: Arc<dyn Store>) {

@@ -11,8 +11,8 @@ use futures_util::future::{BoxFuture, join_all};
 
 use super::samples::*;
 use super::{
-    AuditFilter, Change, Commit, CommitFault, DeviceFile, EnrollmentListing, Expect, HubUse, PageRequest,
-    RegistrationFilter, StatusFilter, Store, StoreFault, Unexpected,
+    AuditFilter, Change, Commit, CommitFault, DeviceFile, EnrollmentListing, Expect, HubUse, LastKnown,
+    ORDER_RAISED_MAX, PageRequest, RegistrationFilter, StatusFilter, Store, StoreFault, StoreLife, Unexpected,
 };
 use crate::domain::*;
 use crate::moves::{Carry, Effect, JournalRecord, Plan};
@@ -46,6 +46,9 @@ pub const CASES: &[(&str, Case)] = &[
     ("audit entries are listed newest first", |s| Box::pin(listings::audit_is_listed(s))),
     ("the use of a hub is counted", |s| Box::pin(moves::hub_use_is_counted(s))),
     ("a hub is never filled beyond its capacity", |s| Box::pin(moves::capacity_is_kept(s))),
+    ("a hub takes by its record of this moment", |s| Box::pin(moves::a_hub_takes_by_its_record_of_this_moment(s))),
+    ("what was seen is kept for homes", |s| Box::pin(moves::what_was_seen_is_kept_for_homes(s))),
+    ("orders can be raised", |s| Box::pin(commits::orders_can_be_raised(s))),
     ("a used hub is not unlinked", |s| Box::pin(moves::used_hubs_stay(s))),
     ("what a move names is held for it", |s| Box::pin(moves::what_a_move_names_is_held(s))),
     ("unfinished devices are those with an open move", |s| Box::pin(moves::unfinished_devices(s))),

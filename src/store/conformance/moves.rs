@@ -77,8 +77,9 @@ pub async fn hub_use_is_counted(store: Arc<dyn Store>) {
 
 pub async fn capacity_is_kept(store: Arc<dyn Store>) {
     const CAPACITY: u64 = 7;
-    commit(&store, [put_hub(hub("a")), put_registration(registration("resident", Some("a")))]).await.unwrap();
-    let takes = || [Expect::HubTakes { hub: hub_id("a"), capacity: Some(CAPACITY) }];
+    let small = Hub { capacity: Some(CAPACITY), ..hub("a") };
+    commit(&store, [put_hub(small), put_registration(registration("resident", Some("a")))]).await.unwrap();
+    let takes = || [Expect::HubTakes { hub: hub_id("a"), pinned: false }];
     let attempts = (0..50).map(|number| {
         let begin = changes([open(&format!("d-{number}"), assign_to("a"))]);
         store.commit(expecting(takes(), begin))
@@ -95,6 +96,81 @@ pub async fn capacity_is_kept(store: Arc<dyn Store>) {
         let outcome = store.commit(expecting(takes(), changes([open(&format!("d-{number}"), assign_to("a"))]))).await;
         assert_eq!(outcome.is_ok(), number == 50, "{number}");
     }
+}
+
+/// What the record says at the commit counts, whatever whoever chose the hub saw before.
+pub async fn a_hub_takes_by_its_record_of_this_moment(store: Arc<dyn Store>) {
+    let mut record = Hub { capacity: None, ..hub("a") };
+    let takes = |pinned| [Expect::HubTakes { hub: hub_id("a"), pinned }];
+    commit(&store, [put_hub(record.clone()), put_registration(registration("resident", Some("a")))]).await.unwrap();
+    let closed = |state| Err(Unexpected::HubClosed { hub: hub_id("a"), state });
+    let full = || Err(Unexpected::HubFull { hub: hub_id("a") });
+    for (state, capacity, unpinned) in [
+        (HubState::Active, None, Ok(())),
+        (HubState::Active, Some(2), Ok(())),
+        (HubState::Active, Some(1), full()),
+        (HubState::Active, Some(0), full()),
+        (HubState::Draining, None, closed(HubState::Draining)),
+        (HubState::Retired, Some(9), closed(HubState::Retired)),
+    ] {
+        record = Hub { state, capacity, version: record.version.next(), ..record };
+        commit(&store, [put_hub(record.clone())]).await.unwrap();
+        for (pinned, expected) in [(false, unpinned.clone()), (true, Ok(()))] {
+            let outcome = store.commit(expecting(takes(pinned), Commit::default())).await;
+            assert_eq!(outcome.map(drop), expected.map_err(CommitFault::Unexpected), "{state:?} {capacity:?}");
+        }
+    }
+}
+
+pub async fn what_was_seen_is_kept_for_homes(store: Arc<dyn Store>) {
+    let token = |position| FeedToken { incarnation: Incarnation(1), position };
+    let note = |hub: &str, position, at, rows: Vec<(&str, DeviceState)>| Change::NoteSeen {
+        hub: hub_id(hub),
+        token: token(position),
+        seen_at: Timestamp(at),
+        rows: rows.into_iter().map(|(id, state)| (DeviceId::parse(id).unwrap(), state)).collect(),
+    };
+    let state = |version| {
+        let mut state = device_state();
+        state.twin.version = version;
+        state
+    };
+    let known = async |id: &str| store.load_last_known(&reg_id(id)).await.unwrap();
+    let (mine, other) = (registration("d", Some("a")), registration("e", Some("b")));
+    let names = (mine.device_id.to_string(), other.device_id.to_string());
+    commit(&store, [put_hub(hub("a")), put_hub(hub("b")), put_registration(mine.clone()), put_registration(other)])
+        .await
+        .unwrap();
+    assert_eq!((known("d").await, store.load_feed(&hub_id("a")).await.unwrap()), (None, None));
+    let rows = vec![(names.0.as_str(), state(5)), (names.1.as_str(), state(9)), ("nobody", state(1))];
+    commit(&store, [note("a", 3, 100, rows)]).await.unwrap();
+    let seen =
+        |version, at| Some(LastKnown { hub: hub_id("a"), state: Box::new(state(version)), seen_at: Timestamp(at) });
+    assert_eq!((known("d").await, known("e").await), (seen(5, 100), None), "its home is elsewhere");
+    assert_eq!(store.load_feed(&hub_id("a")).await.unwrap(), Some(token(3)));
+    for (version, at, expected) in [(4, 110, seen(5, 100)), (5, 120, seen(5, 120)), (8, 130, seen(8, 130))] {
+        commit(&store, [note("a", 4, at, vec![(names.0.as_str(), state(version))])]).await.unwrap();
+        assert_eq!(known("d").await, expected, "{version}");
+    }
+    // A change of the record alone leaves it; another home, or none, takes it away.
+    let same = Registration { version: Version(1), updated_at: Timestamp(9), ..mine.clone() };
+    commit(&store, [put_registration(same)]).await.unwrap();
+    assert_eq!(known("d").await, seen(8, 130));
+    let moved = Registration { version: Version(2), ..registration("d", Some("b")) };
+    commit(&store, [put_registration(moved)]).await.unwrap();
+    assert_eq!(known("d").await, None);
+    commit(&store, [note("a", 5, 140, vec![(names.0.as_str(), state(20))])]).await.unwrap();
+    assert_eq!(known("d").await, None, "what the old home still has is not news");
+    let back = Registration { version: Version(3), ..mine };
+    commit(&store, [put_registration(back), note("a", 6, 150, vec![(names.0.as_str(), state(9))])]).await.unwrap();
+    assert_eq!(known("d").await, seen(9, 150));
+    // An unlinked hub leaves what was seen there, and loses its place in the feed.
+    commit(&store, [Change::DeleteHub { id: hub_id("a"), version: Version(1) }]).await.unwrap();
+    assert_eq!((known("d").await, store.load_feed(&hub_id("a")).await.unwrap()), (seen(9, 150), None));
+    commit(&store, [Change::DeleteRegistration { id: reg_id("d"), version: Version(4), past: Past::default() }])
+        .await
+        .unwrap();
+    assert_eq!(known("d").await, None);
 }
 
 pub async fn used_hubs_stay(store: Arc<dyn Store>) {
@@ -189,7 +265,7 @@ pub async fn what_a_move_names_is_held(store: Arc<dyn Store>) {
     };
     let refused = |unexpected| Err(CommitFault::Unexpected(unexpected));
     let linked = || Expect::HubLinked { hub: hub_id("a") };
-    let unnamed = || Expect::HubUnnamed { hub: hub_id("a") };
+    let unnamed = || Expect::HubUnnamed { hub: hub_id("a"), after: Order(0) };
     assert_eq!(holds(linked()).await, refused(Unexpected::HubNotLinked { hub: hub_id("a") }));
     commit(&store, [put_hub(hub("a")), put_registration(registration("lives", Some("a")))]).await.unwrap();
     assert_eq!(holds(linked()).await, Ok(()));
@@ -209,6 +285,7 @@ pub async fn what_a_move_names_is_held(store: Arc<dyn Store>) {
     assert_eq!(holds(name(&new, "new")).await, Ok(()));
     assert_eq!(holds(name(&new, "other")).await, taken(&new, "new"));
     assert_eq!(holds(unnamed()).await, refused(Unexpected::HubInUse { hub: hub_id("a"), homes: 1, moves: 1 }));
+    assert_eq!(holds(Expect::HubUnnamed { hub: hub_id("a"), after: g }).await, Ok(()), "it began before");
     commit(&store, [line("new", g, aborted())]).await.unwrap();
     assert_eq!(holds(name(&new, "other")).await, taken(&new, "new"));
     commit(&store, [Change::CloseMove { generation: g }, Change::ForgetMove { generation: g }]).await.unwrap();

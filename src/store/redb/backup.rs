@@ -10,7 +10,7 @@ use redb::{Builder, Durability, ReadTransaction, ReadableTable, ReadableTableMet
 use tokio::sync::mpsc;
 
 use super::open::{beside, make_private, put_in_place, remove_if_there};
-use super::tables::Table;
+use super::tables::{COPY_KEY, Table};
 use crate::store::StoreFault;
 
 /// Rows between two commits of the copy, which bounds the memory it takes; only the last is synced.
@@ -96,6 +96,10 @@ fn copy_rows(snapshot: &ReadTransaction, part: &Path, told: &mpsc::Sender<(u64, 
     }
     // A commit of its own, so that the sync covers all that came before.
     let last = copy.begin_write().map_err(redb::Error::from)?;
+    last.open_table(Table::Meta.definition())
+        .map_err(redb::Error::from)?
+        .insert(COPY_KEY, [].as_slice())
+        .map_err(redb::Error::from)?;
     last.commit().map_err(redb::Error::from)?;
     Ok(())
 }

@@ -16,9 +16,9 @@ use super::tables::{
     IndexRow, LAST_ORDER_KEY, Rows, Table, enrollment_key, enrollment_rows, hub_key, number, registration_rows,
     storage_fault, table_fault, tracking_key,
 };
-use crate::domain::{AuditEntry, Enrollment, Hub, Order, Past, Registration};
+use crate::domain::{AuditEntry, Enrollment, FeedToken, Hub, Order, Past, Registration};
 use crate::moves::JournalLine;
-use crate::store::{StoreFault, listing};
+use crate::store::{LastKnown, StoreFault, listing};
 
 /// Findings that are told before the rest are only counted: a broken table has one for every row.
 const FINDINGS_MAX: usize = 100;
@@ -138,6 +138,18 @@ fn look_over(database: &Database, findings: &mut Findings) -> Result<(), StoreFa
     snapshot.scan(Table::Earlier, &[], None, |_, value| {
         if let Err(fault) = Past::decode(value) {
             findings.add(Table::Earlier, fault.to_string());
+        }
+        Ok(true)
+    })?;
+    snapshot.scan(Table::LastKnown, &[], None, |_, value| {
+        if let Err(fault) = LastKnown::decode(value) {
+            findings.add(Table::LastKnown, fault.to_string());
+        }
+        Ok(true)
+    })?;
+    snapshot.scan(Table::Feeds, &[], None, |_, value| {
+        if let Err(fault) = FeedToken::decode(value) {
+            findings.add(Table::Feeds, fault.to_string());
         }
         Ok(true)
     })?;

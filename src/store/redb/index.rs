@@ -84,6 +84,12 @@ impl Index {
         self.uses.get(hub).copied().unwrap_or_default()
     }
 
+    /// How many open moves name the hub that began after an order.
+    pub fn named_after(&self, hub: &HubId, after: Order) -> u64 {
+        let later = self.moves.range((Bound::Excluded(after), Bound::Unbounded));
+        later.filter(|(_, open)| open.hubs().any(|named| named == hub)).count() as u64
+    }
+
     pub fn open_move(&self, generation: Order) -> Option<&OpenMove> {
         self.moves.get(&generation)
     }

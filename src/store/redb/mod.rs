@@ -26,16 +26,17 @@ use futures_util::future::{BoxFuture, ready};
 use tokio::sync::oneshot;
 
 use self::reader::{Live, RegistrationScan, Snapshot};
-use self::tables::{Rows, Table, enrollment_key, hub_key};
+use self::tables::{RESTORED_KEY, Rows, Table, enrollment_key, hub_key};
 use self::writer::{Job, Writer};
 use super::listing::{self, Listing};
 use super::{
-    AuditFilter, Commit, CommitFault, DeviceFile, EnrollmentListing, HubUse, Page, PageRequest, RegistrationFilter,
-    Store, StoreFault,
+    AuditFilter, Commit, CommitFault, DeviceFile, EnrollmentListing, HubUse, LastKnown, Page, PageRequest,
+    RegistrationFilter, Store, StoreFault, StoreLife,
 };
 use crate::ambient::GroupWriter;
 use crate::domain::{
-    AnchorRef, DeviceId, Enrollment, EnrollmentId, Hub, HubId, Order, RegistrationId, StoredAudit, TrackingId, limits,
+    AnchorRef, DeviceId, Enrollment, EnrollmentId, FeedToken, Hub, HubId, Order, RegistrationId, StoredAudit,
+    TrackingId, limits,
 };
 #[cfg(feature = "testing")]
 use crate::moves::JournalLine;
@@ -173,6 +174,7 @@ impl RedbStore {
     /// Opens the store of a file, made if there is none. Reads what is needed to serve at once.
     pub fn open(config: Config, hooks: Hooks) -> Result<Self, OpenFault> {
         let database = open::open_or_create(&config.path, config.cache_bytes, hooks.repair)?;
+        open::leave_the_copy_behind(&config.path, &database)?;
         Self::serve(database, config, hooks.group)
     }
 
@@ -301,6 +303,23 @@ impl Store for RedbStore {
 
     fn find_audit(&self, tracking: TrackingId) -> BoxFuture<'_, Result<Option<StoredAudit>, StoreFault>> {
         Box::pin(ready(self.shared.snapshot().find_audit(tracking)))
+    }
+
+    fn load_last_known<'a>(&'a self, id: &'a RegistrationId) -> BoxFuture<'a, Result<Option<LastKnown>, StoreFault>> {
+        Box::pin(ready(self.shared.snapshot().load(Table::LastKnown, id.folded().as_bytes())))
+    }
+
+    fn load_feed<'a>(&'a self, hub: &'a HubId) -> BoxFuture<'a, Result<Option<FeedToken>, StoreFault>> {
+        Box::pin(ready(self.shared.snapshot().load(Table::Feeds, &hub_key(hub))))
+    }
+
+    fn life(&self) -> BoxFuture<'_, Result<StoreLife, StoreFault>> {
+        let (snapshot, last) = {
+            let live = self.shared.live();
+            (live.snapshot.clone(), live.last)
+        };
+        let restored = snapshot.get(Table::Meta, RESTORED_KEY).map(|row| row.is_some());
+        Box::pin(ready(restored.map(|restored| StoreLife { last, restored })))
     }
 
     fn unfinished(&self) -> BoxFuture<'_, Result<Vec<RegistrationId>, StoreFault>> {

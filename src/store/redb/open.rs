@@ -7,10 +7,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use redb::{
-    Builder, CompactionError, Database, DatabaseError, ReadableDatabase, StorageError, TableError, WriteTransaction,
+    Builder, CompactionError, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableError,
+    WriteTransaction,
 };
 
-use super::tables::{FORMAT, FORMAT_KEY, LAST_ORDER_KEY, OpenTables, Table, number};
+use super::tables::{COPY_KEY, FORMAT, FORMAT_KEY, LAST_ORDER_KEY, OpenTables, RESTORED_KEY, Table, number};
+use crate::store::ORDERS_OF_A_LIFE;
 
 /// The first bytes of every redb file.
 const MAGIC: &[u8] = b"redb\x1a\x0a\xa9\x0d\x0a";
@@ -40,8 +42,16 @@ pub(super) struct Upgrade {
     pub run: fn(&WriteTransaction) -> Result<(), TableError>,
 }
 
-/// The steps, each from one format to the next. Format 1 is the first, so there are none yet.
-const UPGRADES: &[Upgrade] = &[];
+/// The steps, each from one format to the next.
+const UPGRADES: &[Upgrade] = &[Upgrade { from: 1, run: add_what_was_seen }];
+
+/// To format 2: the states seen at hubs, and how far each feed was read. Both begin empty.
+fn add_what_was_seen(transaction: &WriteTransaction) -> Result<(), TableError> {
+    for table in [Table::LastKnown, Table::Feeds] {
+        transaction.open_table(table.definition())?;
+    }
+    Ok(())
+}
 
 /// Opens the file, or makes it.
 pub(super) fn open_or_create(
@@ -74,6 +84,27 @@ pub(super) fn open_existing(
     };
     bring_up(path, &database, FORMAT, UPGRADES)?;
     Ok(database)
+}
+
+/// A copy that is served from becomes a store of its own: its orders go on where none of the life before can have been,
+/// and it knows that it was restored.
+pub(super) fn leave_the_copy_behind(path: &Path, database: &Database) -> Result<(), OpenFault> {
+    let attempt = || -> Result<(), redb::Error> {
+        let transaction = database.begin_write()?;
+        {
+            let mut meta = transaction.open_table(Table::Meta.definition())?;
+            if meta.remove(COPY_KEY)?.is_none() {
+                return Ok(());
+            }
+            let last = meta.get(LAST_ORDER_KEY)?.and_then(|row| number(row.value())).unwrap_or_default();
+            let next_life = (last / ORDERS_OF_A_LIFE).saturating_add(1).saturating_mul(ORDERS_OF_A_LIFE);
+            meta.insert(LAST_ORDER_KEY, next_life.to_be_bytes().as_slice())?;
+            meta.insert(RESTORED_KEY, [].as_slice())?;
+        }
+        transaction.commit()?;
+        Ok(())
+    };
+    attempt().map_err(|why| damaged(path, why))
 }
 
 /// Checks the format, and upgrades step by step to `known`.

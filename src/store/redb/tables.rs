@@ -13,6 +13,8 @@
 //! | `registrations_by_status` | status, folded id | – |
 //! | `device_ids` | device id | folded id |
 //! | `earlier` | folded id | generations |
+//! | `last_known` | folded id | the newest state seen at its home |
+//! | `feeds` | hub | how far its change feed was read |
 //! | `journal` | generation, order | line |
 //! | `open_moves` | generation | – |
 //! | `audit` | order, place | entry |
@@ -51,11 +53,13 @@ pub(super) enum Table {
     OpenMoves,
     Audit,
     Tracking,
+    LastKnown,
+    Feeds,
 }
 
 impl Table {
     /// Every table, each at the place of its number.
-    pub const ALL: [Table; 15] = [
+    pub const ALL: [Table; 17] = [
         Table::Meta,
         Table::Enrollments,
         Table::Certificates,
@@ -71,6 +75,8 @@ impl Table {
         Table::OpenMoves,
         Table::Audit,
         Table::Tracking,
+        Table::LastKnown,
+        Table::Feeds,
     ];
 
     pub fn name(self) -> &'static str {
@@ -90,6 +96,8 @@ impl Table {
             Table::OpenMoves => "open_moves",
             Table::Audit => "audit",
             Table::Tracking => "tracking",
+            Table::LastKnown => "last_known",
+            Table::Feeds => "feeds",
         }
     }
 
@@ -99,10 +107,15 @@ impl Table {
 }
 
 /// The version of the layout above.
-pub(super) const FORMAT: u64 = 1;
+/// Format 1 had neither the states seen nor the feeds.
+pub(super) const FORMAT: u64 = 2;
 pub(super) const FORMAT_KEY: &[u8] = b"format";
 /// The highest order that was given out.
 pub(super) const LAST_ORDER_KEY: &[u8] = b"last_order";
+/// Stands in copies: whoever opens one knows that the service's memory goes back in time.
+pub(super) const COPY_KEY: &[u8] = b"copy";
+/// Stands while the store is known to have gone back and nobody has gone through the hubs.
+pub(super) const RESTORED_KEY: &[u8] = b"restored";
 
 /// An index row: table, key and value.
 pub(super) type IndexRow = (Table, Vec<u8>, Vec<u8>);

@@ -15,18 +15,19 @@ use super::index::{Index, IndexChange};
 use super::reader::Live;
 use super::records::Stored;
 use super::tables::{
-    IndexRow, LAST_ORDER_KEY, OpenTables, Rows, Table, borrowed, enrollment_key, enrollment_rows, generation_key,
-    hub_key, journal_key, prefix_bounds, registration_rows, storage_fault, table_fault, tracking_key,
+    IndexRow, LAST_ORDER_KEY, OpenTables, RESTORED_KEY, Rows, Table, borrowed, enrollment_key, enrollment_rows,
+    generation_key, hub_key, journal_key, prefix_bounds, registration_rows, storage_fault, table_fault, tracking_key,
 };
 use super::{GroupEvent, GroupObserver};
 use crate::domain::{
-    AuditEntry, DeviceId, Enrollment, EnrollmentId, Hub, HubId, Order, Registration, RegistrationId, Version,
+    AuditEntry, DeviceId, DeviceState, Enrollment, EnrollmentId, Hub, HubId, Order, Registration, RegistrationId,
+    Timestamp, Version,
 };
 use crate::moves::{JournalLine, JournalRecord};
 use crate::store::listing::audit_position_bytes;
 use crate::store::open_move::OpenMove;
-use crate::store::shape::{check_shape, expect_existing, named, not_written};
-use crate::store::{Change, Commit, CommitFault, Expect, HubUse, StoreFault, Unexpected};
+use crate::store::shape::{check_shape, expect_existing, is_newer, named, next_order, not_written, takes};
+use crate::store::{Change, Commit, CommitFault, Expect, HubUse, LastKnown, StoreFault, Unexpected};
 
 /// Entries that a commit removes beyond those it adds, when there are more than are kept: trimming is spread over commits.
 const AUDIT_TRIM_EXTRA: u64 = 16;
@@ -159,7 +160,7 @@ impl Writer {
         tables: &mut OpenTables<'_>,
         commit: &Commit,
     ) -> Result<Result<Applied, CommitFault>, GroupFault> {
-        let order = Order(self.last.0 + 1);
+        let order = next_order(self.last, commit);
         let mut draft = Draft { tables, index: &self.ahead, order, rows: BTreeMap::new(), changes: Vec::new() };
         if let Err(fault) = draft.judge(commit) {
             return Ok(Err(fault));
@@ -243,13 +244,9 @@ impl Draft<'_, '_> {
     fn expect(&self, expect: &Expect) -> Result<(), CommitFault> {
         match expect {
             Expect::Enrollment { id, version } => self.enrollment_at(id, *version).map(drop),
-            Expect::HubTakes { hub, capacity } => {
-                if self.get(Table::Hubs, &hub_key(hub))?.is_none() {
-                    return Err(Unexpected::HubNotLinked { hub: hub.clone() }.into());
-                }
-                let used = self.index.use_of(hub);
-                let fits = capacity.is_none_or(|capacity| used.homes + used.arriving < capacity);
-                if fits { Ok(()) } else { Err(Unexpected::HubFull { hub: hub.clone() }.into()) }
+            Expect::HubTakes { hub, pinned } => {
+                let record: Option<Hub> = self.load(Table::Hubs, &hub_key(hub))?;
+                Ok(takes(record.as_ref(), hub, *pinned, || self.index.use_of(hub))?)
             }
             Expect::HubUnused { hub } => match self.index.use_of(hub) {
                 HubUse { homes: 0, moves: 0, arriving: _ } => Ok(()),
@@ -261,9 +258,12 @@ impl Draft<'_, '_> {
                 Some(_) => Ok(()),
                 None => Err(Unexpected::HubNotLinked { hub: hub.clone() }.into()),
             },
-            Expect::HubUnnamed { hub } => match self.index.use_of(hub) {
-                HubUse { moves: 0, .. } => Ok(()),
-                HubUse { homes, moves, .. } => Err(Unexpected::HubInUse { hub: hub.clone(), homes, moves }.into()),
+            Expect::HubUnnamed { hub, after } => match self.index.named_after(hub, *after) {
+                0 => Ok(()),
+                moves => {
+                    let homes = self.index.use_of(hub).homes;
+                    Err(Unexpected::HubInUse { hub: hub.clone(), homes, moves }.into())
+                }
             },
             Expect::DeviceId { device, registration } => {
                 self.expect_device_id(device, registration)?;
@@ -303,6 +303,7 @@ impl Draft<'_, '_> {
                 expect_existing(*version)?;
                 self.hub_at(id, *version)?;
                 self.set(Table::Hubs, hub_key(id), None);
+                self.set(Table::Feeds, hub_key(id), None);
                 Ok(())
             }
             Change::PutRegistration(put) => self.put_registration(put),
@@ -313,6 +314,7 @@ impl Draft<'_, '_> {
                 self.rehome(before.as_ref(), None);
                 let key = id.folded().into_bytes();
                 self.set(Table::Registrations, key.clone(), None);
+                self.set(Table::LastKnown, key.clone(), None);
                 let past = named(past, self.order);
                 if past.is_empty() {
                     self.set(Table::Earlier, key, None);
@@ -335,7 +337,38 @@ impl Draft<'_, '_> {
                 Ok(())
             }
             Change::ForgetMove { generation } => self.forget(*generation),
+            Change::NoteSeen { hub, token, seen_at, rows } => {
+                for (device, state) in rows {
+                    self.note_seen(hub, *seen_at, device, state)?;
+                }
+                self.store(Table::Feeds, hub_key(hub), token)
+            }
+            // Its order is all there is to it.
+            Change::RaiseOrders { above: _ } => Ok(()),
+            Change::SetRestored(restored) => {
+                self.set(Table::Meta, RESTORED_KEY.to_vec(), restored.then(Vec::new));
+                Ok(())
+            }
         }
+    }
+
+    fn note_seen(
+        &mut self,
+        hub: &HubId,
+        seen_at: Timestamp,
+        device: &DeviceId,
+        state: &DeviceState,
+    ) -> Result<(), CommitFault> {
+        let Some(owner) = self.get(Table::DeviceIds, &super::tables::device_key(device))? else { return Ok(()) };
+        let registration: Option<Registration> = self.load(Table::Registrations, &owner)?;
+        if registration.and_then(|it| it.assignment).is_none_or(|home| home.hub != *hub) {
+            return Ok(());
+        }
+        let known: Option<LastKnown> = self.load(Table::LastKnown, &owner)?;
+        if !is_newer(known.as_ref(), hub, state) {
+            return Ok(());
+        }
+        self.store(Table::LastKnown, owner, &LastKnown { hub: hub.clone(), state: Box::new(state.clone()), seen_at })
     }
 
     fn put_enrollment(&mut self, put: &Enrollment) -> Result<(), CommitFault> {
@@ -475,6 +508,9 @@ impl Draft<'_, '_> {
         let home = |registration: Option<&Registration>| registration?.assignment.as_ref().map(|at| at.hub.clone());
         let (from, to) = (home(before), home(after));
         if from != to {
+            if let Some(registration) = before {
+                self.set(Table::LastKnown, registration.id.folded().into_bytes(), None);
+            }
             self.changes.push(IndexChange::Home { from, to });
         }
     }

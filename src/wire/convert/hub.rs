@@ -1,7 +1,7 @@
 //! Linked hubs: drafts from operators, records to them.
 
 use super::field;
-use crate::domain::{Hub, HubDraft, HubId, HubKind, HubState, Timestamp, Version};
+use crate::domain::{Hub, HubDraft, HubId, HubKind, HubState, Incarnation, Timestamp, Version};
 use crate::wire::WireFault;
 use crate::wire::admin::v1;
 
@@ -15,6 +15,27 @@ pub struct HubUsage {
     pub arriving: u64,
     /// Unfinished moves that name it.
     pub moves: u64,
+    /// It was restored from an older copy and waits to be gone through.
+    pub restored: bool,
+    /// The life of its data that the service knows.
+    pub incarnation: Option<Incarnation>,
+    /// When everything in its change feed was read last.
+    pub synced_at: Option<Timestamp>,
+    /// When it last answered a renewal of its lease.
+    pub lease_renewed_at: Option<Timestamp>,
+    /// Only where one hub was asked for.
+    pub debts: Option<HubDebts>,
+}
+
+/// What is owed to a hub after moves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HubDebts {
+    pub owed: u64,
+    /// Refused by the hub: they wait for a person.
+    pub stuck: u64,
+    pub oldest_at: Option<Timestamp>,
+    /// Devices that were moved away while it could not be reached.
+    pub splits: u64,
 }
 
 /// A hub as an operator reads it: a draft that can be changed and written back under its version.
@@ -85,11 +106,34 @@ pub fn wire_hub(hub: &Hub, usage: HubUsage) -> v1::Hub {
         devices: usage.devices,
         arriving: usage.arriving,
         moves: usage.moves,
+        restored: usage.restored,
+        incarnation: usage.incarnation.map(|it| format!("{:032x}", it.0)).unwrap_or_default(),
+        synced_at: usage.synced_at.map(field::wire_time),
+        lease_renewed_at: usage.lease_renewed_at.map(field::wire_time),
+        debts: usage.debts.map(wire_debts),
         created_at: Some(field::wire_time(hub.created_at)),
         updated_at: Some(field::wire_time(hub.updated_at)),
         etag: hub.version.etag(),
         ..wire_draft(&draft)
     }
+}
+
+fn wire_debts(debts: HubDebts) -> v1::HubDebts {
+    let HubDebts { owed, stuck, oldest_at, splits } = debts;
+    v1::HubDebts { owed, stuck, oldest_at: oldest_at.map(field::wire_time), splits }
+}
+
+fn debts(message: &v1::HubDebts) -> Result<HubDebts, WireFault> {
+    let oldest_at = field::optional_time("hub.debts.oldest_at", message.oldest_at.as_ref())?;
+    Ok(HubDebts { owed: message.owed, stuck: message.stuck, oldest_at, splits: message.splits })
+}
+
+fn incarnation(text: &str) -> Result<Option<Incarnation>, WireFault> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let number = u128::from_str_radix(text, 16);
+    number.map(|number| Some(Incarnation(number))).map_err(|why| WireFault::new("hub.incarnation", why.to_string()))
 }
 
 fn wire_state(state: HubState) -> v1::HubState {
@@ -119,6 +163,11 @@ impl TryFrom<&v1::Hub> for HubRecord {
                 devices: message.devices,
                 arriving: message.arriving,
                 moves: message.moves,
+                restored: message.restored,
+                incarnation: incarnation(&message.incarnation)?,
+                synced_at: field::optional_time("hub.synced_at", message.synced_at.as_ref())?,
+                lease_renewed_at: field::optional_time("hub.lease_renewed_at", message.lease_renewed_at.as_ref())?,
+                debts: message.debts.as_ref().map(debts).transpose()?,
             },
             created_at: field::required_time("hub.created_at", message.created_at.as_ref())?,
             updated_at: field::required_time("hub.updated_at", message.updated_at.as_ref())?,
@@ -155,7 +204,18 @@ mod tests {
     fn hubs_come_back() {
         for state in [HubState::Active, HubState::Draining, HubState::Retired] {
             let hub = Hub { state, ..hub() };
-            let usage = HubUsage { reachable: true, devices: 5, arriving: 1, moves: 2 };
+            let debts = HubDebts { owed: 3, stuck: 1, oldest_at: Some(Timestamp(4)), splits: 2 };
+            let usage = HubUsage {
+                reachable: true,
+                devices: 5,
+                arriving: 1,
+                moves: 2,
+                restored: true,
+                incarnation: Some(Incarnation(u128::MAX - 1)),
+                synced_at: Some(Timestamp(9)),
+                lease_renewed_at: None,
+                debts: Some(debts),
+            };
             let record = HubRecord::try_from(&wire_hub(&hub, usage)).unwrap();
             assert_eq!((record.state, record.usage, record.version), (state, usage, hub.version));
             assert_eq!((record.draft.location, record.draft.weight, record.draft.capacity), (hub.location, 7, Some(0)));
@@ -183,5 +243,6 @@ mod tests {
         refused(|h| h.location.get_or_insert_default().longitude = f64::INFINITY, "hub.location");
         refused(|h| h.created_at = None, "hub.created_at");
         refused(|h| h.etag = "7".to_owned(), "hub.etag");
+        refused(|h| h.incarnation = "x".to_owned(), "hub.incarnation");
     }
 }

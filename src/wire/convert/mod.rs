@@ -5,6 +5,7 @@ pub mod enrollment;
 pub mod field;
 pub mod hub;
 pub mod json;
+pub mod reconcile;
 pub mod registration;
 pub mod registration_admin;
 pub mod registration_record;

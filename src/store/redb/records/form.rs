@@ -147,6 +147,13 @@ pub enum HubState {
 }
 
 #[derive(Serialize, Deserialize)]
+pub struct LastKnown {
+    pub hub: String,
+    pub state: DeviceState,
+    pub seen_at: i64,
+}
+
+#[derive(Serialize, Deserialize)]
 pub struct Hub {
     pub id: String,
     pub host_name: String,

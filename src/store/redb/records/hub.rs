@@ -1,7 +1,38 @@
 //! Hubs in the file.
 
 use super::{Decoded, Stored, fault, form, hub_id, text};
-use crate::domain::{Geo, Hub, Incarnation, Timestamp, Version};
+use crate::domain::{FeedToken, Geo, Hub, Incarnation, Timestamp, Version};
+use crate::store::LastKnown;
+
+impl Stored for LastKnown {
+    const WHAT: &'static str = "state seen";
+    type Record = form::LastKnown;
+
+    fn to_record(&self) -> form::LastKnown {
+        form::LastKnown { hub: text(&self.hub), state: (&*self.state).into(), seen_at: self.seen_at.0 }
+    }
+
+    fn from_record(record: form::LastKnown) -> Decoded<Self> {
+        Ok(Self {
+            hub: hub_id(&record.hub)?,
+            state: Box::new(record.state.try_into()?),
+            seen_at: Timestamp(record.seen_at),
+        })
+    }
+}
+
+impl Stored for FeedToken {
+    const WHAT: &'static str = "place in a feed";
+    type Record = (u128, u64);
+
+    fn to_record(&self) -> (u128, u64) {
+        (self.incarnation.0, self.position)
+    }
+
+    fn from_record((incarnation, position): (u128, u64)) -> Decoded<Self> {
+        Ok(Self { incarnation: Incarnation(incarnation), position })
+    }
+}
 
 impl Stored for Hub {
     const WHAT: &'static str = "hub";

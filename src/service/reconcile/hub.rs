@@ -1,0 +1,307 @@
+//! One hub that goes on from an older copy: every device is set as record and journal say, then the hub is let in again.
+//!
+//! Until the end the hub refuses everything, and the service makes no calls to it, so that nothing moves meanwhile but
+//! what needs no call: moves may be given up, or pass the hub by. Devices that have open moves are therefore looked at
+//! once more at the very end.
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use crate::domain::{
+    AuditAction, AuditEntry, Credential, DeviceId, Fault, Hub, HubId, InitialState, OperationId, Order, Registration,
+    RegistrationId, SubStatus, UnreachableRule, limits,
+};
+use crate::hubs::entry::Phase;
+use crate::hubs::{HubConnector, Reinstated, Reinstatement as Setting};
+use crate::moves::machine::OWN_ORDER;
+use crate::moves::{Intent, JournalRecord, Move, Plan, Stand, stand_at};
+use crate::service::fault;
+use crate::store::{Change, Commit, CommitFault, DeviceFile, Expect, PageRequest, RegistrationFilter};
+
+use super::home::Newest;
+use super::{DeviceNews, ReconcileNews, Reinstatement, Run, away};
+
+/// How often a device is looked at again that goes on meanwhile.
+const LOOKS_MAX: u32 = 8;
+
+/// The hub at hand, and what names this run there.
+pub(super) struct Patient<'a> {
+    pub hub: &'a Hub,
+    pub connector: &'a dyn HubConnector,
+    pub incarnation: crate::domain::Incarnation,
+    pub session: Order,
+}
+
+impl Run {
+    pub(super) async fn hub(&self, hub: Hub) -> Result<(), Fault> {
+        let inner = &self.service.inner;
+        let berth = inner.directory.fleet().berth(&hub.id).ok_or_else(|| fault::no_hub(&hub.id))?;
+        let report = berth.connector.describe().await.map_err(|why| away(&hub.id, why))?;
+        let is_known = hub.incarnation.is_none_or(|known| known == report.incarnation);
+        if is_known && !report.restored {
+            return Ok(());
+        }
+        inner.directory.fleet().set_restored(&hub.id, true);
+        let session = if self.dry_run { Order::default() } else { self.begin(&hub.id).await? };
+        let connector = berth.connector.as_ref();
+        let patient = Patient { hub: &hub, connector, incarnation: report.incarnation, session };
+        self.teller.tell(ReconcileNews::HubBegan { hub: hub.id.clone(), devices: report.devices }).await?;
+        let mut devices = 0;
+        if report.restored {
+            let here = all_devices(&hub.id, connector).await?;
+            devices += self.homes(&patient).await?;
+            devices += self.left_overs(&patient, here).await?;
+        }
+        if !self.dry_run {
+            for id in inner.store.unfinished().await.map_err(fault::of_store)? {
+                self.home(&patient, &id, false).await?;
+            }
+            self.let_in(&patient).await?;
+        }
+        self.teller.tell(ReconcileNews::HubDone { hub: hub.id.clone(), devices }).await
+    }
+
+    async fn begin(&self, hub: &HubId) -> Result<Order, Fault> {
+        let detail = format!("hub {hub} was restored from an older copy; going through its devices");
+        let audit = self.entry(hub, detail);
+        let commit = Commit { audit: vec![audit], ..Commit::default() };
+        self.service.inner.store.commit(commit).await.map_err(fault::of_commit)
+    }
+
+    pub(super) fn entry(&self, hub: &HubId, detail: String) -> AuditEntry {
+        let now = self.service.inner.clock.now();
+        AuditEntry { hub: Some(hub.clone()), ..AuditEntry::new(now, &*self.by, AuditAction::HubReconciled, detail) }
+    }
+
+    /// Every device that lives here by our records.
+    async fn homes(&self, patient: &Patient<'_>) -> Result<u64, Fault> {
+        let filter = RegistrationFilter { hub: Some(patient.hub.id.clone()), ..RegistrationFilter::default() };
+        let (mut devices, mut page) = (0, PageRequest { size: limits::PAGE_SIZE_MAX, token: None });
+        loop {
+            let found = self.service.inner.store.list_registrations(&filter, &page).await.map_err(fault::of_store)?;
+            let ids: Vec<RegistrationId> =
+                found.rows.into_iter().filter_map(|file| Some(file.registration?.id)).collect();
+            devices += ids.len() as u64;
+            let settled = stream::iter(ids).map(|id| async move { self.home(patient, &id, true).await });
+            settled.buffer_unordered(limits::RECONCILED_AT_ONCE).try_collect::<()>().await?;
+            match found.next {
+                Some(token) => page.token = Some(token),
+                None => return Ok(devices),
+            }
+        }
+    }
+
+    /// Sets one device right whose home is here; others are left alone.
+    async fn home(&self, patient: &Patient<'_>, id: &RegistrationId, tell: bool) -> Result<(), Fault> {
+        let (hub, inner) = (&patient.hub.id, &self.service.inner);
+        let file = inner.store.load_device(id).await.map_err(fault::of_store)?;
+        let Some(record) = &file.registration else { return Ok(()) };
+        let moves = replay(&file)?;
+        let exact = |state| Newest { state, became: Reinstatement::AsJournaled, seen_at: None };
+        let (tenancy, phase, newest) = match stand_at(hub, Some(record), moves.iter()) {
+            Stand::Open(tenancy) => {
+                let mut newest = self.newest(record, patient.connector).await?;
+                newest.state.twin = newest.state.twin.ahead_of_lost_writes();
+                (tenancy, Phase::Open, newest)
+            }
+            Stand::Sealed(tenancy, Some(state)) => (tenancy, Phase::Sealed, exact(state)),
+            Stand::Sealed(tenancy, None) => (tenancy, Phase::Sealed, self.newest(record, patient.connector).await?),
+            Stand::Staged(tenancy, state) => (tenancy, Phase::Staged, exact(state)),
+            Stand::Leaving | Stand::Elsewhere => return Ok(()),
+        };
+        let Newest { state, became, seen_at } = newest;
+        let version = Some(state.twin.version);
+        if !self.dry_run {
+            let becomes = Reinstated::As {
+                generation: tenancy.generation,
+                phase,
+                fence: tenancy.fence(patient.session),
+                credential: tenancy.credential,
+                state,
+            };
+            self.set(patient, &record.device_id, becomes).await?;
+            if became != Reinstatement::Kept && tell {
+                let since = seen_at.map_or(String::new(), |at| format!(", as it was at {at}"));
+                let detail = format!("hub {hub} was restored: {} {}{since}", record.device_id, became.as_str());
+                let entry = AuditEntry { registration: Some(id.clone()), ..self.entry(hub, detail) };
+                let commit = Commit { audit: vec![entry], ..Commit::default() };
+                inner.store.commit(commit).await.map_err(fault::of_commit)?;
+            }
+        }
+        if !tell {
+            return Ok(());
+        }
+        self.news(hub, &record.device_id, Some(id), became, seen_at, version).await
+    }
+
+    async fn set(&self, patient: &Patient<'_>, device: &DeviceId, becomes: Reinstated) -> Result<(), Fault> {
+        let setting =
+            Setting { incarnation: patient.incarnation, session: patient.session, device: device.clone(), becomes };
+        patient.connector.reinstate(&setting).await.map_err(|why| away(&patient.hub.id, why))
+    }
+
+    /// Every device that the copy holds and that does not live here.
+    async fn left_overs(&self, patient: &Patient<'_>, here: Vec<DeviceId>) -> Result<u64, Fault> {
+        let settled = stream::iter(here).map(|device| async move { self.left_over(patient, &device).await });
+        settled.buffer_unordered(limits::RECONCILED_AT_ONCE).try_fold(0, |all, one| async move { Ok(all + one) }).await
+    }
+
+    async fn left_over(&self, patient: &Patient<'_>, device: &DeviceId) -> Result<u64, Fault> {
+        let (hub, inner) = (&patient.hub.id, &self.service.inner);
+        let owner = inner.store.find_owner(device).await.map_err(fault::of_store)?;
+        let Some(owner) = owner else {
+            if !self.dry_run {
+                self.set(patient, device, Reinstated::Sealed).await?;
+            }
+            self.news(hub, device, None, Reinstatement::Unknown, None, None).await?;
+            return Ok(1);
+        };
+        let file = inner.store.load_device(&owner).await.map_err(fault::of_store)?;
+        let moves = replay(&file)?;
+        let is_named = match stand_at(hub, file.registration.as_ref(), moves.iter()) {
+            Stand::Open(_) | Stand::Sealed(..) | Stand::Staged(..) => return Ok(0),
+            Stand::Leaving => true,
+            Stand::Elsewhere => false,
+        };
+        if !self.dry_run {
+            // Closed first: what is still owed, or ordered now, is done once the hub is let in.
+            self.set(patient, device, Reinstated::Sealed).await?;
+            if !is_named {
+                self.collect(hub, &owner).await?;
+            }
+        }
+        self.news(hub, device, Some(&owner), Reinstatement::Collected, None, None).await?;
+        Ok(1)
+    }
+
+    /// Orders what a hub still has of a device that lives elsewhere to be taken into its history and deleted. Its home may
+    /// change meanwhile, or come to be here: then nothing is ordered.
+    pub(super) async fn collect(&self, hub: &HubId, id: &RegistrationId) -> Result<(), Fault> {
+        let inner = &self.service.inner;
+        for _ in 0..LOOKS_MAX {
+            let file = inner.store.load_device(id).await.map_err(fault::of_store)?;
+            let moves = replay(&file)?;
+            let Some(record) = file.registration else { return Ok(()) };
+            if stand_at(hub, Some(&record), moves.iter()) != Stand::Elsewhere {
+                return Ok(());
+            }
+            let now = inner.clock.now();
+            let seen = moves.iter().map(|this| (this.generation, this.last)).collect();
+            let intent = self.collect_intent(hub, &record);
+            let detail = intent.why.clone();
+            let mut record = record;
+            record.past.push(OWN_ORDER);
+            let line = Change::Journal {
+                registration: id.clone(),
+                generation: None,
+                at: now,
+                record: JournalRecord::Intent(Box::new(intent)),
+            };
+            let entry = AuditEntry { registration: Some(id.clone()), ..self.entry(hub, detail) };
+            let commit = Commit {
+                expect: vec![
+                    Expect::Journal { registration: id.clone(), seen },
+                    Expect::HubLinked { hub: hub.clone() },
+                ],
+                changes: vec![line, Change::PutRegistration(Box::new(record))],
+                audit: vec![entry],
+            };
+            match inner.store.commit(commit).await {
+                Ok(_) => {
+                    inner.directory.read_again(id);
+                    return Ok(());
+                }
+                Err(CommitFault::Unexpected(_)) => {}
+                Err(fault) => return Err(fault::of_commit(fault)),
+            }
+        }
+        Err(Fault::new(
+            crate::domain::Reason::ServiceUnavailable,
+            format!("{id} keeps changing: run it again to go on"),
+        ))
+    }
+
+    /// A release of what is at `hub`: the journal's word for taking a left-over twin into the history and deleting it. The
+    /// record is not touched by it.
+    fn collect_intent(&self, hub: &HubId, record: &Registration) -> Intent {
+        Intent {
+            operation: OperationId(self.service.inner.entropy.draw_u128()),
+            request_id: None,
+            by: self.by.clone(),
+            registration: record.id.clone(),
+            device: record.device_id.clone(),
+            plan: Plan::Release { from: Some(hub.clone()) },
+            enrollment: record.enrollment.clone(),
+            enrollment_version: record.enrollment_version,
+            policy: record.policy,
+            sub_status: SubStatus::ReprovisionedToInitialAssignment,
+            credential: Credential::x509([]),
+            initial: InitialState::default(),
+            planted: None,
+            unreachable: UnreachableRule::LastKnown,
+            allow_late_writes: false,
+            adopt_existing: false,
+            payload: None,
+            tpm: None,
+            pin: None,
+            why: format!("hub {hub} had a twin of {} left, whose home is elsewhere", record.device_id),
+        }
+    }
+
+    /// The last two steps, in this order: were the hub let in first, it would be gone through again after a crash while it
+    /// accepts writes.
+    async fn let_in(&self, patient: &Patient<'_>) -> Result<(), Fault> {
+        let inner = &self.service.inner;
+        let _gate = inner.fleet_gate.lock().await;
+        let hub = inner.store.load_hub(&patient.hub.id).await.map_err(fault::of_store)?;
+        let hub = hub.ok_or_else(|| fault::no_hub(&patient.hub.id))?;
+        let id = hub.id.clone();
+        if hub.incarnation != Some(patient.incarnation) {
+            let hub = Hub { incarnation: Some(patient.incarnation), updated_at: inner.clock.now(), ..hub };
+            let entry = self.entry(&id, format!("hub {id} goes on as incarnation {}", patient.incarnation));
+            let commit = Commit {
+                changes: vec![Change::PutHub(Box::new(hub.clone()))],
+                audit: vec![entry],
+                ..Commit::default()
+            };
+            inner.store.commit(commit).await.map_err(fault::of_commit)?;
+            inner.directory.hub_changed(Hub { version: hub.version.next(), ..hub }).await;
+        }
+        let admitted = patient.connector.readmit(patient.incarnation, patient.session).await;
+        admitted.map_err(|why| away(&id, why))?;
+        inner.directory.fleet().set_restored(&id, false);
+        Ok(())
+    }
+
+    pub(super) async fn news(
+        &self,
+        hub: &HubId,
+        device: &DeviceId,
+        registration: Option<&RegistrationId>,
+        became: Reinstatement,
+        seen_at: Option<crate::domain::Timestamp>,
+        version: Option<u64>,
+    ) -> Result<(), Fault> {
+        let (hub, device, registration) = (hub.clone(), device.clone(), registration.cloned());
+        let news = DeviceNews { hub, device, registration, became, seen_at, version };
+        self.teller.tell(ReconcileNews::Device(news)).await
+    }
+}
+
+/// The open moves of a device. One that cannot be replayed ends the run: nothing may be guessed about it.
+pub(super) fn replay(file: &DeviceFile) -> Result<Vec<Move>, Fault> {
+    let moves = file.open.iter().cloned().map(Move::replay).collect::<Result<Vec<_>, _>>();
+    moves.map_err(|illegal| Fault::new(crate::domain::Reason::Internal, illegal.to_string()))
+}
+
+/// The names of all devices that a hub has.
+async fn all_devices(hub: &HubId, connector: &dyn HubConnector) -> Result<Vec<DeviceId>, Fault> {
+    let (mut devices, mut since) = (Vec::new(), None);
+    loop {
+        let page = connector.changes(since, limits::FEED_ROWS_MAX).await.map_err(|why| away(hub, why))?;
+        devices.extend(page.rows.into_iter().map(|row| row.device));
+        if !page.more {
+            return Ok(devices);
+        }
+        since = Some(page.next);
+    }
+}
