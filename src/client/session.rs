@@ -10,17 +10,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use rustls::client::Resumption;
-use rustls::{ClientConfig, HandshakeKind, RootCertStore};
+use rustls::client::{Resumption, WantsClientCert};
+use rustls::{ClientConfig, ConfigBuilder, HandshakeKind, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 
+use super::device::Device;
 use super::fault::ClientFault;
 use super::home::Watch;
+use super::target::Target;
 use super::{RegistrationUpdate, UpdateStatus};
+use crate::ambient::{Clock, Entropy};
 use crate::domain::{ClientFacts, DeviceId, Document, HubId, RegistrationId};
 use crate::wire::convert::field::required;
 use crate::wire::convert::json::wire_document;
@@ -60,6 +63,8 @@ pub struct Server {
     address: SocketAddr,
     name: ServerName<'static>,
     roots: Arc<RootCertStore>,
+    /// For what the SDK opens itself.
+    target: Arc<Target>,
 }
 
 impl fmt::Debug for Server {
@@ -94,6 +99,12 @@ impl Server {
             address,
             name: ServerName::try_from(host.to_owned()).map_err(|_| fault())?,
             roots: Arc::new(roots),
+            target: Arc::new(Target {
+                address: url.to_owned(),
+                server_name: None,
+                roots_pem: roots_pem.to_vec(),
+                identity: None,
+            }),
         })
     }
 
@@ -104,19 +115,28 @@ impl Server {
         key: PrivateKeyDer<'static>,
         tickets: Tickets,
     ) -> Result<Caller, ClientFault> {
+        let config = self.tls()?.with_client_auth_cert(chain, key).map_err(credentials)?;
+        Ok(self.prepared(config, tickets))
+    }
+
+    /// A caller without a certificate, as a device is that proves itself by its TPM.
+    pub fn anonymous(&self, tickets: Tickets) -> Result<Caller, ClientFault> {
+        Ok(self.prepared(self.tls()?.with_no_client_auth(), tickets))
+    }
+
+    fn tls(&self) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, ClientFault> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(credentials)?
-            .with_root_certificates(self.roots.clone())
-            .with_client_auth_cert(chain, key)
-            .map_err(credentials)?;
+        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        Ok(config.map_err(credentials)?.with_root_certificates(self.roots.clone()))
+    }
+
+    fn prepared(&self, mut config: ClientConfig, tickets: Tickets) -> Caller {
         config.resumption = match tickets {
             Tickets::Refused => Resumption::disabled(),
             Tickets::Kept => Resumption::in_memory_sessions(TICKETS_MAX),
         };
         config.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Caller { server: self.clone(), tls: Arc::new(config) })
+        Caller { server: self.clone(), tls: Arc::new(config) }
     }
 }
 
@@ -158,7 +178,7 @@ impl Caller {
             Some(HandshakeKind::Resumed) => Handshake::Resumed,
             Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) | None => Handshake::Full,
         };
-        Ok(Session { channel, handshake })
+        Ok(Session { channel, handshake, target: self.server.target.clone() })
     }
 }
 
@@ -175,6 +195,7 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
 pub struct Session {
     channel: Channel,
     handshake: Handshake,
+    target: Arc<Target>,
 }
 
 impl Session {
@@ -185,6 +206,12 @@ impl Session {
     /// The connection itself, for calls that no client makes.
     pub fn channel(&self) -> Channel {
         self.channel.clone()
+    }
+
+    /// The SDK's device on this connection.
+    pub fn device(&self, id: RegistrationId, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Device {
+        let (target, service) = (Target::clone(&self.target), RegistrationServiceClient::new(self.channel.clone()));
+        Device { id, target, service, clock, entropy, prover: None }
     }
 
     /// Registers and waits until the operation is over; anything but *assigned* is a fault.

@@ -10,7 +10,7 @@ async fn every_scenario_is_played() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rehome"));
     command.env_clear().current_dir(folder.path()).stdin(Stdio::null());
     command.args(["bench", "--devices", "12", "--in-flight", "3", "--for", "1s", "--dir", "bench", "--json"]);
-    let scenarios = ["first", "warm", "cold", "move-migrate", "twin-push", "mix", "storm-move", "restart"];
+    let scenarios = ["first", "warm", "cold", "move-migrate", "tpm", "twin-push", "mix", "storm-move", "restart"];
     command.args(scenarios).args(["--share", "0.5"]);
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     assert!(output.status.success(), "{output:?}");

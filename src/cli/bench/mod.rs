@@ -42,6 +42,7 @@ const HELP: &str = "Scenarios (a word before a dash names all of them; without a
   resumed           the same, but the handshake resumes the device's last connection
   move-migrate      every registration moves the device to the other hub, with its twin,
   move-reset          or with the one of its enrollment
+  tpm               a challenge to a TPM, its answer, and the registration; the TPM is one without a chip
   twin-report       reported properties by the device
   twin-push         desired properties by a back end, until the device that watches has them
   mix               of ten operations six warm, two cold, a move and a report

@@ -21,6 +21,8 @@ pub enum Scenario {
     MoveMigrate,
     /// A registration that moves the device to the other hub with the twin of its enrollment.
     MoveReset,
+    /// A challenge to a TPM and its answer: a registration, by the software TPM.
+    Tpm,
     /// Reported properties, by the device.
     TwinReport,
     /// Desired properties by a back end, until the device that watches has them.
@@ -45,6 +47,7 @@ impl Scenario {
         Scenario::Resumed,
         Scenario::MoveMigrate,
         Scenario::MoveReset,
+        Scenario::Tpm,
         Scenario::TwinReport,
         Scenario::TwinPush,
         Scenario::Mix,
@@ -63,6 +66,7 @@ impl Scenario {
             Scenario::First => "first",
             Scenario::MoveMigrate => "move-migrate",
             Scenario::MoveReset => "move-reset",
+            Scenario::Tpm => "tpm",
             Scenario::TwinReport => "twin-report",
             Scenario::TwinPush => "twin-push",
             Scenario::Mix => "mix",

@@ -13,10 +13,13 @@ use tokio::sync::Mutex;
 
 use crate::ambient::{Entropy as _, SystemClock, SystemEntropy};
 use crate::cli::output::Output;
-use crate::client::{ClientFault, DesiredChange, ImportOutcome, Operator, Session, TwinTarget, Watch};
+use crate::client::tpm::SoftwareModule;
+use crate::client::{
+    ClientFault, DesiredChange, ImportOutcome, Operator, Patience, Session, Tickets, TwinTarget, Watch,
+};
 use crate::domain::{
     AllocationPolicy, AttestationDraft, Capabilities, Document, EnrollmentDraft, EnrollmentId, GroupId, HubId,
-    InitialState, ReprovisionPolicy, ResetOnSameHub, TwinPatch, UnreachableRule, limits,
+    InitialState, RegistrationId, ReprovisionPolicy, ResetOnSameHub, SrkDraft, TwinPatch, UnreachableRule, limits,
 };
 
 use super::devices::{self, BenchDevice, Hubs};
@@ -71,6 +74,7 @@ pub struct Stage {
     made: BTreeMap<Kind, Devices>,
     enrolled: Vec<EnrollmentId>,
     first_rounds: usize,
+    tpm_rounds: usize,
 }
 
 /// Devices of one kind live under one enrollment, or each under its own.
@@ -118,14 +122,14 @@ struct Measured {
 impl Stage {
     pub fn new(world: World, amount: Amount, output: Output) -> Self {
         let run = format!("bench-{:08x}", SystemEntropy::new().draw_u128() >> 96);
-        Self { world, amount, output, run, made: BTreeMap::new(), enrolled: Vec::new(), first_rounds: 0 }
+        Self { world, amount, output, run, made: BTreeMap::new(), enrolled: Vec::new(), first_rounds: 0, tpm_rounds: 0 }
     }
 
     /// Makes what a scenario needs and is not there yet.
     pub async fn prepare(&mut self, scenario: Scenario) -> anyhow::Result<()> {
         match scenario {
             // Each round makes devices of its own, which nobody has seen.
-            Scenario::First | Scenario::Restart => {}
+            Scenario::First | Scenario::Tpm | Scenario::Restart => {}
             Scenario::ColdGroup
             | Scenario::Warm
             | Scenario::LookUp
@@ -203,6 +207,10 @@ impl Stage {
             }
             Scenario::MoveMigrate => (self.moves(&name, plan, Kind::Migrating, &hubs).await?, plan.in_flight, plan),
             Scenario::MoveReset => (self.moves(&name, plan, Kind::Resetting, &hubs).await?, plan.in_flight, plan),
+            Scenario::Tpm => {
+                let operation = self.by_tpm(plan.in_flight, &hubs).await?;
+                (self.run(&name, plan, operation).await?, plan.in_flight, plan)
+            }
             Scenario::TwinPush => {
                 let devices = self.devices(Kind::Grouped).await?;
                 let operation = self.pushing(&devices, plan.in_flight, &hubs).await?;
@@ -367,6 +375,10 @@ impl Stage {
             self.draft(EnrollmentId::Individual(device.id.clone()), kind, leaf)
         });
         let drafts: Vec<EnrollmentDraft> = drafts.collect();
+        self.enroll_drafts(&drafts).await
+    }
+
+    async fn enroll_drafts(&mut self, drafts: &[EnrollmentDraft]) -> anyhow::Result<()> {
         self.enrolled.extend(drafts.iter().map(|draft| draft.id.clone()));
         let mut progress = self.output.progress();
         for (number, batch) in drafts.chunks(limits::IMPORT_MAX).enumerate() {
@@ -416,6 +428,42 @@ impl Stage {
             bail!("there are no devices");
         }
         Ok(Arc::new(seats))
+    }
+
+    /// Devices with a TPM, registered, each on a connection of its own.
+    async fn by_tpm(&mut self, count: usize, hubs: &Arc<Hubs>) -> anyhow::Result<Operation> {
+        let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy::new()));
+        self.tpm_rounds += 1;
+        let (mut devices, mut drafts) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for number in 0..count {
+            let name = format!("{}-tpm{}-{number:07}", self.run, self.tpm_rounds);
+            let id = RegistrationId::parse(&name).with_context(|| format!("{name} is no registration id"))?;
+            let mut random = [0; 64];
+            entropy.fill(&mut random);
+            let module = Arc::new(SoftwareModule::of(random).context("a TPM cannot be made")?);
+            let attestation = AttestationDraft::Tpm {
+                endorsement_key: module.endorsement_key().clone(),
+                storage_root_key: SrkDraft::Any,
+                pcrs: None,
+            };
+            let draft = self.draft(EnrollmentId::Individual(id.clone()), Kind::Individual, Vec::new());
+            drafts.push(EnrollmentDraft { attestation, ..draft });
+            let session = self.world.server.anonymous(Tickets::Refused)?.connect().await?;
+            devices.push(session.device(id, clock.clone(), entropy.clone()).by_tpm(module));
+        }
+        self.enroll_drafts(&drafts).await?;
+        let (devices, facts) = (Arc::new(devices), Arc::new(hubs.facts(false)));
+        let operation: Operation = Arc::new(move |turn| {
+            let (device, facts) = (of(&devices, turn.worker as u64).clone(), facts.clone());
+            Box::pin(async move {
+                device.register(&facts, Patience::Tries(1), |_| ()).await?;
+                Ok(Done::default())
+            })
+        });
+        // The first time around each is assigned.
+        let first = Plan { in_flight: count, pace: Pace::Closed, lasts: UNTIL_ALL, operations_max: count as u64 };
+        self.flawlessly("registering by TPM", first, operation.clone()).await?;
+        Ok(operation)
     }
 
     /// Watchers on the first devices, each with the back end's writes to it.
@@ -474,6 +522,7 @@ fn has_capacity(scenario: Scenario) -> bool {
         | Scenario::LookUp
         | Scenario::MoveMigrate
         | Scenario::MoveReset
+        | Scenario::Tpm
         | Scenario::TwinReport
         | Scenario::TwinPush
         | Scenario::Mix => true,

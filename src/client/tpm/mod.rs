@@ -14,6 +14,7 @@ mod link;
 mod nv;
 mod session;
 mod settings;
+mod software;
 mod template;
 
 pub use address::{TpmAddress, TpmAddressFault};
@@ -22,4 +23,5 @@ pub use fault::{ChipFault, ResponseCode};
 pub use front::{SecurityModule, Tpm, TpmKeys, TpmSummary};
 pub use session::{Endorsement, Quote, QuoteOrder, endorsement_hash};
 pub use settings::{AuthValue, TpmSettings};
+pub use software::SoftwareModule;
 pub use template::{EkKind, SrkKind};
