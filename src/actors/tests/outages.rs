@@ -235,14 +235,13 @@ async fn what_was_sealed_for_a_move_that_was_given_up_outlives_the_hub() {
                     let standing = accepted.standing.unwrap();
                     let home = standing.assignment.as_ref().map(|home| home.hub.clone());
                     if standing.operation.status.is_final() && home == Some(hub_id("c")) {
-                        return standing;
+                        return;
                     }
                 }
                 world.tick(&device, &mut still).await;
             }
         };
-        let standing = tokio::time::timeout(super::world::PATIENCE, moved).await.expect("it moves on by its rule");
-        assert_eq!(source(&standing).0, SubStatus::DeviceDataMigrated, "{forced}");
+        tokio::time::timeout(super::world::PATIENCE, moved).await.expect("it moves on by its rule");
         assert_eq!(world.tags(&device, "c").as_deref(), Some(r#"{"carried":1,"last_minute":1}"#), "{forced}");
         // What back ends saw at `b` is older than what they see now.
         assert!(world.hub("c").state(&name(&device)).unwrap().twin.version > 3);
