@@ -38,8 +38,11 @@ pub enum HubEffect {
     /// Set the twin back to the initial one (versions continue, *disabled* stays); answer the state it replaced.
     /// A repeat of the same order changes nothing and answers the same.
     ReplaceTwin(Box<InitialState>),
-    /// Replace what the device signs in with.
+    /// Replace what the device signs in with; a key that was delivered comes before those that were delivered earlier.
     UpdateCredential(Credential),
+    /// The same, and nothing of earlier stays good: who signs in from now on is another TPM. To a hub it is an *update
+    /// credential* in every other way.
+    ReplaceCredential(Credential),
 }
 
 impl HubEffect {
@@ -53,7 +56,7 @@ impl HubEffect {
             HubEffect::Delete => "delete",
             HubEffect::Discard(_) => "discard",
             HubEffect::ReplaceTwin(_) => "replace_twin",
-            HubEffect::UpdateCredential(_) => "update_credential",
+            HubEffect::UpdateCredential(_) | HubEffect::ReplaceCredential(_) => "update_credential",
         }
     }
 }

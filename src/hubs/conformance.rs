@@ -66,6 +66,7 @@ const CASES: &[Case] = &[
     ("a_delivered_key_is_good_until_a_newer_one_is_used", |hub| {
         a_delivered_key_is_good_until_a_newer_one_is_used(hub).boxed()
     }),
+    ("keys_of_another_tpm_end_at_once", |hub| keys_of_another_tpm_end_at_once(hub).boxed()),
     ("a_key_of_the_old_home_opens_nothing_but_the_way_on", |hub| {
         a_key_of_the_old_home_opens_nothing_but_the_way_on(hub).boxed()
     }),
@@ -444,6 +445,21 @@ async fn a_delivered_key_is_good_until_a_newer_one_is_used(hub: Subject) {
     assert_eq!((read(3).await, read(4).await), (Err(TwinRefusal::NotLetIn), Ok(())));
     // A key that was told before and comes again brings nothing back.
     assert_eq!((hub.told(6, deliver(4)).await, read(3).await), ("done", Err(TwinRefusal::NotLetIn)));
+}
+
+async fn keys_of_another_tpm_end_at_once(hub: Subject) {
+    hub.open_device().await;
+    assert_eq!((hub.told(3, deliver(1)).await, hub.told(4, deliver(2)).await), ("done", "done"));
+    let read = |number| {
+        let twins = hub.twins.clone();
+        async move { twins.read(&id("d"), &token(number)).await.map(drop) }
+    };
+    assert_eq!(read(1).await, Ok(()));
+    assert_eq!(hub.told(5, HubEffect::ReplaceCredential(delivered(3))).await, "done");
+    assert_eq!((read(1).await, read(2).await), (Err(TwinRefusal::NotLetIn), Err(TwinRefusal::NotLetIn)));
+    // Nor does a repeat of the call before bring them back.
+    assert_eq!(hub.told(4, deliver(2)).await, "stale");
+    assert_eq!((read(2).await, read(3).await), (Err(TwinRefusal::NotLetIn), Ok(())));
 }
 
 async fn a_key_of_the_old_home_opens_nothing_but_the_way_on(hub: Subject) {

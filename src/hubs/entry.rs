@@ -47,7 +47,7 @@ impl From<&HubEffect> for EffectKind {
             HubEffect::Unseal => EffectKind::Unseal,
             HubEffect::Delete | HubEffect::Discard(_) => EffectKind::Delete,
             HubEffect::ReplaceTwin(_) => EffectKind::ReplaceTwin,
-            HubEffect::UpdateCredential(_) => EffectKind::UpdateCredential,
+            HubEffect::UpdateCredential(_) | HubEffect::ReplaceCredential(_) => EffectKind::UpdateCredential,
         }
     }
 }
@@ -336,6 +336,11 @@ fn step(tenant: Option<&Tenant>, effect: &HubEffect, now: Timestamp) -> Result<S
                 (Credential::X509 { .. } | Credential::Delivered(_), _) => Change::Credential,
             };
             Ok(Step { change, ..quiet(Tenant { credential, ..tenant.clone() }) })
+        }
+        HubEffect::ReplaceCredential(credential) => {
+            let tenant = tenant.ok_or(HubRefusal::NoSuchDevice)?;
+            let change = if tenant.credential == *credential { Change::Unseen } else { Change::Credential };
+            Ok(Step { change, ..quiet(Tenant { credential: credential.clone(), ..tenant.clone() }) })
         }
     }
 }

@@ -33,9 +33,9 @@ use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::time::Duration;
 
 use crate::domain::{
-    Assignment, AuditAction, AuditEntry, CallFault, CallOutcome, DataSource, DeviceId, DeviceState, EnrollmentId,
-    HubAnswer, HubCall, HubEffect, HubId, HubRefusal, MustSeal, NewDevice, Operation, OperationStatus, Order, Past,
-    Reason, Registration, RegistrationId, SubStatus, Timestamp, UnreachableRule, Version, limits,
+    Assignment, AuditAction, AuditEntry, CallFault, CallOutcome, DataSource, DeviceId, DeviceState, EkHash,
+    EnrollmentId, HubAnswer, HubCall, HubEffect, HubId, HubRefusal, MustSeal, NewDevice, Operation, OperationStatus,
+    Order, Past, Reason, Registration, RegistrationId, SubStatus, Timestamp, UnreachableRule, Version, limits,
 };
 
 use super::journal::{Bypass, Carry, Effect, Intent, JournalLine, JournalRecord, MoveLog, Plan};
@@ -57,6 +57,8 @@ pub struct Preconditions {
     pub device: Option<DeviceId>,
     /// A group decided, so no enrollment of the device's own may stand before it (it might be a disabled one).
     pub no_individual: Option<RegistrationId>,
+    /// A group decided, so nor may one that claims the device's endorsement key, under whatever id.
+    pub unclaimed: Option<EkHash>,
 }
 
 /// A place at a hub.
@@ -339,6 +341,47 @@ impl Machine {
         commit
     }
 
+    /// The call behind a key. `None` only when a plan carries a state that was never sealed, which no plan does.
+    fn call_of(&self, this: &Move, key: &CallKey) -> Option<HubCall> {
+        let effect = match key.effect {
+            Effect::Seal => HubEffect::Seal,
+            Effect::Create => HubEffect::Create(Box::new(NewDevice {
+                generation: this.generation,
+                credential: this.intent.credential.clone(),
+                state: this.arriving_state()?,
+            })),
+            Effect::Withhold => return None,
+            Effect::UpdateCredential => self.credential_call(&this.intent),
+            Effect::Activate => HubEffect::Activate,
+            Effect::Unseal => HubEffect::Unseal,
+            // A create that never arrived must not cost whoever has the name there his twin.
+            Effect::Delete if this.clearing || matches!(this.phase, Phase::Undoing { .. }) => {
+                HubEffect::Discard(this.generation)
+            }
+            Effect::Delete => HubEffect::Delete,
+            Effect::Collect if key.deleting => HubEffect::Delete,
+            Effect::Collect => HubEffect::Seal,
+            Effect::ReplaceTwin => HubEffect::ReplaceTwin(Box::new(this.intent.initial.clone())),
+        };
+        Some(HubCall { hub: key.hub.clone(), device: this.intent.device.clone(), order: key.order, effect })
+    }
+
+    /// Keys that were delivered earlier stay good at the hub until a newer one is used, but only those of the same TPM: where
+    /// another one comes in its place, or in that of whoever was found there, they end at once.
+    fn credential_call(&self, intent: &Intent) -> HubEffect {
+        let credential = intent.credential.clone();
+        let known = self.registration.as_ref().and_then(|record| record.tpm.as_ref());
+        let is_same = known.map(|tpm| tpm.ek) == intent.tpm.as_ref().map(|tpm| tpm.ek);
+        if is_same { HubEffect::UpdateCredential(credential) } else { HubEffect::ReplaceCredential(credential) }
+    }
+
+    /// An entry of the audit log and nothing else.
+    pub fn note(&self, audit: AuditEntry, now: Timestamp) -> Commit {
+        let mut commit = self.blank_commit(now);
+        commit.audit.push(audit);
+        commit
+    }
+
     /// What a finished call means. `None`: nothing to write (a pause before the next try, or an answer nobody waits for).
     pub fn finished(&mut self, key: &CallKey, outcome: CallOutcome, now: Timestamp) -> Option<Commit> {
         self.in_flight.remove(key);
@@ -422,7 +465,9 @@ impl Machine {
                 wake(next_at);
                 continue;
             }
-            let Some(call) = self.moves.get(&key.generation).and_then(|this| call_of(this, &key)) else { continue };
+            let Some(call) = self.moves.get(&key.generation).and_then(|this| self.call_of(this, &key)) else {
+                continue;
+            };
             self.tries.entry(key.clone()).or_default();
             self.in_flight.insert(key.clone());
             due.calls.push((key, call));
@@ -906,31 +951,6 @@ fn owed_key(this: &Move, owed: &Owed) -> CallKey {
         hub: owed.hub.clone(),
         deleting: owed.effect == Effect::Collect && owed.state == OwedState::Collected,
     }
-}
-
-/// The call behind a key. `None` only when a plan carries a state that was never sealed, which no plan does.
-fn call_of(this: &Move, key: &CallKey) -> Option<HubCall> {
-    let effect = match key.effect {
-        Effect::Seal => HubEffect::Seal,
-        Effect::Create => HubEffect::Create(Box::new(NewDevice {
-            generation: this.generation,
-            credential: this.intent.credential.clone(),
-            state: this.arriving_state()?,
-        })),
-        Effect::Withhold => return None,
-        Effect::UpdateCredential => HubEffect::UpdateCredential(this.intent.credential.clone()),
-        Effect::Activate => HubEffect::Activate,
-        Effect::Unseal => HubEffect::Unseal,
-        // A create that never arrived must not cost whoever has the name there his twin.
-        Effect::Delete if this.clearing || matches!(this.phase, Phase::Undoing { .. }) => {
-            HubEffect::Discard(this.generation)
-        }
-        Effect::Delete => HubEffect::Delete,
-        Effect::Collect if key.deleting => HubEffect::Delete,
-        Effect::Collect => HubEffect::Seal,
-        Effect::ReplaceTwin => HubEffect::ReplaceTwin(Box::new(this.intent.initial.clone())),
-    };
-    Some(HubCall { hub: key.hub.clone(), device: this.intent.device.clone(), order: key.order, effect })
 }
 
 fn data_source_of(plan: &Plan, bypassed: Option<&Bypassed>) -> Option<DataSource> {

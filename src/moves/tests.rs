@@ -208,7 +208,7 @@ impl Hub {
                 self.tenant = Some((phase, DeviceState { twin, ..state.clone() }));
                 HubAnswer::State(Box::new(state))
             }
-            (HubEffect::UpdateCredential(_), Some(tenant)) => {
+            (HubEffect::UpdateCredential(_) | HubEffect::ReplaceCredential(_), Some(tenant)) => {
                 self.tenant = Some(tenant);
                 HubAnswer::Done
             }

@@ -4,10 +4,16 @@
 //! A challenge is used up by the first registration that verifies; what it was used for stays known until its token
 //! expires, so that the same token can ask how that registration went, and repeat it.
 //!
-//! Everything is bounded. Nobody can take a stranger's challenge away by asking for more of them: what goes first is the
-//! oldest of the same address, then the oldest of the same device, then the oldest of all.
+//! Everything is bounded, and what has to go for that is chosen so that who asks for much loses first: of the challenges
+//! of one device, and of all of them, the oldest goes of the address that has most. Addresses are counted by what one
+//! subscriber is given (one address of IPv4, a network of 56 bits of IPv6). Against one stranger, or a handful, a device
+//! so keeps its own challenge; a stranger with more addresses than [`PER_DEVICE_MAX`], who knows the device's endorsement
+//! key and id, can still push it out between its two calls, and the device then has to begin again.
+//!
+//! Whoever begins takes nothing away that was used: those are counted apart, and go only for others that are used.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,8 +27,11 @@ use super::throttle::subnet;
 
 /// Challenges of one device that are out for one address: one that is answered, and one that was asked for again.
 const PER_PEER_MAX: usize = 2;
-/// Challenges of one device.
-const PER_DEVICE_MAX: usize = 8;
+/// Challenges of one device that are out: so many strangers, each with an address of his own, it takes to push out the
+/// device's own one. Each costs some two kilobytes, and a device is looked through at each call that begins.
+const PER_DEVICE_MAX: usize = 64;
+/// Challenges that one device used and whose token still reads: only a device that is proven adds to them.
+const USED_PER_DEVICE_MAX: usize = 8;
 
 /// A token, so far that it is known again.
 #[derive(Clone, Copy)]
@@ -105,6 +114,11 @@ struct Table {
     by_id: HashMap<u128, u64>,
     ids: HashMap<u64, u128>,
     by_device: HashMap<RegistrationId, Vec<u64>>,
+    /// Those that are out, by the address that asked for them.
+    out: HashMap<IpAddr, BTreeSet<u64>>,
+    /// Every address of `out`, the one that has most last, of several the one with the oldest.
+    greed: BTreeSet<(usize, Reverse<u64>, IpAddr)>,
+    used: BTreeSet<u64>,
 }
 
 /// See the module's documentation.
@@ -143,11 +157,11 @@ impl Challenges {
         while let Some(place) = table.surplus_of(&device, peer) {
             table.remove(place);
         }
-        if table.entries.len() >= self.challenges_max {
+        if table.out() >= self.challenges_max {
             table.drop_all_ended(now);
         }
-        while table.entries.len() >= self.challenges_max {
-            let Some(oldest) = table.entries.keys().next().copied() else { break };
+        while table.out() >= self.challenges_max {
+            let Some((_, Reverse(oldest), _)) = table.greed.last().copied() else { break };
             table.remove(oldest);
         }
         let place = table.next;
@@ -157,6 +171,7 @@ impl Challenges {
         table.ids.insert(place, id);
         let challenge = Arc::new(challenge);
         table.entries.insert(place, Entry { device, peer, challenge, enrollment, used: None });
+        table.change_out(peer, |places| places.insert(place));
     }
 
     pub fn find(&self, id: u128) -> Option<Found> {
@@ -170,13 +185,20 @@ impl Challenges {
     pub fn use_up(&self, id: u128, used: Used) -> bool {
         let mut table = self.lock();
         let Some(place) = table.by_id.get(&id).copied() else { return false };
-        match table.entries.get_mut(&place) {
-            Some(entry) if entry.used.is_none() => {
-                entry.used = Some(used);
-                true
-            }
-            Some(_) | None => false,
+        let Some(entry) = table.entries.get_mut(&place).filter(|entry| entry.used.is_none()) else { return false };
+        entry.used = Some(used);
+        let (device, peer) = (entry.device.clone(), entry.peer);
+        table.change_out(peer, |places| places.remove(&place));
+        table.used.insert(place);
+        let of_device: Vec<u64> =
+            table.by_device.get(&device).into_iter().flatten().filter(|it| table.used.contains(it)).copied().collect();
+        let surplus = of_device.len().saturating_sub(USED_PER_DEVICE_MAX);
+        of_device.iter().take(surplus).for_each(|place| table.remove(*place));
+        while table.used.len() > self.challenges_max {
+            let Some(oldest) = table.used.first().copied() else { break };
+            table.remove(oldest);
         }
+        true
     }
 
     /// What came of a challenge that was used up.
@@ -199,15 +221,50 @@ impl Challenges {
 }
 
 impl Table {
+    /// How many are out.
+    fn out(&self) -> usize {
+        self.entries.len() - self.used.len()
+    }
+
     /// The one that goes before another of this device is made for this address.
     fn surplus_of(&self, device: &RegistrationId, peer: IpAddr) -> Option<u64> {
         let places = self.by_device.get(device)?;
-        let of_peer = |place: &&u64| self.entries.get(place).is_some_and(|it| it.peer == peer && it.used.is_none());
-        let mine: Vec<&u64> = places.iter().filter(of_peer).collect();
-        if mine.len() >= PER_PEER_MAX {
-            return mine.first().map(|place| **place);
+        // By age, as the device's places are.
+        let mut by_peer: HashMap<IpAddr, Vec<u64>> = HashMap::new();
+        let mut count = 0;
+        for place in places {
+            if let Some(entry) = self.entries.get(place).filter(|entry| entry.used.is_none()) {
+                by_peer.entry(entry.peer).or_default().push(*place);
+                count += 1;
+            }
         }
-        if places.len() >= PER_DEVICE_MAX { places.first().copied() } else { None }
+        if let Some(mine) = by_peer.get(&peer).filter(|mine| mine.len() >= PER_PEER_MAX) {
+            return mine.first().copied();
+        }
+        if count < PER_DEVICE_MAX {
+            return None;
+        }
+        let oldest = |places: &Vec<u64>| places.first().copied().unwrap_or(u64::MAX);
+        let greediest = by_peer.values().max_by_key(|places| (places.len(), Reverse(oldest(places))))?;
+        greediest.first().copied()
+    }
+
+    /// Changes which challenges are out for an address.
+    fn change_out(&mut self, peer: IpAddr, change: impl FnOnce(&mut BTreeSet<u64>) -> bool) {
+        let rank = |places: &BTreeSet<u64>| places.first().map(|oldest| (places.len(), Reverse(*oldest), peer));
+        let places = self.out.entry(peer).or_default();
+        if let Some(before) = rank(places) {
+            self.greed.remove(&before);
+        }
+        change(places);
+        match rank(places) {
+            Some(after) => {
+                self.greed.insert(after);
+            }
+            None => {
+                self.out.remove(&peer);
+            }
+        }
     }
 
     fn drop_ended(&mut self, device: &RegistrationId, now: Timestamp) {
@@ -227,6 +284,9 @@ impl Table {
             self.by_id.remove(&id);
         }
         let Some(entry) = self.entries.remove(&place) else { return };
+        if !self.used.remove(&place) {
+            self.change_out(entry.peer, |places| places.remove(&place));
+        }
         if let Some(places) = self.by_device.get_mut(&entry.device) {
             places.retain(|it| *it != place);
             if places.is_empty() {
@@ -283,18 +343,68 @@ mod tests {
 
     #[test]
     fn who_asks_for_many_takes_away_his_own() {
-        let challenges = Challenges::new(100);
+        let challenges = Challenges::new(1000);
         keep(&challenges, 1, 1, 1, NOW);
         for id in 2..=9 {
             keep(&challenges, id, 1, 2, NOW);
         }
         assert_eq!(kept(&challenges, 1..=9), [1, 8, 9], "the stranger's own ones went");
-        for id in 10..=30 {
-            keep(&challenges, id, 1, u8::try_from(id).unwrap(), NOW);
+        keep(&challenges, 10, 2, 1, NOW);
+        assert_eq!(kept(&challenges, [10]), [10], "another device is not touched");
+    }
+
+    /// What a device waits for stays, however often a handful of strangers asks for challenges of it.
+    #[test]
+    fn strangers_push_out_each_other() {
+        let challenges = Challenges::new(1000);
+        keep(&challenges, 1, 1, 1, NOW);
+        keep(&challenges, 2, 1, 2, NOW);
+        assert!(challenges.use_up(2, used("a")));
+        let strangers = u8::try_from(PER_DEVICE_MAX).unwrap() - 2;
+        for id in 0..u128::from(strangers) * 4 {
+            keep(&challenges, 100 + id, 1, 10 + u8::try_from(id % u128::from(strangers)).unwrap(), NOW);
         }
-        assert_eq!(kept(&challenges, 1..=30).len(), PER_DEVICE_MAX);
-        keep(&challenges, 31, 2, 1, NOW);
-        assert_eq!(kept(&challenges, [31]), [31], "another device is not touched");
+        assert_eq!(kept(&challenges, [1, 2]), [1, 2], "the device's own, and one that was used");
+        assert_eq!(kept(&challenges, 100..1000).len(), PER_DEVICE_MAX - 1);
+        // So many that each has one: then age decides, but never among those that were used.
+        for id in 0..150 {
+            keep(&challenges, 2000 + id, 1, 100 + u8::try_from(id).unwrap(), NOW);
+        }
+        assert_eq!(kept(&challenges, [1, 2]), [2]);
+        assert_eq!(kept(&challenges, 100..3000).len(), PER_DEVICE_MAX);
+    }
+
+    /// The same for all devices together.
+    #[test]
+    fn a_full_table_takes_from_who_has_most() {
+        let challenges = Challenges::new(8);
+        keep(&challenges, 1, 1, 1, NOW);
+        keep(&challenges, 2, 2, 1, NOW);
+        keep(&challenges, 3, 3, 2, NOW);
+        assert!(challenges.use_up(3, used("a")));
+        for id in 10..30 {
+            keep(&challenges, id, u8::try_from(id).unwrap(), 3, NOW);
+        }
+        assert_eq!(kept(&challenges, 1..30), [1, 2, 3, 24, 25, 26, 27, 28, 29]);
+        let table = challenges.lock();
+        assert_eq!((table.out(), table.used.len(), table.entries.len()), (8, 1, 9));
+        assert_eq!(table.out.values().map(BTreeSet::len).sum::<usize>(), 8);
+        assert_eq!(table.greed.len(), table.out.len());
+    }
+
+    #[test]
+    fn what_was_used_is_bounded_by_what_is_used() {
+        let challenges = Challenges::new(20);
+        for id in 0..12 {
+            keep(&challenges, id, 1, 1, NOW);
+            assert!(challenges.use_up(id, used("a")));
+        }
+        assert_eq!(kept(&challenges, 0..12), [4, 5, 6, 7, 8, 9, 10, 11], "the newest of one device");
+        for id in 20..40 {
+            keep(&challenges, id, u8::try_from(id).unwrap(), 1, NOW);
+            assert!(challenges.use_up(id, used("a")));
+        }
+        assert_eq!(kept(&challenges, 0..40), (20..40).collect::<Vec<u128>>(), "the newest of all");
     }
 
     #[test]

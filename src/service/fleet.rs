@@ -76,7 +76,7 @@ impl Service {
             }
             // A copy that lies under its old name shows by its feed, before anybody can write there.
             let since = self.inner.store.load_feed(&hub.id).await.map_err(fault::of_store)?;
-            if let (Some(since), Ok(page)) = (since, connector.changes(since.into(), 1).await) {
+            if let (Some(since), Ok(page)) = (since, connector.changes(since, 1).await) {
                 restored |= page.next.incarnation != since.incarnation;
             }
             if hub.taken_down {

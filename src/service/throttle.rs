@@ -54,11 +54,12 @@ impl Throttle {
     }
 }
 
-/// An IPv6 network hands out 2^64 addresses to one host: it counts as one.
+/// One subscriber of IPv6 is given up to 2^72 addresses (a network of 56 bits, by which several sites of one are told
+/// apart): they count as one.
 pub(super) fn subnet(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6((u128::from(address) & !u128::from(u64::MAX)).into()),
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) & !(u128::MAX >> 56)).into()),
     }
 }
 
@@ -171,6 +172,7 @@ mod tests {
         assert!(lock(&throttle.peers).full_at.len() <= 4);
         assert_eq!(subnet(peer("2001:db8::1")), subnet(peer("2001:db8::ffff:1")));
         assert_eq!(subnet(peer("::ffff:10.0.0.1")), peer("10.0.0.1"));
-        assert_ne!(subnet(peer("2001:db8::1")), subnet(peer("2001:db8:0:1::1")));
+        assert_eq!(subnet(peer("2001:db8::1")), subnet(peer("2001:db8:0:ff::1")));
+        assert_ne!(subnet(peer("2001:db8::1")), subnet(peer("2001:db8:0:100::1")));
     }
 }

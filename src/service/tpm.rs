@@ -15,10 +15,11 @@ use crate::attestation::sas;
 use crate::attestation::tpm::{Answer, Challenge, Draw, Enrolled, Invitation, Presented, Quote, Refusal, Rule, begin};
 use crate::domain::token::{SasToken, registration_resource};
 use crate::domain::{
-    Attestation, Credential, DeliveredKeys, Enrollment, EnrollmentId, Evidence, Fault, OperationId, PcrIndex, PcrValue,
-    Reason, RegistrationId, Timestamp, TokenKey, TpmPublic, Version,
+    Attestation, Claim, Credential, DeliveredKeys, EkHash, Enrollment, EnrollmentId, Evidence, Fault, OperationId,
+    PcrIndex, PcrValue, Reason, RegistrationId, Timestamp, TokenKey, TpmPublic, Version,
 };
 use crate::policy::matching::{Match, Reference, choose_fleet};
+use crate::store::StoreFault;
 use crate::telemetry;
 
 use super::challenges::{Delivery, TokenDigest, Used};
@@ -157,7 +158,8 @@ impl Service {
     }
 
     /// The individual enrollment of the id, whatever it asks for; else the groups whose authority may have certified the
-    /// endorsement key, nearest first.
+    /// endorsement key, nearest first. A TPM that is enrolled for itself gets into no group, whatever its own enrollment says
+    /// and by whatever id.
     async fn tpm_candidates(
         &self,
         id: &RegistrationId,
@@ -168,6 +170,9 @@ impl Service {
         if let Some(enrollment) = self.inner.store.load_enrollment(&individual).await.map_err(read)? {
             let other = Unproven::refused("the enrollment asks for a certificate", Some(&enrollment));
             return if rule(&enrollment).is_some() { Ok(vec![(enrollment, Reference::Presented)]) } else { Err(other) };
+        }
+        if let Some(owner) = self.owner_of(presented.ek_hash()).await.map_err(read)? {
+            return Err(Unproven::refused(format!("the endorsement key is enrolled by {owner}"), None));
         }
         let Some(chain) = presented.certificates() else { return Ok(Vec::new()) };
         let groups = self.inner.store.find_groups(chain.references()).await.map_err(read)?;
@@ -180,6 +185,11 @@ impl Service {
             Some((group.clone(), candidate.by))
         });
         Ok(found.collect())
+    }
+
+    /// The individual enrollment of a TPM.
+    async fn owner_of(&self, key: EkHash) -> Result<Option<EnrollmentId>, StoreFault> {
+        self.inner.store.find_claim(&Claim::EndorsementKey(key)).await
     }
 
     /// A device answers its challenge with a registration, or repeats one.
@@ -263,7 +273,8 @@ impl Service {
             EnrollmentId::Individual(_) => false,
             EnrollmentId::Group(_) => {
                 let individual = EnrollmentId::Individual(ask.registration_id.clone());
-                self.inner.store.load_enrollment(&individual).await.map_err(read)?.is_some()
+                let of_its_id = self.inner.store.load_enrollment(&individual).await.map_err(read)?;
+                of_its_id.is_some() || self.owner_of(found.challenge.ek_hash()).await.map_err(read)?.is_some()
             }
         };
         let Some(enrolled) = enrolled(&enrollment, *version) else {

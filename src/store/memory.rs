@@ -202,6 +202,13 @@ impl State {
                     moves => Err(Unexpected::HubInUse { hub: hub.clone(), homes: self.hub_use(hub).homes, moves }),
                 }
             }
+            Expect::EndorsementKeyUnclaimed { key } => {
+                let claim = Claim::EndorsementKey(*key);
+                match self.claims.rows.get(&claim) {
+                    Some(owner) => Err(Unexpected::taken(claim, owner.clone())),
+                    None => Ok(()),
+                }
+            }
             Expect::DeviceId { device, registration } => {
                 let named = self.open_logs().filter_map(OpenMove::of).filter(|open| open.device == *device);
                 let owners =
@@ -523,6 +530,10 @@ impl Store for MemoryStore {
 
     fn load_move(&self, generation: Order) -> BoxFuture<'_, Result<Option<MoveLog>, StoreFault>> {
         Box::pin(ready(Ok(self.lock().moves.rows.get(&generation).map(|kept| kept.log.clone()))))
+    }
+
+    fn find_claim<'a>(&'a self, claim: &'a Claim) -> BoxFuture<'a, Result<Option<EnrollmentId>, StoreFault>> {
+        Box::pin(ready(Ok(self.lock().claims.rows.get(claim).cloned())))
     }
 
     fn find_owner<'a>(&'a self, device: &'a DeviceId) -> BoxFuture<'a, Result<Option<RegistrationId>, StoreFault>> {

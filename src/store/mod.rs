@@ -24,9 +24,9 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use crate::domain::{
-    AnchorRef, AuditAction, AuditEntry, Claim, DeviceId, DeviceState, Enrollment, EnrollmentId, FeedToken, GroupId,
-    Hub, HubId, HubState, Order, Past, Registration, RegistrationId, ReprovisionPolicy, StoredAudit, Timestamp,
-    TrackingId, Version,
+    AnchorRef, AuditAction, AuditEntry, Claim, DeviceId, DeviceState, EkHash, Enrollment, EnrollmentId, FeedToken,
+    GroupId, Hub, HubId, HubState, Order, Past, Registration, RegistrationId, ReprovisionPolicy, StoredAudit,
+    Timestamp, TrackingId, Version,
 };
 use crate::moves::{self, JournalRecord, MoveLog, RecordChange};
 
@@ -116,6 +116,8 @@ pub enum Expect {
     HubLinked { hub: HubId },
     /// No open move names it that began after this order (zero: none at all); devices may live there.
     HubUnnamed { hub: HubId, after: Order },
+    /// No enrollment claims the endorsement key.
+    EndorsementKeyUnclaimed { key: EkHash },
     /// No other registration has this device id, and no open move of another one names it, clean-up included.
     DeviceId { device: DeviceId, registration: RegistrationId },
     /// The device's record has this version, and a home of this generation.
@@ -316,6 +318,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The lines of one move, open or closed; absent when it was forgotten.
     fn load_move(&self, generation: Order) -> BoxFuture<'_, Result<Option<MoveLog>, StoreFault>>;
 
+    /// The enrollment that claims a certificate or an endorsement key.
+    fn find_claim<'a>(&'a self, claim: &'a Claim) -> BoxFuture<'a, Result<Option<EnrollmentId>, StoreFault>>;
+
     /// Who has a device id.
     fn find_owner<'a>(&'a self, device: &'a DeviceId) -> BoxFuture<'a, Result<Option<RegistrationId>, StoreFault>>;
 
@@ -391,6 +396,7 @@ impl From<moves::Commit> for Commit {
         let individual = expect
             .no_individual
             .map(|id| Expect::Enrollment { id: EnrollmentId::Individual(id), version: Version::ABSENT });
+        let unclaimed = expect.unclaimed.map(|key| Expect::EndorsementKeyUnclaimed { key });
         let from = expect.from.map(|hub| Expect::HubLinked { hub });
         let id = registration.clone();
         let device = expect.device.map(|device| Expect::DeviceId { device, registration: id });
@@ -415,6 +421,7 @@ impl From<moves::Commit> for Commit {
                 .into_iter()
                 .chain(enrollment)
                 .chain(individual)
+                .chain(unclaimed)
                 .chain(takes)
                 .chain(from)
                 .chain(device)

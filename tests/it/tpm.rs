@@ -14,7 +14,7 @@ use rehome::client::{RegistrationUpdate, RemoteFault, UpdateStatus};
 use rehome::domain::token::UnsignedToken;
 use rehome::domain::{
     AttestationDraft, AuditAction, EkHash, EnrollmentDraft, EnrollmentId, GroupId, PcrIndex, PcrMode, PcrPolicy,
-    PcrValue, Reason, SrkDraft, SubStatus, TokenKey, TpmMake, TpmPublic,
+    PcrValue, Reason, ReprovisionPolicy, SrkDraft, SubStatus, TokenKey, TpmMake, TpmPublic,
 };
 use rehome::wire::device::v1;
 use rehome::wire::device::v1::registration_service_client::RegistrationServiceClient;
@@ -306,7 +306,10 @@ async fn who_is_not_the_enrolled_tpm_is_refused() {
     let chip = enrolled(&world, "pump-1", 0x11).await;
     let stranger = Chip::new(&world, "pump-1", chip_of(0x66, 0x21)).await;
     check_refused(&world, stranger.begin().await, REFUSED, "the endorsement key is not the enrolled one").await;
-    let nobody = Chip::new(&world, "pump-9", chip_of(0x11, 0x21)).await;
+    let misnamed = Chip::new(&world, "pump-9", chip_of(0x11, 0x21)).await;
+    check_refused(&world, misnamed.begin().await, REFUSED, "the endorsement key is enrolled by individual pump-1")
+        .await;
+    let nobody = Chip::new(&world, "pump-9", chip_of(0x19, 0x21)).await;
     check_refused(&world, nobody.begin().await, REFUSED, "no enrollment refers to the endorsement key").await;
     // Somebody who is enrolled by certificate.
     world.enroll(&individual("by-cert", &world.site.issue("by-cert"))).await;
@@ -664,11 +667,7 @@ async fn a_group_takes_every_tpm_that_its_maker_vouches_for() {
     let world = World::start().await;
     let (maker, other) = (Maker::new("maker"), Maker::new("other"));
     world.enroll(&fleet(&world, "intel", &maker, &["INTC"])).await;
-    let certified = async |endorsement: u8, maker: &Maker| {
-        let tpm = chip_of(endorsement, 0x21);
-        let (id, certificate) = (ek_hash(&tpm).registration_id().to_string(), maker.certify(&tpm));
-        Chip { certificates: vec![certificate], ..Chip::new(&world, &id, tpm).await }
-    };
+    let certified = async |endorsement: u8, maker: &Maker| certified(&world, maker, endorsement).await;
     let chip = certified(0x11, &maker).await;
     let (update, held) = chip.register().await;
     is_at(&update, "hub-a", SubStatus::InitialAssignment);
@@ -695,6 +694,109 @@ async fn a_group_takes_every_tpm_that_its_maker_vouches_for() {
     world.operator.revoke(&registration_id(&chip.id), "lost").await.unwrap();
     assert_eq!(reason_of(&chip.begin().await.err().unwrap()), Some(REFUSED));
     // A certificate of a device by that authority opens nothing: it vouches for keys of TPMs.
+    world.stop().await;
+}
+
+/// A TPM of the maker's, as the group knows it.
+async fn certified(world: &World, maker: &Maker, endorsement: u8) -> Chip {
+    let tpm = chip_of(endorsement, 0x21);
+    let (id, certificate) = (ek_hash(&tpm).registration_id().to_string(), maker.certify(&tpm));
+    Chip { certificates: vec![certificate], ..Chip::new(world, &id, tpm).await }
+}
+
+#[tokio::test]
+async fn a_tpm_that_is_enrolled_for_itself_gets_into_no_group() {
+    let world = World::start().await;
+    let maker = Maker::new("maker");
+    world.enroll(&fleet(&world, "intel", &maker, &[])).await;
+    let own = |id: &str, chip: &Chip| individual_tpm(&world, id, attestation_of(&chip.tpm, SrkDraft::Any, None));
+    const WHY: &str = "the endorsement key is enrolled by";
+
+    // Enrolled first, under a name of its own.
+    let chip = certified(&world, &maker, 0x11).await;
+    world.enroll(&own("pump-1", &chip)).await;
+    check_refused(&world, chip.begin().await, REFUSED, WHY).await;
+    let id = EnrollmentId::Individual(registration_id("pump-1"));
+    world.operator.disable_enrollment(&id, None).await.unwrap();
+    check_refused(&world, chip.begin().await, REFUSED, WHY).await;
+
+    // In the group first: from then on it comes in by its own enrollment or not at all.
+    let chip = certified(&world, &maker, 0x12).await;
+    chip.register().await;
+    let opened = chip.begin().await.unwrap();
+    let own = EnrollmentDraft { enabled: false, ..own("pump-2", &chip) };
+    world.enroll(&own).await;
+    let late = chip.send(chip.request(&opened, "late"), &token(&opened.resource, &opened.key, HOUR)).await;
+    assert_eq!(reason_of(&late.unwrap_err()), Some(OUTDATED), "who is proven is told to begin again");
+    check_refused(&world, chip.begin().await, REFUSED, WHY).await;
+    // Its own enrollment gone, the group vouches for it again.
+    world.operator.delete_enrollment(&own.id, None).await.unwrap();
+    chip.register().await;
+    world.stop().await;
+}
+
+/// What a certificate does not vouch for cannot be said in two ways.
+#[tokio::test]
+async fn a_tpm_of_a_group_has_one_identity() {
+    let world = World::start().await;
+    let maker = Maker::new("maker");
+    world.enroll(&fleet(&world, "intel", &maker, &[])).await;
+    let chip = certified(&world, &maker, 0x11).await;
+    chip.register().await;
+    let mut area = chip.tpm.endorsement_key().as_bytes().to_vec();
+    area[12] ^= 1;
+    let variant = PublicArea::parse(&area).unwrap();
+    let request = v1::BeginTpmAttestationRequest {
+        registration_id: variant.ek_hash().registration_id().to_string(),
+        endorsement_key: area,
+        ..chip.begin_request()
+    };
+    check_refused(&world, chip.begin_with(request).await, REFUSED, "the TCG's template").await;
+    world.stop().await;
+}
+
+/// A device that asks again for what it did not hear of gets a key that it can open, and nothing happens twice.
+#[tokio::test]
+async fn a_registration_that_is_asked_for_again_resets_nothing() {
+    let world = World::start().await;
+    let chip = enrolled(&world, "pump-1", 0x11).await;
+    let id = EnrollmentId::Individual(registration_id("pump-1"));
+    world.change(&id, |draft| draft.reprovision = Some(ReprovisionPolicy::Reset)).await;
+    let again = async |request_id: &str| {
+        let opened = chip.begin().await.unwrap();
+        let token = token(&opened.resource, &opened.key, HOUR);
+        let update = chip.send(chip.request(&opened, request_id), &token).await.unwrap();
+        let held = chip.hub_key(&update);
+        (RegistrationUpdate::try_from(update).unwrap(), held)
+    };
+    is_at(&again("first").await.0, "hub-a", SubStatus::InitialAssignment);
+    for _ in 0..2 {
+        let (update, held) = again("first").await;
+        is_at(&update, "hub-a", SubStatus::ReprovisionedToInitialAssignment);
+        assert_eq!(chip.signs_in("hub-a", &held).await, Ok(()));
+    }
+    is_at(&again("second").await.0, "hub-a", SubStatus::DeviceDataReset);
+    is_at(&again("second").await.0, "hub-a", SubStatus::ReprovisionedToInitialAssignment);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_tpm_that_was_replaced_keeps_no_key() {
+    let world = World::start().await;
+    let old = enrolled(&world, "pump-1", 0x11).await;
+    let (_, held) = old.register().await;
+    assert_eq!(old.signs_in("hub-a", &held).await, Ok(()));
+    let new = Chip::new(&world, "pump-1", chip_of(0x12, 0x22)).await;
+    let id = EnrollmentId::Individual(registration_id("pump-1"));
+    world.change(&id, |draft| draft.attestation = attestation_of(&new.tpm, SrkDraft::Any, None)).await;
+    let (_, fresh) = new.register().await;
+    assert_eq!(old.signs_in("hub-a", &held).await, Err(Some(Reason::CallerUnauthenticated)), "before the new is used");
+    assert_eq!(new.signs_in("hub-a", &fresh).await, Ok(()));
+    assert_eq!(reason_of(&old.begin().await.err().unwrap()), Some(REFUSED));
+    // One TPM's keys stay until a newer one is used.
+    let (_, newer) = new.register().await;
+    assert_eq!(new.signs_in("hub-a", &fresh).await, Ok(()));
+    assert_eq!(new.signs_in("hub-a", &newer).await, Ok(()));
     world.stop().await;
 }
 

@@ -207,7 +207,8 @@ impl World {
             | HubEffect::Unseal
             | HubEffect::Delete
             | HubEffect::Discard(_)
-            | HubEffect::UpdateCredential(_) => {}
+            | HubEffect::UpdateCredential(_)
+            | HubEffect::ReplaceCredential(_) => {}
         }
         self.obey(incarnation, &call, unfenced)
     }

@@ -230,6 +230,20 @@ impl Core {
             asker.refuse(Fault::new(objection.reason(), objection.to_string()).into());
             return (self, After::default());
         }
+        let now = self.surroundings.clock.now();
+        // Whoever joins is let in like the one that it joins, and that must be seen as well. One that is not served by what it
+        // joins is judged when that is over, and noted then.
+        let joins = match (&self.asking, self.machine.joinable(now)) {
+            (Some(asking), _) if request.is_of_the_tpm_of(&asking.request) => Some(None),
+            (None, Some(running)) if request.is_served_by(&running.intent) => Some(Some(running.intent.operation)),
+            (Some(_), _) | (None, Some(_) | None) => None,
+        };
+        if let Some(operation) = joins
+            && let Some(note) = judge::note_on_registers(&self.machine, &request, operation, now)
+            && let Err(trouble) = self.commit(self.machine.note(note, now)).await
+        {
+            return self.give_back(vec![asker], trouble);
+        }
         if let Some(asking) = &mut self.asking {
             let waiting = &asking.request;
             if request.credential != waiting.credential && !request.is_of_the_tpm_of(waiting) {
@@ -238,7 +252,7 @@ impl Core {
             asking.askers.push(asker);
             return (self, After::default());
         }
-        if let Some(running) = self.machine.joinable(self.surroundings.clock.now()) {
+        if let Some(running) = self.machine.joinable(now) {
             telemetry::registration_finished(RegistrationOutcome::Joined, None, Duration::ZERO);
             let why = format!("joined the {} that is under way", running.intent.plan.as_str());
             if !request.is_served_by(&running.intent) {
@@ -946,7 +960,7 @@ fn not_registered(id: &RegistrationId) -> Fault {
 
 fn trouble_of(unexpected: Unexpected) -> Trouble {
     match unexpected {
-        Unexpected::Enrollment { .. } => Trouble::Rejudge,
+        Unexpected::Enrollment { .. } | Unexpected::EndorsementKeyTaken { .. } => Trouble::Rejudge,
         Unexpected::HubFull { .. } | Unexpected::HubClosed { .. } | Unexpected::HubNotLinked { .. } => Trouble::Again,
         Unexpected::DeviceIdTaken { device, owner } => {
             let message = format!("the device id {device} belongs to registration {owner}");
@@ -956,7 +970,6 @@ fn trouble_of(unexpected: Unexpected) -> Trouble {
         | Unexpected::Hub { .. }
         | Unexpected::HubInUse { .. }
         | Unexpected::CertificateTaken { .. }
-        | Unexpected::EndorsementKeyTaken { .. }
         | Unexpected::MoveNotOpen { .. }
         | Unexpected::Journal { .. } => Trouble::Stop(unexpected.to_string()),
     }

@@ -128,7 +128,7 @@ struct Case<'a> {
     now: Timestamp,
 }
 
-impl Case<'_> {
+impl<'a> Case<'a> {
     fn judge(self) -> Judgement {
         let record = self.machine.registration();
         if let Admission::Disabled { .. } = policy::admit(&self.request.enrollment) {
@@ -192,6 +192,11 @@ impl Case<'_> {
         }
         if let Some(undo) = &self.request.undo {
             return self.undo(undo, policy, decision, pin);
+        }
+        if let Some(at) = self.asked_again() {
+            let why = "the request was answered before: the device gets another key at its hub".to_owned();
+            let decision = Decision { outcome: Outcome::Stay { at: at.clone(), note: None }, why };
+            return self.begin(Plan::Refresh { at }, policy, &decision, pin);
         }
         if self.machine.is_home_closed() {
             match &decision.outcome {
@@ -281,13 +286,28 @@ impl Case<'_> {
 
     /// The same client request as the last operation, which is over.
     fn is_repeat(self) -> bool {
-        let last = self.machine.registration().map(|record| &record.operation);
-        let same = last.is_some_and(|last| {
-            last.request_id.is_some() && last.request_id == self.request.request_id && last.status.is_final()
-        });
+        let same = self.last_of_this_request().is_some_and(|last| last.status.is_final());
         // A device that signs in with something new must have it written, whatever it calls its request; and a home that
         // is not open yet is not to be told of.
         same && !self.credential_is_new() && !self.machine.is_home_closed()
+    }
+
+    /// The last operation, if it was begun by the same client request.
+    fn last_of_this_request(self) -> Option<&'a Operation> {
+        let last = &self.machine.registration()?.operation;
+        (last.request_id.is_some() && last.request_id == self.request.request_id).then_some(last)
+    }
+
+    /// The hub that the same request gave a device which is to be told of a new key there. One that signs in by its TPM comes
+    /// with a new key each time, so that it can ask again for an answer it did not hear; what was done must not be done twice
+    /// for that, whatever the policy says.
+    fn asked_again(self) -> Option<HubId> {
+        let last = self.last_of_this_request()?;
+        let was_assigned = matches!(last.status, OperationStatus::Assigned { .. });
+        let home = &self.machine.registration()?.assignment.as_ref()?.hub;
+        let is_linked = self.views.iter().any(|view| view.hub.id == *home);
+        (was_assigned && self.request.tpm.is_some() && is_linked && !self.machine.is_home_closed())
+            .then(|| home.clone())
     }
 
     /// The pin that is to be in force after this request.
@@ -386,16 +406,13 @@ impl Case<'_> {
             let detail = format!("the storage root key was {before} and is {now}");
             (before != now).then_some((AuditAction::StorageRootKeyChanged, detail))
         });
-        let mismatches = claim.map(|claim| claim.state.mismatches.as_slice()).unwrap_or_default();
-        let numbers: Vec<String> = mismatches.iter().map(ToString::to_string).collect();
-        let detail = format!("PCR {} holds a value that the enrollment does not name", numbers.join(", "));
-        let audited = (!numbers.is_empty()).then_some((AuditAction::PcrMismatchAudited, detail));
-        changed.into_iter().chain(audited).map(move |(action, detail)| AuditEntry {
+        let changed = changed.map(|(action, detail)| AuditEntry {
             registration: Some(self.machine.id().clone()),
             enrollment: Some(self.request.enrollment.id.clone()),
             operation: Some(self.operation),
             ..AuditEntry::new(self.now, self.request.by.clone(), action, detail)
-        })
+        });
+        changed.into_iter().chain(note_on_registers(self.machine, self.request, Some(self.operation), self.now))
     }
 
     /// A device keeps the name it was first given, whatever its enrollment says later.
@@ -520,15 +537,18 @@ impl Case<'_> {
         Judgement::Write { commit: Box::new(commit), why }
     }
 
-    /// What was judged still decides: this enrollment at this version, and for a group that the device has none of its own.
+    /// What was judged still decides: this enrollment at this version, and for a group that the device has none of its own,
+    /// neither by its id nor by its endorsement key.
     fn expect_enrollment(self) -> Preconditions {
         let enrollment = &self.request.enrollment;
-        let no_individual = match &enrollment.id {
-            EnrollmentId::Group(_) => Some(self.machine.id().clone()),
-            EnrollmentId::Individual(_) => None,
+        let (no_individual, unclaimed) = match &enrollment.id {
+            EnrollmentId::Group(_) => {
+                (Some(self.machine.id().clone()), self.request.tpm.as_ref().map(|claim| claim.ek))
+            }
+            EnrollmentId::Individual(_) => (None, None),
         };
         let enrollment = Some((enrollment.id.clone(), enrollment.version));
-        Preconditions { enrollment, no_individual, ..Preconditions::default() }
+        Preconditions { enrollment, no_individual, unclaimed, ..Preconditions::default() }
     }
 
     fn question(self, call: &policy::WebhookCall<'_>) -> AllocationQuestion {
@@ -559,6 +579,24 @@ pub(super) fn objection(machine: &Machine, request: &Request) -> Option<TpmObjec
     let known = known.filter(|known| known.ek == claim.ek).and_then(|known| known.srk.as_ref());
     let rules = request.enrollment.attestation.tpm_rules()?;
     policy::examine(rules, known, &claim.state).err()
+}
+
+/// Registers that hold other values than the enrollment names, under a policy that lets that pass and audits it.
+pub(super) fn note_on_registers(
+    machine: &Machine,
+    request: &Request,
+    operation: Option<OperationId>,
+    now: Timestamp,
+) -> Option<AuditEntry> {
+    let mismatches = request.tpm.as_ref().map(|claim| claim.state.mismatches.as_slice()).unwrap_or_default();
+    let numbers: Vec<String> = mismatches.iter().map(ToString::to_string).collect();
+    let detail = format!("PCR {} holds a value that the enrollment does not name", numbers.join(", "));
+    (!numbers.is_empty()).then(|| AuditEntry {
+        registration: Some(machine.id().clone()),
+        enrollment: Some(request.enrollment.id.clone()),
+        operation,
+        ..AuditEntry::new(now, request.by.clone(), AuditAction::PcrMismatchAudited, detail)
+    })
 }
 
 /// How soon a device may ask again whose home is being opened.

@@ -28,7 +28,7 @@ use super::keys::{AttestationKey, EndorsementKey, StorageKey};
 use super::proof::TpmProof;
 use super::public::PublicArea;
 use super::quote::{self, NONCE_SIZE, Quote};
-use super::refusal::{CertificateFault, Part, QuoteFault, Refusal};
+use super::refusal::{CertificateFault, KeyFault, Part, QuoteFault, Refusal};
 use crate::attestation::sas::{self, Demand};
 use crate::attestation::verified::{Matched, Verified};
 use crate::domain::{
@@ -189,6 +189,11 @@ pub fn begin(
         None => None,
     };
     let (quote, wanted) = asked.unzip();
+    let presented = match enrolled.rule {
+        // What certificates say is not asked, and challenges are kept by the thousand.
+        Rule::Device(_) => Presented { certificates: None, ..presented },
+        Rule::Fleet(_) => presented,
+    };
     let expires_at = now.plus(limits::CHALLENGE_TTL);
     let registration_id = registration_id.clone();
     let enrollment = (enrolled.id.clone(), enrolled.version);
@@ -219,6 +224,10 @@ fn ask_for_quote(
 impl Challenge {
     pub fn registration_id(&self) -> &RegistrationId {
         &self.registration_id
+    }
+
+    pub fn ek_hash(&self) -> EkHash {
+        self.presented.ek_hash()
     }
 
     pub fn expires_at(&self) -> Timestamp {
@@ -298,6 +307,10 @@ fn admit(
         Rule::Fleet(fleet) => {
             if *registration_id != presented.registration_id() {
                 return Err(Refusal::RegistrationIdMismatch);
+            }
+            // The certificate vouches for the key's numbers alone. Were another area taken for them, one TPM could come as many.
+            if !presented.endorsement_key.is_by_template() {
+                return Err(KeyFault::NotByTemplate.of(Part::EndorsementKey));
             }
             let chain = presented.certificates.as_ref().ok_or(Refusal::Certificate(CertificateFault::Missing))?;
             let (matched, facts) =

@@ -12,6 +12,7 @@ use tpm2_protocol::data::{
 };
 
 use super::crypto::{Curve, Hash, Point, RsaScheme, is_modulus};
+use super::form::sized;
 use super::public::PublicArea;
 use super::refusal::KeyFault;
 use crate::domain::{EkHash, TpmName, TpmPublic};
@@ -97,6 +98,15 @@ impl EndorsementKey {
     /// What identifies the TPM.
     pub fn ek_hash(&self) -> EkHash {
         self.area.ek_hash()
+    }
+
+    /// Is the area, to the byte, the one that the TCG's template makes of these numbers?
+    ///
+    /// Nobody but the template vouches for the rest: an EK certificate names the numbers, and a TPM activates credentials
+    /// whatever else the area says. There is one template for each kind and size, so that numbers have one area and one
+    /// hash.
+    pub(super) fn is_by_template(&self) -> bool {
+        template(&self.parent.numbers).is_some_and(|area| area == self.public().area())
     }
 
     pub(super) fn parent(&self) -> &Parent {
@@ -207,6 +217,55 @@ impl Numbers {
             _ => Err(KeyFault::KindNotAllowed),
         }
     }
+}
+
+/// `PolicySecret` of the endorsement hierarchy: what the templates of the low range are authorized by (TCG EK Credential
+/// Profile, annex B).
+const LOW_RANGE_POLICY: [u8; 32] = [
+    0x83, 0x71, 0x97, 0x67, 0x44, 0x84, 0xb3, 0xf8, 0x1a, 0x90, 0xcc, 0x8d, 0x46, 0xa5, 0xd7, 0x24, 0xfd, 0x52, 0xd7,
+    0x6e, 0x06, 0x52, 0x0b, 0x64, 0xf2, 0xa1, 0xda, 0x1b, 0x33, 0x14, 0x69, 0xaa,
+];
+/// `PolicyB` over SHA-384: the same or what the owner of the hierarchy put in its place, for the high range.
+const HIGH_RANGE_POLICY: [u8; 48] = [
+    0xb2, 0x6e, 0x7d, 0x28, 0xd1, 0x1a, 0x50, 0xbc, 0x53, 0xd8, 0x82, 0xbc, 0xf5, 0xfd, 0x3a, 0x1a, 0x07, 0x41, 0x48,
+    0xbb, 0x35, 0xd3, 0xb4, 0xe4, 0xcb, 0x1c, 0x0a, 0xd9, 0xbd, 0xe4, 0x19, 0xca, 0xcb, 0x47, 0xba, 0x09, 0x69, 0x96,
+    0x46, 0x15, 0x0f, 0x9f, 0xc0, 0x00, 0xf3, 0xf8, 0x0e, 0x12,
+];
+
+/// The area of an endorsement key of these numbers, without its size: RSA of 2048 bits and P-256 by the low range (L-1,
+/// L-2), the larger ones, which only the high range has, by that. Of the two ranges' templates for the same numbers one
+/// must do: certificates do not tell them apart.
+fn template(numbers: &Numbers) -> Option<Vec<u8>> {
+    let is_low = match numbers {
+        Numbers::Rsa { modulus } => modulus.len() == 256,
+        Numbers::Ecc(point) => point.curve == Curve::P256,
+    };
+    // Name algorithm; attributes (the high range adds userWithAuth); policy; AES in CFB mode; no scheme.
+    let (name_algorithm, attributes, policy, key_bits): (u8, u8, &[u8], u16) =
+        if is_low { (0x0b, 0xb2, &LOW_RANGE_POLICY, 128) } else { (0x0c, 0xf2, &HIGH_RANGE_POLICY, 256) };
+    let middle = [
+        &[0x00, name_algorithm, 0x00, 0x03, 0x00, attributes][..],
+        &sized(policy).ok()?,
+        &[0x00, 0x06],
+        &key_bits.to_be_bytes(),
+        &[0x00, 0x43, 0x00, 0x10],
+    ]
+    .concat();
+    Some(match numbers {
+        Numbers::Rsa { modulus } => {
+            let bits = u16::try_from(modulus.len() * 8).ok()?;
+            // The exponent is written as zero.
+            [&[0x00, 0x01][..], &middle, &bits.to_be_bytes(), &[0; 4], &sized(modulus).ok()?].concat()
+        }
+        Numbers::Ecc(Point { curve, x, y }) => {
+            let curve = match curve {
+                Curve::P256 => 0x03,
+                Curve::P384 => 0x04,
+            };
+            // Behind the curve, no derivation.
+            [&[0x00, 0x23][..], &middle, &[0x00, curve, 0x00, 0x10], &sized(x).ok()?, &sized(y).ok()?].concat()
+        }
+    })
 }
 
 fn check_fixed_and_restricted(parsed: &TpmtPublic) -> Result<(), KeyFault> {

@@ -59,6 +59,8 @@ pub enum KeyFault {
     CurveNotAllowed,
     #[error("is not a point of its curve")]
     PointInvalid,
+    #[error("is not, to the byte, what the TCG's template for its kind and size makes")]
+    NotByTemplate,
 }
 
 impl KeyFault {
@@ -81,6 +83,7 @@ impl KeyFault {
             KeyFault::ModulusInvalid => "key_modulus_invalid",
             KeyFault::CurveNotAllowed => "key_curve_not_allowed",
             KeyFault::PointInvalid => "key_point_invalid",
+            KeyFault::NotByTemplate => "key_not_by_template",
         }
     }
 
@@ -232,8 +235,8 @@ mod tests {
     fn of_keys() -> impl Iterator<Item = Refusal> {
         use KeyFault::{
             CurveNotAllowed, ExponentNotAllowed, KindNotAllowed, Malformed, ModulusInvalid, NameAlgorithmNotAllowed,
-            NotFixed, NotForSigning, NotForStorage, NotRestricted, OriginNotTpm, PointInvalid, SchemeNotAllowed,
-            SizeNotAllowed, SymmetricNotAllowed, TooLarge, TrailingBytes,
+            NotByTemplate, NotFixed, NotForSigning, NotForStorage, NotRestricted, OriginNotTpm, PointInvalid,
+            SchemeNotAllowed, SizeNotAllowed, SymmetricNotAllowed, TooLarge, TrailingBytes,
         };
         let faults = [
             TooLarge,
@@ -253,6 +256,7 @@ mod tests {
             ModulusInvalid,
             CurveNotAllowed,
             PointInvalid,
+            NotByTemplate,
         ];
         faults.into_iter().map(|fault| fault.of(Part::StorageRootKey))
     }

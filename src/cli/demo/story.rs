@@ -383,11 +383,7 @@ async fn by_one_tpm(world: &World, claims: &mut Claims, id: &RegistrationId, tpm
     let enrollment = world.operator.create_enrollment(&EnrollmentDraft { attestation, ..individual }).await?.draft.id;
     let valve = Actor { id: id.clone(), enrollment, device: world.device_by_tpm(id, tpm).await? };
     let update = valve.register(&ClientFacts::default()).await?;
-    claims.same(
-        &format!("{id} proves itself by its TPM and gets a home"),
-        &home_of(&update),
-        &Some("hub-a".to_owned()),
-    );
+    claims.same(format!("{id} proves itself by its TPM and gets a home"), &home_of(&update), &Some("hub-a".to_owned()));
     let old_home = valve.device.home(&update).await?;
     old_home.report(&document(r#"{"open":true}"#)?).await?;
     let before = at_home(world, &valve.id).await?;

@@ -63,9 +63,9 @@ pub async fn every_expectation_that_fails_is_named(store: Arc<dyn Store>) {
     let individual = |text: &str| EnrollmentId::Individual(reg_id(text));
     let mut full = registration("lives-at-a", Some("a"));
     full.enrollment = group_id("g");
-    commit(&store, [put_hub(hub("a")), put_enrollment(enrollment(individual("e"), 1)), put_registration(full)])
-        .await
-        .unwrap();
+    let pump = Enrollment { attestation: Attestation::Tpm(tpm_device(101)), ..enrollment(individual("pump"), 9) };
+    let enrollments = [put_enrollment(enrollment(individual("e"), 1)), put_enrollment(pump)];
+    commit(&store, [put_hub(hub("a")), put_registration(full)].into_iter().chain(enrollments)).await.unwrap();
     let other = Registration { device_id: DeviceId::parse("lives-at-a").unwrap(), ..registration("other", None) };
     for (expect, change, fault) in [
         (
@@ -104,6 +104,11 @@ pub async fn every_expectation_that_fails_is_named(store: Arc<dyn Store>) {
             Unexpected::HubInUse { hub: hub_id("a"), homes: 1, moves: 0 },
         ),
         (
+            Some(Expect::EndorsementKeyUnclaimed { key: tpm_device(101).ek_hash }),
+            None,
+            Unexpected::EndorsementKeyTaken { owner: individual("pump") },
+        ),
+        (
             None,
             Some(put_registration(other.clone())),
             Unexpected::DeviceIdTaken { device: other.device_id.clone(), owner: reg_id("lives-at-a") },
@@ -119,14 +124,28 @@ pub async fn every_expectation_that_fails_is_named(store: Arc<dyn Store>) {
         let outcome = store.commit(expecting(expect, changes(change))).await;
         assert_eq!(outcome, Err(CommitFault::Unexpected(fault)));
     }
+    // Who claims what, and whether a key may be a group's.
+    let claims = [
+        (Claim::EndorsementKey(tpm_device(101).ek_hash), Some(individual("pump"))),
+        (Claim::EndorsementKey(tpm_device(102).ek_hash), None),
+        (Claim::Certificate(certificate(1, 1).thumbprint), Some(individual("e"))),
+    ];
+    for (claim, owner) in claims {
+        assert_eq!(store.find_claim(&claim).await.unwrap(), owner, "{claim:?}");
+    }
     // The same expectations where they hold.
     let expect = [
         Expect::Enrollment { id: individual("e"), version: Version(1) },
         Expect::Enrollment { id: individual("none"), version: Version::ABSENT },
         Expect::HubTakes { hub: hub_id("a"), pinned: false },
         Expect::HubUnused { hub: hub_id("b") },
+        Expect::EndorsementKeyUnclaimed { key: tpm_device(102).ek_hash },
     ];
     store.commit(expecting(expect, Commit::default())).await.unwrap();
+    // Free again with its enrollment.
+    commit(&store, [Change::DeleteEnrollment { id: individual("pump"), version: Version(1) }]).await.unwrap();
+    let free = Expect::EndorsementKeyUnclaimed { key: tpm_device(101).ek_hash };
+    store.commit(expecting([free], Commit::default())).await.unwrap();
 }
 
 pub async fn a_commit_happens_whole_or_not_at_all(store: Arc<dyn Store>) {

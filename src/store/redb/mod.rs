@@ -35,7 +35,7 @@ use super::{
 };
 use crate::ambient::GroupWriter;
 use crate::domain::{
-    AnchorRef, DeviceId, Enrollment, EnrollmentId, FeedToken, Hub, HubId, Order, RegistrationId, StoredAudit,
+    AnchorRef, Claim, DeviceId, Enrollment, EnrollmentId, FeedToken, Hub, HubId, Order, RegistrationId, StoredAudit,
     TrackingId, limits,
 };
 #[cfg(feature = "testing")]
@@ -268,6 +268,10 @@ impl Store for RedbStore {
 
     fn load_move(&self, generation: Order) -> BoxFuture<'_, Result<Option<MoveLog>, StoreFault>> {
         Box::pin(ready(self.shared.snapshot().move_log(generation)))
+    }
+
+    fn find_claim<'a>(&'a self, claim: &'a Claim) -> BoxFuture<'a, Result<Option<EnrollmentId>, StoreFault>> {
+        Box::pin(ready(self.shared.snapshot().find_claim(claim)))
     }
 
     fn find_owner<'a>(&'a self, device: &'a DeviceId) -> BoxFuture<'a, Result<Option<RegistrationId>, StoreFault>> {

@@ -13,8 +13,8 @@ use super::tables::{
     device_key, generation_key, number, prefix_bounds, storage_fault, table_fault, tracking_key,
 };
 use crate::domain::{
-    AnchorRef, AuditEntry, DeviceId, Enrollment, Hub, HubId, Order, Registration, RegistrationId, StoredAudit,
-    TrackingId,
+    AnchorRef, AuditEntry, Claim, DeviceId, Enrollment, EnrollmentId, Hub, HubId, Order, Registration, RegistrationId,
+    StoredAudit, TrackingId,
 };
 use crate::moves::{JournalLine, JournalRecord, MoveLog};
 use crate::store::listing::{self, Listing};
@@ -132,6 +132,12 @@ pub(super) trait Snapshot: Rows {
             .filter(|key| key.first() == Some(&GROUPS))
             .map(|key| self.load(Table::Enrollments, &key)?.map(Arc::new).ok_or_else(|| corrupt("a group is missing")))
             .collect()
+    }
+
+    fn find_claim(&self, claim: &Claim) -> Result<Option<EnrollmentId>, StoreFault> {
+        let Some(key) = self.get(Table::Certificates, claim.digest())? else { return Ok(None) };
+        let owner: Option<Enrollment> = self.load(Table::Enrollments, &key)?;
+        owner.map(|owner| Some(owner.id)).ok_or_else(|| corrupt("a claim leads to no enrollment"))
     }
 
     fn find_owner(&self, device: &DeviceId) -> Result<Option<RegistrationId>, StoreFault> {

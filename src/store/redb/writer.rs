@@ -20,8 +20,8 @@ use super::tables::{
 };
 use super::{GroupEvent, GroupObserver};
 use crate::domain::{
-    AuditEntry, DeviceId, DeviceState, Enrollment, EnrollmentId, Hub, HubId, Order, Registration, RegistrationId,
-    Timestamp, Version,
+    AuditEntry, Claim, DeviceId, DeviceState, Enrollment, EnrollmentId, Hub, HubId, Order, Registration,
+    RegistrationId, Timestamp, Version,
 };
 use crate::moves::{JournalLine, JournalRecord};
 use crate::store::listing::audit_position_bytes;
@@ -265,6 +265,7 @@ impl Draft<'_, '_> {
                     Err(Unexpected::HubInUse { hub: hub.clone(), homes, moves }.into())
                 }
             },
+            Expect::EndorsementKeyUnclaimed { key } => self.expect_unclaimed(Claim::EndorsementKey(*key), &[]),
             Expect::DeviceId { device, registration } => {
                 self.expect_device_id(device, registration)?;
                 match self.index.names(device, registration) {
@@ -352,6 +353,15 @@ impl Draft<'_, '_> {
         }
     }
 
+    /// Nobody claims it, but perhaps the enrollment of this key.
+    fn expect_unclaimed(&self, claim: Claim, but: &[u8]) -> Result<(), CommitFault> {
+        let owner = self.get(Table::Certificates, claim.digest())?.filter(|owner| *owner != but);
+        let Some(owner) = owner else { return Ok(()) };
+        let found: Option<Enrollment> = self.load(Table::Enrollments, &owner)?;
+        let owner = found.ok_or_else(|| not_written("a claim leads to no enrollment"))?.id;
+        Err(Unexpected::taken(claim, owner).into())
+    }
+
     fn note_seen(
         &mut self,
         hub: &HubId,
@@ -375,12 +385,7 @@ impl Draft<'_, '_> {
         let before = self.enrollment_at(&put.id, put.version)?;
         let key = enrollment_key(&put.id);
         for claim in put.attestation.claims() {
-            let owner = self.get(Table::Certificates, claim.digest())?.filter(|owner| *owner != key);
-            if let Some(owner) = owner {
-                let found: Option<Enrollment> = self.load(Table::Enrollments, &owner)?;
-                let owner = found.ok_or_else(|| not_written("a certificate leads to no enrollment"))?.id;
-                return Err(Unexpected::taken(claim, owner).into());
-            }
+            self.expect_unclaimed(claim, &key)?;
         }
         let enrollment = Enrollment { version: put.version.next(), ..put.clone() };
         self.reindex(&before.as_ref().map(enrollment_rows).unwrap_or_default(), &enrollment_rows(&enrollment));

@@ -1054,7 +1054,8 @@ fn take_todays_inputs(call: &mut HubCall, initial: &InitialState) {
         | HubEffect::Unseal
         | HubEffect::Delete
         | HubEffect::Discard(_)
-        | HubEffect::UpdateCredential(_) => {}
+        | HubEffect::UpdateCredential(_)
+        | HubEffect::ReplaceCredential(_) => {}
     }
 }
 

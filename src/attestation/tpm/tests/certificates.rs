@@ -15,8 +15,8 @@ use crate::attestation::x509::{Refusal, certificate_ref};
 use crate::attestation::{Matched, Slot};
 use crate::domain::{Timestamp, TpmFleet, TpmMake, TpmModel, TpmRules, X509Anchors};
 
-type Ca = CertifiedIssuer<'static, KeyPair>;
-type Change<'a> = &'a dyn Fn(&mut CertificateParams);
+pub(super) type Ca = CertifiedIssuer<'static, KeyPair>;
+pub(super) type Change<'a> = &'a dyn Fn(&mut CertificateParams);
 
 const ALTERNATIVE_NAME: &[u64] = &[2, 5, 29, 17];
 const EXTENDED_KEY_USAGE: &[u64] = &[2, 5, 29, 37];
@@ -26,7 +26,7 @@ const VERSION: &[u8] = &[0x67, 0x81, 0x05, 0x02, 0x03];
 const EK_USAGE: &[u8] = &[0x67, 0x81, 0x05, 0x08, 0x01];
 const CLIENT_USAGE: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02];
 
-fn fleet(anchors: &[Vec<u8>]) -> TpmFleet {
+pub(super) fn fleet(anchors: &[Vec<u8>]) -> TpmFleet {
     let mut anchors = anchors.iter().map(|der| certificate_ref(der).unwrap());
     let anchors = X509Anchors { primary: anchors.next().unwrap(), secondary: anchors.next() };
     TpmFleet { anchors, makes: Vec::new(), usage_may_be_absent: false, rules: TpmRules::default() }
@@ -186,7 +186,7 @@ fn authority(name: &str, change: Change<'_>) -> CertificateParams {
     params
 }
 
-fn root(change: Change<'_>) -> Ca {
+pub(super) fn root(change: Change<'_>) -> Ca {
     CertifiedIssuer::self_signed(authority("maker", change), KeyPair::generate().unwrap()).unwrap()
 }
 
@@ -204,7 +204,7 @@ fn subject() -> (EndorsementKey, SubjectPublicKeyInfo) {
     (endorsement_key(public), SubjectPublicKeyInfo::from_der(&spki).unwrap())
 }
 
-fn issue(by: &Ca, change: Change<'_>) -> Vec<u8> {
+pub(super) fn issue(by: &Ca, change: Change<'_>) -> Vec<u8> {
     let mut params = usual();
     change(&mut params);
     params.signed_by(&subject().1, by).unwrap().der().to_vec()

@@ -1,7 +1,13 @@
 //! The rules for each of the three keys, one broken at a time.
 
-use super::super::{AttestationKey, EndorsementKey, KeyFault, PublicArea, StorageKey};
-use super::{stand_in, vector};
+use super::super::software::{Material, SoftwareTpm};
+use super::super::{
+    AttestationKey, CertificateFault, EndorsementKey, Enrolled, KeyFault, Part, Presented, PublicArea, Refusal, Rule,
+    StorageKey, begin,
+};
+use super::certificates::{fleet, issue, root};
+use super::{NOW, draw, stand_in, vector};
+use crate::domain::{EnrollmentId, GroupId, Version};
 
 /// What is done to a public area; offsets do not count the size in front.
 enum Edit {
@@ -170,6 +176,98 @@ fn points() {
         check(endorsement, file, &[Set(CURVE, curve)], Err(KeyFault::CurveNotAllowed));
     }
     check(endorsement, file, &[Set(CURVE, &[0x7f, 0xff])], Err(KeyFault::Malformed));
+}
+
+/// Whether a group that trusts who made the certificates challenges a device with this endorsement key.
+fn challenged(area: &[u8], anchor: &[u8], chain: &[Vec<u8>]) -> Result<(), Refusal> {
+    let presented = Presented::parse(area, &vector("srk-p256.pub"), None, chain).unwrap();
+    let (id, group) = (presented.registration_id(), EnrollmentId::Group(GroupId::parse("fleet").unwrap()));
+    let fleet = fleet(&[anchor.to_vec()]);
+    let enrolled = Enrolled { id: &group, version: Version(1), rule: Rule::Fleet(&fleet) };
+    begin(presented, enrolled, &id, b"", &draw(1), NOW).map(|_| ())
+}
+
+/// A certificate and a TPM vouch for the numbers of an endorsement key alone. Whatever else its area says could be said by
+/// one TPM in many ways, each with another hash, under which it would be another device.
+#[test]
+fn a_fleet_knows_a_key_in_one_form() {
+    use Edit::{Add, Clear, From, Set};
+    const POLICY: usize = 10;
+    let (maker, intermediate) = (vector("root.der"), vector("intermediate.der"));
+    let own = root(&|_| {});
+    let refused = Err(KeyFault::NotByTemplate.of(Part::EndorsementKey));
+    // The high range's policy over SHA-256: of the same numbers as the low range's template.
+    let policy_b = b"\xca\x3d\x0a\x99\xa2\xb9\x39\x06\xf7\xa3\x34\x24\x14\xef\xcf\xb3\
+        \xa3\x85\xd4\x4c\xd1\xfd\x45\x90\x89\xd1\x9b\x50\x71\xc0\xb7\xa0";
+    for (file, anchor, chain) in [
+        ("ek-rsa.pub", maker.as_slice(), vec![vector("ek-rsa-cert.der"), intermediate.clone()]),
+        ("ek-p384.pub", &maker, vec![vector("ek-p384-cert.der"), intermediate.clone()]),
+        ("software-ek-p256.pub", own.der(), vec![issue(&own, &|_| {})]),
+    ] {
+        assert_eq!(challenged(&edited(file, &[]), anchor, &chain), Ok(()), "{file}");
+        let missing = Err(Refusal::Certificate(CertificateFault::Missing));
+        assert_eq!(challenged(&edited(file, &[]), anchor, &[]), missing, "{file}");
+        let area = vector(file).split_off(2);
+        let policy_ends = POLICY + usize::from(area[POLICY - 1]);
+        let no_policy = [&[0, 0], &area[policy_ends..]].concat();
+        let longer_policy = [&[0, area[POLICY - 1] + 1][..], &area[POLICY..policy_ends], &[0], &area[policy_ends..]];
+        let mut changed = vec![
+            edited(file, &[Set(POLICY, &[0x55])]),
+            edited(file, &[From(POLICY - 2, no_policy)]),
+            edited(file, &[From(POLICY - 2, longer_policy.concat())]),
+            edited(file, &[Clear(ORIGIN)]),
+        ];
+        // Each attribute that is not looked at by itself: stClear, userWithAuth, adminWithPolicy, firmware and SVN limited,
+        // noDA, encryptedDuplication, and reserved ones as far as they parse.
+        for bit in (0..32).map(|bit| 1_u32 << bit) {
+            if ![FIXED_TPM, FIXED_PARENT, ORIGIN, RESTRICTED, DECRYPT, SIGN].contains(&bit) {
+                changed.push(edited(file, &[Add(bit)]));
+                changed.push(edited(file, &[Clear(bit)]));
+            }
+        }
+        match file {
+            "ek-p384.pub" => {
+                changed.push(edited(file, &[Set(NAME_ALGORITHM, &[0, 0x0b])]));
+                changed.push(edited(file, &[Set(CIPHER_BITS + 16, &[0, 128])]));
+            }
+            _ => {
+                changed.push(edited(file, &[Set(NAME_ALGORITHM, &[0, 0x0c])]));
+                changed.push(edited(file, &[Set(CIPHER_BITS, &[1, 0])]));
+                changed.push(edited(file, &[Set(POLICY, policy_b), Add(0x40)]));
+            }
+        }
+        if file == "ek-rsa.pub" {
+            changed.push(edited(file, &[Set(RSA_EXPONENT, &[0, 1, 0, 1])]));
+        }
+        let mut refusals = 0;
+        for bytes in changed.iter().filter(|bytes| **bytes != vector(file) && endorsement(bytes) == Ok(())) {
+            refusals += 1;
+            let shown = data_encoding::HEXLOWER.encode(bytes);
+            assert_eq!(challenged(bytes, anchor, &chain), refused, "{file} {shown}");
+        }
+        assert!(refusals > 12, "{file}: {refusals}");
+    }
+}
+
+/// A coordinate that begins with zeros can be written without them.
+#[test]
+fn a_fleet_knows_a_point_at_its_full_length() {
+    let tpms = (1..=u16::MAX).map(|number| {
+        let mut scalar = [0; 32];
+        scalar[30..].copy_from_slice(&number.to_be_bytes());
+        SoftwareTpm::new(Material::P256(&scalar), Material::P256(&[0x22; 32]), &[0x33; 32]).unwrap()
+    });
+    let area = |tpm: &SoftwareTpm| tpm.endorsement_key().as_bytes().split_at(2).1.to_vec();
+    let bytes = tpms.map(|tpm| area(&tpm)).find(|area| area[POINT + 2] == 0).unwrap();
+    let full = [&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], &bytes].concat();
+    let coordinates = point(&bytes[POINT + 3..POINT + 34], &bytes[POINT + 36..]);
+    let short = [&bytes[..POINT], &coordinates].concat();
+    let short = [&u16::try_from(short.len()).unwrap().to_be_bytes()[..], &short].concat();
+    let (own, chain) = (root(&|_| {}), [vector("ek-rsa-cert.der")]);
+    let other = Err(Refusal::Certificate(CertificateFault::KeyMismatch));
+    assert_eq!(challenged(&full, own.der(), &chain), other);
+    assert_eq!(endorsement(&short), Ok(()), "an individual enrollment names it as it is");
+    assert_eq!(challenged(&short, own.der(), &chain), Err(KeyFault::NotByTemplate.of(Part::EndorsementKey)));
 }
 
 /// A storage key that was made in software and imported has every attribute of the real one but these.
