@@ -48,7 +48,7 @@ pub struct HubReport {
     pub highest: Order,
 }
 
-/// A device as the change feed shows it.
+/// A device as a hub shows it to the service.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sighting {
     pub device: DeviceId,
@@ -106,8 +106,8 @@ pub trait HubConnector: fmt::Debug + Send + Sync + 'static {
     /// `incarnation` is the one the caller knows; another one is refused.
     fn obey<'a>(&'a self, incarnation: Option<Incarnation>, call: &'a HubCall) -> BoxFuture<'a, CallOutcome>;
 
-    /// The state of a device as it is now, whatever its phase; `None` when the hub has none.
-    fn read<'a>(&'a self, device: &'a DeviceId) -> BoxFuture<'a, Result<Option<DeviceState>, CallFault>>;
+    /// A device as it is now, whatever its phase; `None` when the hub has none.
+    fn read<'a>(&'a self, device: &'a DeviceId) -> BoxFuture<'a, Result<Option<Sighting>, CallFault>>;
 
     /// Devices that have changed since a token, oldest change first: every call that was obeyed and every write of a
     /// twin is a change. At most `max` rows (1 to [`crate::domain::limits::FEED_ROWS_MAX`]). Devices that have left are

@@ -17,7 +17,7 @@ use super::twins::{self, Presence, Written};
 use super::watch::{Notice, Watchers};
 use super::{
     Abilities, ChangePage, DesiredEvent, HubConnector, HubReport, LeaseRenewal, LeaseTicket, Reinstatement, Resident,
-    ResidentPage, TwinCaller, TwinHost, TwinRefusal, TwinWrite,
+    ResidentPage, Sighting, TwinCaller, TwinHost, TwinRefusal, TwinWrite,
 };
 use crate::ambient::Clock;
 use crate::domain::{
@@ -459,10 +459,11 @@ impl HubConnector for ScriptedHub {
         })
     }
 
-    fn read<'a>(&'a self, device: &'a DeviceId) -> BoxFuture<'a, Result<Option<DeviceState>, CallFault>> {
+    fn read<'a>(&'a self, device: &'a DeviceId) -> BoxFuture<'a, Result<Option<Sighting>, CallFault>> {
         Box::pin(async move {
             self.check()?;
-            Ok(self.state(device))
+            let tenant = self.entry(device).and_then(|entry| entry.tenant);
+            Ok(tenant.map(|tenant| twins::sighting(device, &tenant)))
         })
     }
 

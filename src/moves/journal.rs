@@ -31,6 +31,9 @@ pub enum Plan {
     Refresh { at: HubId },
     /// End the registration; `from` is absent when it never had a home.
     Release { from: Option<HubId> },
+    /// Takes what a hub has left of a device whose home is elsewhere into the history, and deletes it there. Home and
+    /// operation stay as they are, whatever else runs. Without `from` nothing is left at a hub: the intent has the state.
+    Collect { from: Option<HubId> },
 }
 
 /// What a new home starts with.

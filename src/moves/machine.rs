@@ -241,7 +241,7 @@ impl Machine {
     /// The running move whose new home never opened: its activation was refused, or every try of it failed before it
     /// reached the hub. A new move may start from its journal.
     pub fn replantable(&self) -> Option<&Move> {
-        let this = self.moves.values().next_back()?;
+        let this = self.moves.values().rev().find(|this| !this.is_aside())?;
         let Phase::After { owed, .. } = &this.phase else { return None };
         let activation = owed.iter().find(|owed| owed.effect == Effect::Activate && owed.awaited)?;
         let free = match &activation.state {
@@ -271,13 +271,22 @@ impl Machine {
         commit.expect = expect;
         commit.expect.device = intent.plan.arrives_at().map(|_| intent.device.clone());
         commit.expect.from = match &intent.plan {
-            Plan::Relocate { from, .. } | Plan::Replant { from, .. } | Plan::Release { from: Some(from) } => {
-                Some(from.clone())
-            }
+            Plan::Relocate { from, .. }
+            | Plan::Replant { from, .. }
+            | Plan::Release { from: Some(from) }
+            | Plan::Collect { from: Some(from) } => Some(from.clone()),
             Plan::ResetInPlace { at, .. } | Plan::Refresh { at } => Some(at.clone()),
             Plan::Rehouse { from, to } | Plan::Restore { from, to, .. } => (from == to).then(|| to.clone()),
-            Plan::Assign { .. } | Plan::TakeOver { .. } | Plan::Release { from: None } => None,
+            Plan::Assign { .. }
+            | Plan::TakeOver { .. }
+            | Plan::Release { from: None }
+            | Plan::Collect { from: None } => None,
         };
+        if let Plan::Collect { .. } = intent.plan {
+            self.set_aside(&mut commit);
+            commit.lines.push((None, JournalRecord::Intent(intent)));
+            return commit;
+        }
         commit.audit.push(self.audit(&intent, AuditAction::RegistrationStarted, intent.why.clone(), now));
         if intent.plan.steps().before.is_empty() {
             self.pivot_record(&intent, None, None, now, &mut commit);
@@ -285,6 +294,15 @@ impl Machine {
         self.supersede(&intent, &mut commit);
         commit.lines.push((None, JournalRecord::Intent(intent)));
         commit
+    }
+
+    /// Keeps a move that only cleans up in the history; the record is not touched otherwise.
+    fn set_aside(&self, commit: &mut Commit) {
+        let Some(record) = &self.registration else { return };
+        let mut record = record.clone();
+        record.past.push(OWN_ORDER);
+        self.keep_bounded(&mut record.past, commit);
+        commit.record = RecordChange::Put(Box::new(record));
     }
 
     /// Debts of older moves that this move's own orders void.
@@ -299,7 +317,8 @@ impl Machine {
             | Plan::TakeOver { .. }
             | Plan::ResetInPlace { .. }
             | Plan::Refresh { .. }
-            | Plan::Release { from: None } => return,
+            | Plan::Release { from: None }
+            | Plan::Collect { .. } => return,
         };
         for this in self.moves.values() {
             let void = this.owed().iter().find(|owed| owed.hub == *home && is_void_once_left(owed));
@@ -575,7 +594,7 @@ impl Machine {
                     keys.insert(key(Effect::Seal, from));
                 }
             }
-            if this.ends_a_life() && self.must_settle_first(this) {
+            if (this.ends_a_life() || this.is_aside()) && self.must_settle_first(this) {
                 continue;
             }
             let due = this.owed().iter().filter(|owed| !matches!(owed.state, OwedState::Stuck(_)));
@@ -592,7 +611,7 @@ impl Machine {
     /// The hub at which an older move has to settle something before this one may begin: its target, while that is owed
     /// clean-up; a home that a release gave up, as long as it is not known to be sealed, since it accepts writes and the
     /// device would have two; and the home it leaves, while a reset there may have happened, whose answer alone has what
-    /// was replaced.
+    /// was replaced. Mere clean-up overtakes nothing that is owed at its hub.
     fn first_to_settle(&self, this: &Move) -> Option<&HubId> {
         let (leaves, arrives) = (this.intent.plan.hub(Side::From), this.intent.plan.arrives_at());
         let older = self.moves.values().filter(|other| other.generation < this.generation);
@@ -602,6 +621,7 @@ impl Machine {
             let given_up = other.ends_a_life() && owed.effect == Effect::Collect;
             let is_reset = owed.effect == Effect::ReplaceTwin && owed.state == OwedState::Due;
             at_target
+                || (this.is_aside() && leaves == Some(&owed.hub))
                 || (arrives.is_some() && given_up && owed.state != OwedState::Collected)
                 || (leaves == Some(&owed.hub) && is_reset)
         };
@@ -711,7 +731,8 @@ impl Machine {
             | Plan::Replant { .. }
             | Plan::ResetInPlace { .. }
             | Plan::Refresh { .. }
-            | Plan::Release { .. }) => plan.steps().before.iter().any(|step| step.effect == Effect::UpdateCredential),
+            | Plan::Release { .. }
+            | Plan::Collect { .. }) => plan.steps().before.iter().any(|step| step.effect == Effect::UpdateCredential),
         };
         if untold && let Some(assignment) = record.assignment.as_mut() {
             assignment.credential = None;
@@ -972,7 +993,7 @@ fn data_source_of(plan: &Plan, bypassed: Option<&Bypassed>) -> Option<DataSource
         | Plan::TakeOver { adopt: false, .. }
         | Plan::Rehouse { .. }
         | Plan::ResetInPlace { .. } => Some(DataSource::Initial),
-        Plan::Refresh { .. } | Plan::Release { .. } => None,
+        Plan::Refresh { .. } | Plan::Release { .. } | Plan::Collect { .. } => None,
     }
 }
 
@@ -998,7 +1019,8 @@ fn must_be_there(this: &Move, key: &CallKey) -> bool {
             | Plan::Restore { .. }
             | Plan::ResetInPlace { .. }
             | Plan::Refresh { .. }
-            | Plan::Release { .. },
+            | Plan::Release { .. }
+            | Plan::Collect { .. },
             _,
         ) => false,
     }

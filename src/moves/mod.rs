@@ -17,6 +17,6 @@ pub use machine::{
     CallKey, Commit, Due, EndLease, Machine, Place, Preconditions, Recall, RecordChange, Resolve, Tries, Unresolved,
     Way,
 };
-pub use place::{Stand, Tenancy, names, stand_at};
+pub use place::{LeftOver, Stand, Tenancy, left_over, names, stand_at};
 pub use progress::{Bypassed, Illegal, Move, Owed, OwedState, Phase};
 pub use standing::{Abandoned, Ending, Episode, Obligation, Running, Standing, late_twin};

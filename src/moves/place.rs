@@ -72,7 +72,8 @@ pub fn stand_at<'a>(
                     | Plan::Rehouse { .. }
                     | Plan::ResetInPlace { .. }
                     | Plan::Refresh { .. }
-                    | Plan::Release { .. } => {
+                    | Plan::Release { .. }
+                    | Plan::Collect { .. } => {
                         if this.sealed.is_some() {
                             return Stand::Sealed(tenancy, this.sealed.clone());
                         }
@@ -83,7 +84,7 @@ pub fn stand_at<'a>(
             Phase::After { owed, .. } | Phase::Undoing { owed, .. } => {
                 let owes = |effect| owed.iter().any(|owed| owed.effect == effect && owed.hub == *hub);
                 if owes(Effect::Unseal) {
-                    return Stand::Sealed(tenancy, this.sealed.clone());
+                    return Stand::Sealed(tenancy, closed_state(this));
                 }
                 if owes(Effect::Activate)
                     && let Some(state) = this.arriving_state()
@@ -99,6 +100,27 @@ pub fn stand_at<'a>(
     Stand::Open(tenancy)
 }
 
+/// What a home has that a move has still to open again: what was sealed there, or what the move brought.
+fn closed_state(this: &Move) -> Option<Box<DeviceState>> {
+    match (&this.phase, &this.intent.plan) {
+        (Phase::After { .. }, Plan::TakeOver { adopt: true, .. })
+        | (Phase::Before { .. } | Phase::Undoing { .. }, _) => this.sealed.clone(),
+        (
+            Phase::After { .. },
+            Plan::Assign { .. }
+            | Plan::TakeOver { adopt: false, .. }
+            | Plan::Relocate { .. }
+            | Plan::Replant { .. }
+            | Plan::Rehouse { .. }
+            | Plan::Restore { .. }
+            | Plan::ResetInPlace { .. }
+            | Plan::Refresh { .. }
+            | Plan::Release { .. }
+            | Plan::Collect { .. },
+        ) => this.arriving_state().map(Box::new),
+    }
+}
+
 /// The lowest order of this move's calls to the hub that are still to be made.
 fn due_at(this: &Move, hub: &HubId) -> Option<Order> {
     match &this.phase {
@@ -107,6 +129,67 @@ fn due_at(this: &Move, hub: &HubId) -> Option<Order> {
         Phase::After { owed, .. } | Phase::Undoing { owed, .. } => {
             owed.iter().filter(|owed| owed.hub == *hub).map(|owed| owed.order).min()
         }
+    }
+}
+
+/// What is to become of a device that a hub holds, of the generation `found`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeftOver {
+    /// It lives there.
+    Home,
+    /// A move takes it away, or goes on with it.
+    Owed,
+    /// A move brings the device there, and cannot as long as this is in its way.
+    InTheWay,
+    /// Nothing will touch it.
+    Loose,
+}
+
+/// See [`LeftOver`].
+pub fn left_over<'a>(
+    hub: &HubId,
+    record: Option<&Registration>,
+    moves: impl DoubleEndedIterator<Item = &'a Move> + Clone,
+    found: Order,
+) -> LeftOver {
+    match stand_at(hub, record, moves.clone()) {
+        Stand::Open(_) | Stand::Sealed(..) | Stand::Staged(..) => return LeftOver::Home,
+        Stand::Leaving | Stand::Elsewhere => {}
+    }
+    let takes_away = |this: &Move| match &this.phase {
+        // A first home takes over what it finds.
+        Phase::Before { .. } => {
+            this.intent.plan.arrives_at() == Some(hub)
+                && match &this.intent.plan {
+                    Plan::Assign { .. } | Plan::TakeOver { .. } => true,
+                    Plan::Relocate { .. }
+                    | Plan::Replant { .. }
+                    | Plan::Rehouse { .. }
+                    | Plan::Restore { .. }
+                    | Plan::ResetInPlace { .. }
+                    | Plan::Refresh { .. }
+                    | Plan::Release { .. }
+                    | Plan::Collect { .. } => this.generation == found,
+                }
+        }
+        Phase::After { owed, .. } => {
+            owed.iter().any(|it| it.hub == *hub && matches!(it.effect, Effect::Delete | Effect::Collect))
+        }
+        // What another move has brought there is no business of an undo.
+        Phase::Undoing { owed, .. } => {
+            this.generation == found && owed.iter().any(|it| it.hub == *hub && it.effect == Effect::Delete)
+        }
+    };
+    let comes = |this: &Move| match &this.phase {
+        Phase::Before { .. } => this.intent.plan.arrives_at() == Some(hub),
+        Phase::After { .. } | Phase::Undoing { .. } => false,
+    };
+    if moves.clone().any(takes_away) {
+        LeftOver::Owed
+    } else if moves.clone().any(comes) {
+        LeftOver::InTheWay
+    } else {
+        LeftOver::Loose
     }
 }
 
@@ -169,15 +252,72 @@ mod tests {
         check("a", Some(moved(relocate(), &unsealed)), [("a", "open 1000"), ("b", "leaving")]);
         check("b", Some(moved(relocate(), &[sealed(), pivoted()])), [("a", "leaving"), ("b", "staged 29")]);
         let activated = [sealed(), pivoted(), settled(Effect::Activate, &b)];
+        let collect = moved(Plan::Collect { from: Some(b.clone()) }, &[]);
+        check("a", Some(collect), [("a", "open 1000"), ("b", "leaving")]);
         check("b", Some(moved(relocate(), &activated)), [("a", "leaving"), ("b", "open 1000")]);
         let replant = || Plan::Replant { from: a.clone(), to: b.clone(), source: Order(5) };
         let withheld = || JournalRecord::StepDone { effect: Effect::Withhold, state: None };
         check("a", Some(moved(replant(), &[withheld()])), [("a", "staged 19"), ("b", "leaving")]);
         let refresh = moved(Plan::Refresh { at: a.clone() }, &[]);
         check("a", Some(refresh), [("a", "open 9"), ("b", "elsewhere")]);
+        // After the pivot, what the operator has opened by force has what arrived there, not what was left elsewhere.
+        let stuck = JournalRecord::Stuck {
+            effect: Effect::Activate,
+            hub: b.clone(),
+            refusal: crate::domain::HubRefusal::NotStaged,
+        };
+        let forced = JournalRecord::Retried {
+            effect: Effect::Activate,
+            hub: b.clone(),
+            as_effect: Effect::Unseal,
+            by: "ops".to_owned(),
+            why: String::new(),
+        };
+        let replanted = moved(replant(), &[withheld(), pivoted(), stuck, forced]);
+        let record_at_b = registration("d", Some("b"));
+        let Stand::Sealed(_, state) = stand_at(&b, Some(&record_at_b), [&replanted].into_iter()) else {
+            panic!("it is closed until it is opened by force");
+        };
+        assert_eq!(state, replanted.arriving_state().map(Box::new));
+        assert!(state.is_some());
         let record = registration("d", None);
         let assign = moved(Plan::Assign { to: a.clone() }, &[]);
         assert_eq!(stand_at(&a, Some(&record), [&assign].into_iter()), Stand::Leaving, "it is still to come");
         assert_eq!(stand_at(&a, None, [].into_iter()), Stand::Elsewhere);
+    }
+
+    #[test]
+    fn what_is_left_at_a_hub_is_nobodys_business_unless_a_move_takes_it_away() {
+        use LeftOver::{Home, InTheWay, Loose, Owed};
+        let (a, b, c) = (hub_id("a"), hub_id("b"), hub_id("c"));
+        let relocate = || Plan::Relocate { from: a.clone(), to: b.clone(), carry: Carry::State };
+        let sealed = || JournalRecord::StepDone { effect: Effect::Seal, state: Some(Box::new(device_state())) };
+        let pivoted = || JournalRecord::Pivoted { data_source: None };
+        let aborted =
+            || JournalRecord::Aborted { reason: Reason::MoveAborted, message: String::new(), spare_current: false };
+        let deleted = || JournalRecord::Settled { effect: Effect::Delete, hub: a.clone(), state: None };
+        let activated = || JournalRecord::Settled { effect: Effect::Activate, hub: b.clone(), state: None };
+        for (home, plan, lines, hub, found, expected) in [
+            ("a", relocate(), vec![], &a, 1, Home),
+            ("a", relocate(), vec![], &b, 3, InTheWay),
+            ("a", relocate(), vec![sealed()], &b, 3, InTheWay),
+            ("a", relocate(), vec![sealed()], &b, 10, Owed),
+            ("a", relocate(), vec![sealed()], &c, 3, Loose),
+            ("a", relocate(), vec![sealed(), aborted()], &b, 10, Owed),
+            ("a", relocate(), vec![sealed(), aborted()], &b, 3, Loose),
+            ("b", relocate(), vec![sealed(), pivoted()], &a, 1, Owed),
+            ("b", relocate(), vec![sealed(), pivoted()], &b, 10, Home),
+            ("b", relocate(), vec![sealed(), pivoted()], &c, 3, Loose),
+            ("b", relocate(), vec![sealed(), pivoted(), deleted()], &a, 1, Loose),
+            ("b", relocate(), vec![sealed(), pivoted(), activated()], &a, 1, Owed),
+            ("c", Plan::Collect { from: Some(a.clone()) }, vec![], &a, 1, Owed),
+            ("c", Plan::Collect { from: Some(a.clone()) }, vec![], &b, 1, Loose),
+            ("c", Plan::Assign { to: a.clone() }, vec![], &a, 1, Owed),
+        ] {
+            let this = moved(plan, &lines);
+            let record = registration("d", Some(home));
+            let found = left_over(hub, Some(&record), [&this].into_iter(), Order(found));
+            assert_eq!(found, expected, "{hub} of {this:?}");
+        }
     }
 }

@@ -99,15 +99,18 @@ impl Plan {
             Plan::ResetInPlace { credential: true, .. } => Steps { before: &[CREDENTIAL], after: &[REPLACE_TWIN] },
             Plan::ResetInPlace { credential: false, .. } => Steps { before: &[], after: &[REPLACE_TWIN] },
             Plan::Refresh { .. } => Steps { before: &[CREDENTIAL], after: &[] },
-            Plan::Release { from: Some(_) } => Steps { before: &[], after: &[COLLECT_OLD] },
-            Plan::Release { from: None } => Steps { before: &[], after: &[] },
+            Plan::Release { from: Some(_) } | Plan::Collect { from: Some(_) } => {
+                Steps { before: &[], after: &[COLLECT_OLD] }
+            }
+            Plan::Release { from: None } | Plan::Collect { from: None } => Steps { before: &[], after: &[] },
         }
     }
 
     /// The hub on one side, where the plan has one.
     pub fn hub(&self, side: Side) -> Option<&HubId> {
         match (self, side) {
-            (Plan::Assign { .. } | Plan::TakeOver { .. }, Side::From) | (Plan::Release { .. }, Side::To) => None,
+            (Plan::Assign { .. } | Plan::TakeOver { .. }, Side::From)
+            | (Plan::Release { .. } | Plan::Collect { .. }, Side::To) => None,
             (Plan::Assign { to } | Plan::TakeOver { to, .. }, Side::To) => Some(to),
             (
                 Plan::Relocate { from, .. }
@@ -124,7 +127,7 @@ impl Plan {
                 Side::To,
             ) => Some(to),
             (Plan::ResetInPlace { at, .. } | Plan::Refresh { at }, Side::From | Side::To) => Some(at),
-            (Plan::Release { from }, Side::From) => from.as_ref(),
+            (Plan::Release { from } | Plan::Collect { from }, Side::From) => from.as_ref(),
         }
     }
 
@@ -135,7 +138,7 @@ impl Plan {
                 Some(to)
             }
             Plan::Rehouse { from, to } | Plan::Restore { from, to, .. } => (from != to).then_some(to),
-            Plan::ResetInPlace { .. } | Plan::Refresh { .. } | Plan::Release { .. } => None,
+            Plan::ResetInPlace { .. } | Plan::Refresh { .. } | Plan::Release { .. } | Plan::Collect { .. } => None,
         }
     }
 
@@ -148,7 +151,7 @@ impl Plan {
             | Plan::Replant { .. }
             | Plan::Rehouse { .. }
             | Plan::Restore { .. } => true,
-            Plan::ResetInPlace { .. } | Plan::Refresh { .. } | Plan::Release { .. } => false,
+            Plan::ResetInPlace { .. } | Plan::Refresh { .. } | Plan::Release { .. } | Plan::Collect { .. } => false,
         }
     }
 
@@ -170,7 +173,8 @@ impl Plan {
             | Plan::Rehouse { .. }
             | Plan::Restore { .. }
             | Plan::ResetInPlace { .. }
-            | Plan::Release { .. } => true,
+            | Plan::Release { .. }
+            | Plan::Collect { .. } => true,
             Plan::Refresh { .. } => false,
         }
     }
@@ -187,6 +191,7 @@ impl Plan {
             Plan::ResetInPlace { .. } => "reset_in_place",
             Plan::Refresh { .. } => "refresh",
             Plan::Release { .. } => "release",
+            Plan::Collect { .. } => "collect",
         }
     }
 }

@@ -271,7 +271,8 @@ impl Move {
                 | Plan::Rehouse { .. }
                 | Plan::ResetInPlace { .. }
                 | Plan::Refresh { .. }
-                | Plan::Release { .. },
+                | Plan::Release { .. }
+                | Plan::Collect { .. },
                 Some(DataSource::Sealed | DataSource::LastKnown { .. }),
             ) => false,
         };
@@ -296,7 +297,7 @@ impl Move {
         let own = |state: &DeviceState, seen_at| KnownState { state: Box::new(state.clone()), seen_at };
         let planted = || match &self.intent.plan {
             Plan::Restore { seen_at, .. } => self.intent.planted.as_deref().map(|state| own(state, *seen_at)),
-            Plan::Rehouse { .. } | Plan::Replant { .. } => {
+            Plan::Rehouse { .. } | Plan::Replant { .. } | Plan::Collect { .. } => {
                 self.intent.planted.as_deref().map(|state| own(state, self.started_at))
             }
             Plan::Assign { .. }
@@ -328,6 +329,11 @@ impl Move {
     /// It ended the registration: what is older belongs to an earlier life of the device.
     pub fn ends_a_life(&self) -> bool {
         matches!(self.intent.plan, Plan::Release { .. })
+    }
+
+    /// It cleans up beside whatever the device's last operation is, and says nothing of that.
+    pub fn is_aside(&self) -> bool {
+        matches!(self.intent.plan, Plan::Collect { .. })
     }
 
     /// The operation is over: the device can be told its end.
@@ -390,7 +396,7 @@ impl Move {
                 };
                 if self.bypassed.is_some() { arriving.map(ahead) } else { arriving }
             }
-            Plan::ResetInPlace { .. } | Plan::Refresh { .. } | Plan::Release { .. } => None,
+            Plan::ResetInPlace { .. } | Plan::Refresh { .. } | Plan::Release { .. } | Plan::Collect { .. } => None,
         }
     }
 }

@@ -75,7 +75,8 @@ impl Standing {
         let running = of_this_life.find(|this| !this.is_told());
         let obligations = moves.clone().flat_map(obligations_of).collect();
         // A move that pivoted but whose activation was refused: the record says assigned, the device must not be told so.
-        let refused = moves.clone().next_back().filter(|this| this.is_told()).and_then(|this| {
+        let newest = moves.clone().rev().find(|this| !this.is_aside());
+        let refused = newest.filter(|this| this.is_told()).and_then(|this| {
             let (owed, refusal) = this.awaited_refusal()?;
             let message = format!("hub {} refused to {}: {refusal}", owed.hub, owed.effect.as_str());
             Some(OperationStatus::Failed { reason: Reason::HubRefused, message })
@@ -284,7 +285,7 @@ impl Episode {
             JournalRecord::Regained { .. } => true,
             JournalRecord::Bypassed { known, .. } => known.is_some(),
             JournalRecord::Intent(intent) => match intent.plan {
-                Plan::Rehouse { .. } | Plan::Restore { .. } => intent.planted.is_some(),
+                Plan::Rehouse { .. } | Plan::Restore { .. } | Plan::Collect { .. } => intent.planted.is_some(),
                 Plan::Assign { .. }
                 | Plan::TakeOver { .. }
                 | Plan::Relocate { .. }

@@ -46,7 +46,9 @@ fn after(plan: &Plan) -> Option<Plan> {
         Plan::ResetInPlace { credential: false, .. } => Plan::Refresh { at: from },
         Plan::Refresh { .. } => Plan::Release { from: Some(from) },
         Plan::Release { from: Some(_) } => Plan::Release { from: None },
-        Plan::Release { from: None } => return None,
+        Plan::Release { from: None } => Plan::Collect { from: Some(from) },
+        Plan::Collect { from: Some(_) } => Plan::Collect { from: None },
+        Plan::Collect { from: None } => return None,
     })
 }
 
@@ -77,12 +79,14 @@ fn intent(plan: Plan, operation: u128) -> Box<Intent> {
         Plan::Replant { .. }
         | Plan::Restore { .. }
         | Plan::Rehouse { .. }
-        | Plan::Relocate { carry: Carry::Planted { .. }, .. } => Some(Box::new(old_state())),
+        | Plan::Relocate { carry: Carry::Planted { .. }, .. }
+        | Plan::Collect { from: None } => Some(Box::new(old_state())),
         Plan::Relocate { carry: Carry::State | Carry::Initial, .. }
         | Plan::Assign { .. }
         | Plan::TakeOver { .. }
         | Plan::ResetInPlace { .. }
         | Plan::Refresh { .. }
+        | Plan::Collect { from: Some(_) }
         | Plan::Release { .. } => None,
     };
     Box::new(Intent {
@@ -425,6 +429,16 @@ fn world_of(plan: &Plan) -> World {
         // The old hub is not linked, or has lost the device: nobody asks it.
         Plan::Rehouse { from, .. } | Plan::Restore { from, .. } => World::new(None, Some(record(Some(from.as_str())))),
         Plan::Release { from: None } => World::new(None, Some(record(None))),
+        Plan::Collect { .. } => {
+            let mut world = World::new(None, Some(record(Some("b"))));
+            let home = world.hubs.get_mut(&hub("b")).unwrap();
+            *home = Hub { highest: Order(7), tenant: Some((Phase::Open, old_state())), ..Hub::default() };
+            if plan.hub(Side::From).is_some() {
+                let left = world.hubs.get_mut(&hub("a")).unwrap();
+                *left = Hub { highest: Order(5), tenant: Some((Phase::Sealed, old_state())), ..Hub::default() };
+            }
+            world
+        }
         Plan::Relocate { .. } | Plan::ResetInPlace { .. } | Plan::Refresh { .. } | Plan::Release { from: Some(_) } => {
             World::new(Some(Phase::Open), Some(record(Some("a"))))
         }
@@ -452,6 +466,12 @@ fn check_end(plan: &Plan, world: &World, machine: &Machine, fault: Fault) {
         (Plan::Assign { .. }, home) if open.is_empty() => assert_eq!((present, home), (0, None), "{what}"),
         (Plan::Rehouse { from, .. } | Plan::Restore { from, .. }, home) if open.is_empty() => {
             assert_eq!((present, home), (0, Some(from)), "{what}");
+        }
+        // What was left there is in the history.
+        (Plan::Collect { .. }, home) => {
+            let record = world.registration.as_ref().unwrap();
+            let kept = record.past.moves.iter().any(|it| Episode::read(world.logs[it].clone()).unwrap().has_state);
+            assert_eq!((open, present, kept), (home.into_iter().collect(), 1, true), "{what}");
         }
         // What was found is still there, or in the history.
         (Plan::TakeOver { .. }, None) => {
@@ -542,6 +562,8 @@ fn the_steps_of_every_plan() {
             "refresh: update_credential(a) | ",
             "release:  | collect(a)",
             "release:  | ",
+            "collect:  | collect(a)",
+            "collect:  | ",
         ]
     );
 }
@@ -1442,4 +1464,66 @@ fn as_many_homes_left_behind_as_may_be_and_the_next_hub_is_waited_for() {
     let status = &machine.registration().unwrap().operation.status;
     assert!(matches!(status, OperationStatus::Failed { reason: Reason::HubUnavailable, .. }), "{status:?}");
     assert!(world.hubs[&hub("a")].is_open());
+}
+
+/// What a hub had left of the device is collected while the device moves between two others: the move is still what runs,
+/// is joined and given up as before, and no second one begins beside it.
+#[test]
+fn a_collect_hides_no_move() {
+    let plan = Plan::Relocate { from: hub("a"), to: hub("b"), carry: Carry::State };
+    let begun = |world: &mut World| {
+        world.hubs.insert(hub("c"), Hub { tenant: Some((Phase::Sealed, old_state())), ..Hub::default() });
+        let mut machine = world.load();
+        let begin = machine.begin(intent(plan.clone(), 7), Preconditions::default(), world.now);
+        world.commit(&mut machine, begin, Fault::None);
+        let moving = machine.running().unwrap().generation;
+        let collect = intent(Plan::Collect { from: Some(hub("c")) }, 8);
+        let collect = machine.begin(collect, Preconditions::default(), world.now);
+        world.commit(&mut machine, collect, Fault::None);
+        assert_eq!(machine.running().map(|this| this.generation), Some(moving));
+        let standing = Standing::of(machine.registration(), machine.moves()).unwrap();
+        assert_eq!(standing.operation.status, OperationStatus::Assigning);
+        assert_eq!(standing.running.unwrap().generation, moving);
+        machine
+    };
+    let mut world = world_of(&plan);
+    let machine = begun(&mut world);
+    let machine = world.drive(machine, Fault::None);
+    assert!(machine.is_idle());
+    assert!(world.hubs[&hub("b")].is_open() && world.hubs[&hub("c")].tenant.is_none());
+    assert_eq!(machine.registration().unwrap().assignment.as_ref().unwrap().hub, hub("b"));
+
+    let mut world = world_of(&plan);
+    let mut machine = begun(&mut world);
+    let give_up = machine.give_up(Reason::MoveAborted, "deleted".to_owned(), world.now).unwrap();
+    world.commit(&mut machine, give_up, Fault::None);
+    world.drive(machine, Fault::None);
+    assert!(world.hubs[&hub("a")].is_open() && world.hubs[&hub("b")].tenant.is_none());
+}
+
+/// An undo that is owed to the same hub is not overtaken by a collect, and a home whose activation was refused can still
+/// be left with what it was to get.
+#[test]
+fn a_collect_waits_for_what_is_owed_at_its_hub() {
+    let plan = Plan::Relocate { from: hub("a"), to: hub("b"), carry: Carry::State };
+    let mut world = world_of(&plan);
+    let mut machine = world.load();
+    let begin = machine.begin(intent(plan, 7), Preconditions::default(), world.now);
+    world.commit(&mut machine, begin, Fault::None);
+    for word in ["seal", "create"] {
+        let (key, call) = machine.due(world.now).calls.remove(0);
+        assert_eq!(call.effect.as_str(), word);
+        let outcome = world.call(&call, Fault::None);
+        if word == "seal" {
+            let done = machine.finished(&key, outcome, world.now).unwrap();
+            world.commit(&mut machine, done, Fault::None);
+        }
+    }
+    let give_up = machine.give_up(Reason::MoveAborted, "in its way".to_owned(), world.now).unwrap();
+    world.commit(&mut machine, give_up, Fault::None);
+    let collect = intent(Plan::Collect { from: Some(hub("b")) }, 8);
+    let collect = machine.begin(collect, Preconditions::default(), world.now);
+    world.commit(&mut machine, collect, Fault::None);
+    let due: Vec<&str> = machine.due(world.now).calls.iter().map(|(_, call)| call.effect.as_str()).collect();
+    assert_eq!(due, ["unseal", "discard"]);
 }

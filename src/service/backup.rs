@@ -1,7 +1,13 @@
 //! A consistent copy of the store and of every hub's file, made while the service goes on, and read out in parts.
 //!
-//! The copies are made first and read afterwards: a slow reader holds up a folder on disk and nothing else. The store is
-//! copied before the hubs, so that a hub's copy never lacks what the store's copy says was done there.
+//! The copies are made first and read afterwards: a slow reader holds up a folder on disk and nothing else.
+//!
+//! **Every hub is copied before the store, so that no device is in none of the copies.** Moves go on meanwhile. A device that
+//! leaves a hub before that hub is copied, for one that was copied already, is in no hub's copy; but what it left with was
+//! committed before it was deleted there, so the store's copy, which is made last, has its journal and its home, and going
+//! through the copies makes it again of that. The other way round the store's copy would know nothing of such a move. What
+//! a hub accepted after its own copy was made is not in the backup, whatever the order. No hub is linked meanwhile: the
+//! store's copy names no hub that was not copied.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -41,9 +47,7 @@ impl Service {
         tokio::fs::create_dir_all(&folder).await.map_err(|error| failed(&error))?;
         let copies = Copies { folder: folder.clone(), _turn: turn };
         let mut files = VecDeque::new();
-        let store = folder.join("service.redb");
-        self.inner.store.back_up(&store, &|_, _| {}).await.map_err(fault::of_store)?;
-        files.push_back(("service.redb".to_owned(), store));
+        let gate = self.inner.fleet_gate.lock().await;
         for berth in self.inner.directory.fleet().berths() {
             let name = format!("hub-{}.redb", berth.hub.id);
             let path = folder.join(&name);
@@ -52,6 +56,10 @@ impl Service {
             })?;
             files.push_back((name, path));
         }
+        let store = folder.join("service.redb");
+        self.inner.store.back_up(&store, &|_, _| {}).await.map_err(fault::of_store)?;
+        files.push_front(("service.redb".to_owned(), store));
+        drop(gate);
         let now = self.inner.clock.now();
         let detail = format!("{} files were copied", files.len());
         let audit = AuditEntry::new(now, by, AuditAction::StoreBackedUp, detail);

@@ -159,6 +159,135 @@ async fn a_whole_backup_is_put_back() {
     world.stop().await;
 }
 
+/// A backup whose files are of different times, as those of a backup that is made while a device moves: hubs first, the
+/// store last. The device is in no copy of a hub, and comes back of what the journal has.
+#[tokio::test]
+async fn a_device_that_moved_during_the_backup_comes_back() {
+    let world = started().await;
+    let member = world.registered("dev-1").await;
+    member.home().await.report(&document(r#"{"n":1}"#)).await.unwrap();
+    let target = world.backed_up("target").await;
+    world.send("dev-1", Some("hub-b"), "moving closer").await;
+    world.settled("dev-1").await;
+    let rest = world.backed_up("rest").await;
+    let world = world
+        .restarted_over(|data| {
+            std::fs::copy(target.join("hub-hub-b.redb"), data.join("hub-hub-b.redb")).unwrap();
+            for name in ["service.redb", "hub-hub-a.redb"] {
+                std::fs::copy(rest.join(name), data.join(name)).unwrap();
+            }
+        })
+        .await;
+    let devices = world.reconciled(None, false).await;
+    assert_eq!(told(&devices), ["hub-b dev-1 kept", "hub-b dev-1 recreated"], "by the store, and by the hub");
+    assert_eq!(world.twin("hub-b", "dev-1").await.state.twin.reported.properties, document(r#"{"n":1}"#));
+    in_time(member_home(&world, &member).await.report(&document(r#"{"n":2}"#))).await.unwrap();
+    world.stop().await;
+}
+
+async fn member_home(world: &World, member: &crate::world::Member) -> rehome::client::Home {
+    let device = world.site.device("dev-1", &member.issued).await;
+    device.home(&device.look_up().await.unwrap()).await.unwrap()
+}
+
+/// What a hub had of a life of the device that was ended is for the history, however high its versions are. Every device is
+/// in the audit log, also one that is kept, since later writes to it may be lost.
+#[tokio::test]
+async fn an_earlier_life_does_not_come_back() {
+    let world = started().await;
+    let first = world.registered("dev-1").await;
+    for n in 0..9 {
+        first.home().await.report(&document(&format!(r#"{{"old":{n}}}"#))).await.unwrap();
+    }
+    let kept = world.registered("dev-2").await;
+    let backup = world.backed_up("backup").await;
+    let record = world.operator.registration(&registration_id("dev-1")).await.unwrap();
+    world.operator.delete_registration(&registration_id("dev-1"), Some(record.version)).await.unwrap();
+    let gone = async { while world.is_at("hub-a", "dev-1").await {} };
+    in_time(gone).await;
+    world.registered_as("dev-1", &first.issued).await;
+    member_home(&world, &first).await.report(&document(r#"{"new":1}"#)).await.unwrap();
+    world.operator.sync_hub(&hub_id("hub-a")).await.unwrap();
+    let world = world
+        .restarted_over(|data| {
+            std::fs::copy(backup.join("hub-hub-a.redb"), data.join("hub-hub-a.redb")).unwrap();
+        })
+        .await;
+    assert_eq!(told(&world.reconciled(None, false).await), ["hub-a dev-1 recreated", "hub-a dev-2 kept"]);
+    assert_eq!(world.twin("hub-a", "dev-1").await.state.twin.reported.properties, document(r#"{"new":1}"#));
+    let history = world.operator.history(&registration_id("dev-1")).await.unwrap();
+    assert!(history.iter().any(|it| it.has_twins && it.why.contains("of an earlier time")), "{history:?}");
+    let audit = world.audit().await;
+    let said = |word: &str| audit.iter().any(|row| row.entry.detail.contains(word));
+    assert!(said("dev-1 recreated, as it was at") && said("dev-2 kept"), "{audit:?}");
+    world.settled("dev-1").await;
+    drop(kept);
+    world.stop().await;
+}
+
+/// The device is on its way to a hub whose copy still has it from an earlier time: that move is given up, what is there is
+/// collected, and then the device can go there.
+#[tokio::test]
+async fn what_is_in_the_way_of_a_move_is_collected() {
+    let world = started().await;
+    let member = world.registered("dev-1").await;
+    let backup = world.backed_up("backup").await;
+    world.send("dev-1", Some("hub-b"), "moving closer").await;
+    world.settled("dev-1").await;
+    let world = world
+        .restarted_over(|data| {
+            std::fs::copy(backup.join("hub-hub-a.redb"), data.join("hub-hub-a.redb")).unwrap();
+        })
+        .await;
+    let record = world.send("dev-1", Some("hub-a"), "back again").await;
+    assert!(record.running.is_some(), "{record:?}");
+    assert_eq!(told(&world.reconciled(None, false).await), ["hub-a dev-1 collected"]);
+    let record = world.settled("dev-1").await;
+    assert_eq!(record.assignment.unwrap().hub, hub_id("hub-b"));
+    assert!(!world.is_at("hub-a", "dev-1").await);
+    world.send("dev-1", Some("hub-a"), "back again").await;
+    let record = world.settled("dev-1").await;
+    assert_eq!(record.assignment.unwrap().hub, hub_id("hub-a"));
+    in_time(member_home(&world, &member).await.report(&document(r#"{"n":2}"#))).await.unwrap();
+    world.stop().await;
+}
+
+/// The store's copy has a move between its seal and its pivot, which is over for long: what was sealed stays in the
+/// history, since it may be nowhere else.
+#[tokio::test]
+async fn what_a_forgotten_move_sealed_stays_in_the_history() {
+    let world = started().await;
+    let member = world.registered("dev-1").await;
+    member.home().await.report(&document(r#"{"n":1}"#)).await.unwrap();
+    world.operator.take_down_hub(&hub_id("hub-b")).await.unwrap();
+    world.send("dev-1", Some("hub-b"), "moving closer").await;
+    let sealed = async {
+        loop {
+            let record = world.operator.registration(&registration_id("dev-1")).await.unwrap();
+            if record.running.is_some_and(|running| running.step == "create") {
+                return;
+            }
+        }
+    };
+    in_time(sealed).await;
+    let backup = world.backed_up("backup").await;
+    world.operator.bring_up_hub(&hub_id("hub-b")).await.unwrap();
+    world.settled("dev-1").await;
+    let world = world
+        .restarted_over(|data| {
+            std::fs::copy(backup.join("service.redb"), data.join("service.redb")).unwrap();
+        })
+        .await;
+    // As the store remembers it, the hub is still down.
+    world.operator.bring_up_hub(&hub_id("hub-b")).await.unwrap();
+    assert_eq!(told(&world.reconciled(None, false).await), ["hub-b dev-1 home_corrected"]);
+    let history = world.operator.history(&registration_id("dev-1")).await.unwrap();
+    assert!(history.iter().any(|it| it.has_twins && it.why.contains("moving closer")), "{history:?}");
+    let record = world.operator.registration(&registration_id("dev-1")).await.unwrap();
+    assert!(record.running.is_none(), "{record:?}");
+    world.stop().await;
+}
+
 /// Traces 7a and 7b: unlinked only when nothing names the hub, or on an operator's word that it accepts no writes.
 #[tokio::test]
 async fn a_hub_is_unlinked_by_force_with_moves_under_way() {

@@ -15,13 +15,13 @@ use rehome::actors::{Answer, Config, Directory, Fleet, PinTo, Refused, Surroundi
 use rehome::ambient::SeededEntropy;
 use rehome::attestation::Verified;
 use rehome::domain::{
-    CallFault, CallOutcome, ClientFacts, DeviceId, DeviceState, Document, Enrollment, Fault, FeedToken, Hub, HubCall,
-    HubId, Incarnation, Order, RegistrationId, RequestId, TwinPatch,
+    CallFault, CallOutcome, ClientFacts, DeviceId, Document, Enrollment, Fault, FeedToken, Hub, HubCall, HubId,
+    Incarnation, Order, RegistrationId, RequestId, TwinPatch,
 };
 use rehome::hubs::entry::EffectKind;
 use rehome::hubs::scripted::ScriptedHub;
 use rehome::hubs::{
-    Abilities, ChangePage, HubConnector, HubReport, LeaseRenewal, LeaseTicket, Reinstatement, TwinHost,
+    Abilities, ChangePage, HubConnector, HubReport, LeaseRenewal, LeaseTicket, Reinstatement, Sighting, TwinHost,
 };
 use rehome::moves::CallKey;
 use rehome::store::{Commit, Store};
@@ -303,7 +303,7 @@ impl HubConnector for PlayedHub {
         Box::pin(async { told.await.unwrap_or_else(|_| Err(CallFault::Unknown("the play is over".to_owned()))) })
     }
 
-    fn read<'a>(&'a self, device: &'a DeviceId) -> BoxFuture<'a, Result<Option<DeviceState>, CallFault>> {
+    fn read<'a>(&'a self, device: &'a DeviceId) -> BoxFuture<'a, Result<Option<Sighting>, CallFault>> {
         self.scripted.read(device)
     }
 

@@ -313,7 +313,7 @@ impl Ledger {
             Plan::Assign { .. } => {
                 self.reborn.insert(device.clone());
             }
-            Plan::ResetInPlace { .. } | Plan::Refresh { .. } | Plan::Release { .. } => {}
+            Plan::ResetInPlace { .. } | Plan::Refresh { .. } | Plan::Release { .. } | Plan::Collect { .. } => {}
         }
     }
 
@@ -378,6 +378,7 @@ pub fn word(plan: &Plan) -> &'static str {
         | Plan::Restore { .. }
         | Plan::ResetInPlace { .. }
         | Plan::Refresh { .. }
-        | Plan::Release { .. } => plan.as_str(),
+        | Plan::Release { .. }
+        | Plan::Collect { .. } => plan.as_str(),
     }
 }

@@ -352,7 +352,8 @@ impl<'a> Case<'a> {
             | Plan::TakeOver { .. }
             | Plan::ResetInPlace { .. }
             | Plan::Refresh { .. }
-            | Plan::Release { .. } => None,
+            | Plan::Release { .. }
+            | Plan::Collect { .. } => None,
         };
         // A pin outranks the capacity and the state of its hub, as it does when the hub is chosen; an undo does not.
         let is_pinned_to = |hub: &HubId| self.request.undo.is_none() && pin.as_ref().is_some_and(|pin| pin.hub == *hub);

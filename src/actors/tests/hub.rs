@@ -12,12 +12,14 @@ use crate::actors::Config;
 use crate::actors::messages::EndLease;
 use crate::ambient::Clock;
 use crate::domain::{
-    CallFault, CallOutcome, DeviceId, DeviceState, FeedToken, HubCall, Incarnation, MustSeal, OperationStatus, Order,
-    Reason, Timestamp, limits,
+    CallFault, CallOutcome, DeviceId, FeedToken, HubCall, Incarnation, MustSeal, OperationStatus, Order, Reason,
+    Timestamp, limits,
 };
 use crate::hubs::entry::{EffectKind, Entry, Phase};
 use crate::hubs::scripted::{ScriptedFault, ScriptedHub};
-use crate::hubs::{Abilities, ChangePage, HubConnector, HubReport, LeaseRenewal, LeaseTicket, Reinstatement, TwinHost};
+use crate::hubs::{
+    Abilities, ChangePage, HubConnector, HubReport, LeaseRenewal, LeaseTicket, Reinstatement, Sighting, TwinHost,
+};
 use crate::store::Store;
 
 #[tokio::test]
@@ -128,7 +130,7 @@ impl HubConnector for Defective {
         self.hub.obey(incarnation, call)
     }
 
-    fn read<'a>(&'a self, device: &'a DeviceId) -> BoxFuture<'a, Result<Option<DeviceState>, CallFault>> {
+    fn read<'a>(&'a self, device: &'a DeviceId) -> BoxFuture<'a, Result<Option<Sighting>, CallFault>> {
         HubConnector::read(&self.hub, device)
     }
 

@@ -31,12 +31,10 @@ use super::twins::{self, Presence};
 use super::watch::Watchers;
 use super::{
     Abilities, ChangePage, DesiredEvent, HubConnector, HubReport, LeaseRenewal, LeaseTicket, Reinstatement, Resident,
-    ResidentPage, TwinCaller, TwinHost, TwinRefusal, TwinWrite,
+    ResidentPage, Sighting, TwinCaller, TwinHost, TwinRefusal, TwinWrite,
 };
 use crate::ambient::{Clock, Entropy, GroupWriter};
-use crate::domain::{
-    CallFault, CallOutcome, DeviceId, DeviceState, Document, FeedToken, HubCall, Incarnation, Order, limits,
-};
+use crate::domain::{CallFault, CallOutcome, DeviceId, Document, FeedToken, HubCall, Incarnation, Order, limits};
 
 /// Jobs that wait for the writer: some ten groups, a fraction of a second's work.
 const QUEUE_MAX: usize = 1024;
@@ -288,10 +286,10 @@ impl HubConnector for EmbeddedHub {
         })
     }
 
-    fn read<'a>(&'a self, device: &'a DeviceId) -> BoxFuture<'a, Result<Option<DeviceState>, CallFault>> {
+    fn read<'a>(&'a self, device: &'a DeviceId) -> BoxFuture<'a, Result<Option<Sighting>, CallFault>> {
         Box::pin(async move {
             self.core.check()?;
-            Ok(self.core.reader.tenant(device)?.map(|tenant| tenant.state))
+            Ok(self.core.reader.tenant(device)?.map(|tenant| twins::sighting(device, &tenant)))
         })
     }
 

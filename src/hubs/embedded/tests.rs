@@ -11,8 +11,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::ambient::{ManualClock, SeededEntropy};
 use crate::domain::{
-    Capabilities, Credential, HubAnswer, HubEffect, HubId, HubRefusal, HubStatus, InitialState, NewDevice, Order,
-    Thumbprint, Timestamp, Twin,
+    Capabilities, Credential, DeviceState, HubAnswer, HubEffect, HubId, HubRefusal, HubStatus, InitialState, NewDevice,
+    Order, Thumbprint, Timestamp, Twin,
 };
 use crate::hubs::entry::Phase;
 

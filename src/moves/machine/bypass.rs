@@ -102,7 +102,8 @@ impl Machine {
             | Plan::Replant { .. }
             | Plan::Rehouse { .. }
             | Plan::Restore { .. }
-            | Plan::Release { .. } => return None,
+            | Plan::Release { .. }
+            | Plan::Collect { .. } => return None,
         })
     }
 

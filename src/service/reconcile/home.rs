@@ -1,9 +1,10 @@
 //! The newest state known of a device at its home: of the hub's own copy, what was seen in its feed, and what the journal
 //! brought there.
 
-use crate::domain::{DeviceState, Fault, HubStatus, Registration, Timestamp, Twin};
-use crate::hubs::HubConnector;
+use crate::domain::{DeviceState, Fault, HubStatus, Order, Registration, Timestamp, Twin};
+use crate::hubs::{HubConnector, Sighting};
 use crate::moves::Move;
+use crate::moves::plan::Side;
 use crate::service::fault;
 
 use super::{Reinstatement, Run, away};
@@ -14,6 +15,8 @@ pub(super) struct Newest {
     pub state: Box<DeviceState>,
     pub became: Reinstatement,
     pub seen_at: Option<Timestamp>,
+    /// What the hub had of an earlier time that the device lived there, or of an earlier life of it: for the history.
+    pub older: Option<Box<DeviceState>>,
 }
 
 impl Run {
@@ -24,20 +27,41 @@ impl Run {
             return Err(Fault::new(crate::domain::Reason::Internal, format!("{} has no home", record.id)));
         };
         let own = connector.read(&record.device_id).await.map_err(|why| away(&home.hub, why))?;
+        let (own, older) = of_this_time(own, home.generation);
         let seen = inner.store.load_last_known(&record.id).await.map_err(fault::of_store)?;
         let seen = seen.filter(|seen| seen.hub == home.hub).map(|seen| (*seen.state, seen.seen_at));
-        let brought = inner.store.load_move(home.generation).await.map_err(fault::of_store)?;
         // A journal that cannot be replayed says nothing here, and its device's actor says that.
+        let brought = inner.store.load_move(home.generation).await.map_err(fault::of_store)?;
         let brought = brought.and_then(|log| Move::replay(log).ok());
-        let brought = brought.and_then(|this| Some((this.arriving_state()?, this.at)));
-        if let Some(newest) = choose(own, seen, brought) {
-            return Ok(newest);
+        let mut journaled: Vec<_> =
+            brought.and_then(|this| Some((this.arriving_state()?, this.at))).into_iter().collect();
+        // Moves away from here that came to nothing: what they sealed was this home's.
+        for later in record.past.moves.iter().filter(|it| **it > home.generation) {
+            let log = inner.store.load_move(*later).await.map_err(fault::of_store)?;
+            let left = log.and_then(|log| Move::replay(log).ok());
+            let left = left.filter(|this| this.intent.plan.hub(Side::From) == Some(&home.hub));
+            let known = left.and_then(|this| this.left_state());
+            journaled.extend(known.map(|known| (*known.state, known.seen_at)));
+        }
+        let journaled = journaled.into_iter().max_by_key(|(state, _)| state.twin.version);
+        if let Some(newest) = choose(own, seen, journaled) {
+            return Ok(Newest { older, ..newest });
         }
         let enrollment = inner.store.load_enrollment(&record.enrollment).await.map_err(fault::of_store)?;
         let initial = enrollment.map(|enrollment| enrollment.initial.clone()).unwrap_or_default();
         let twin = Twin::initial(&initial, inner.clock.now());
         let state = DeviceState { twin, capabilities: initial.capabilities, status: HubStatus::Enabled };
-        Ok(Newest { state: Box::new(state), became: Reinstatement::StartedAnew, seen_at: None })
+        Ok(Newest { state: Box::new(state), became: Reinstatement::StartedAnew, seen_at: None, older })
+    }
+}
+
+/// What a hub has, when it is of the time that the device lives there now; else what is for the history: versions of
+/// another time say nothing of this one.
+fn of_this_time(own: Option<Sighting>, generation: Order) -> (Option<DeviceState>, Option<Box<DeviceState>>) {
+    match own {
+        Some(own) if own.generation == generation => (Some(own.state), None),
+        Some(own) => (None, Some(Box::new(own.state))),
+        None => (None, None),
     }
 }
 
@@ -64,7 +88,7 @@ fn choose(
     let status = of_newest().find_map(|(state, ..)| kept_out(state));
     let (state, became, seen_at) = of_newest().next_back()?.clone();
     let state = DeviceState { status: status.unwrap_or(state.status), ..state };
-    Some(Newest { state: Box::new(state), became, seen_at })
+    Some(Newest { state: Box::new(state), became, seen_at, older: None })
 }
 
 #[cfg(test)]
@@ -101,6 +125,20 @@ mod tests {
             let found = found.map(|newest| (newest.state.twin.version, newest.became, newest.seen_at.map(|at| at.0)));
             assert_eq!(found, expected);
         }
+    }
+
+    #[test]
+    fn what_is_of_another_time_is_for_the_history() {
+        use crate::hubs::entry::Phase;
+        let at = |generation| Sighting {
+            device: "d".parse().unwrap(),
+            generation: Order(generation),
+            phase: Phase::Open,
+            state: state(100, false),
+        };
+        assert_eq!(of_this_time(Some(at(7)), Order(7)), (Some(state(100, false)), None));
+        assert_eq!(of_this_time(Some(at(3)), Order(7)), (None, Some(Box::new(state(100, false)))));
+        assert_eq!(of_this_time(None, Order(7)), (None, None));
     }
 
     #[test]

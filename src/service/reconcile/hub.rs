@@ -7,15 +7,14 @@
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use crate::domain::{
-    AuditAction, AuditEntry, Credential, DeviceId, Fault, Hub, HubId, InitialState, OperationId, Order, Registration,
-    RegistrationId, SubStatus, UnreachableRule, limits,
+    AuditAction, AuditEntry, Credential, DeviceId, DeviceState, Fault, Hub, HubId, InitialState, OperationId, Order,
+    Reason, Registration, RegistrationId, SubStatus, UnreachableRule, limits,
 };
 use crate::hubs::entry::Phase;
 use crate::hubs::{HubConnector, Reinstated, Reinstatement as Setting};
-use crate::moves::machine::OWN_ORDER;
-use crate::moves::{Intent, JournalRecord, Move, Plan, Stand, stand_at};
+use crate::moves::{Intent, LeftOver, Machine, Move, Plan, Preconditions, Stand, left_over, stand_at};
 use crate::service::fault;
-use crate::store::{Change, Commit, CommitFault, DeviceFile, Expect, PageRequest, RegistrationFilter};
+use crate::store::{Change, Commit, CommitFault, DeviceFile, PageRequest, RegistrationFilter};
 
 use super::home::Newest;
 use super::{DeviceNews, ReconcileNews, Reinstatement, Run, away};
@@ -96,7 +95,7 @@ impl Run {
         let file = inner.store.load_device(id).await.map_err(fault::of_store)?;
         let Some(record) = &file.registration else { return Ok(()) };
         let moves = replay(&file)?;
-        let exact = |state| Newest { state, became: Reinstatement::AsJournaled, seen_at: None };
+        let exact = |state| Newest { state, became: Reinstatement::AsJournaled, seen_at: None, older: None };
         let (tenancy, phase, newest) = match stand_at(hub, Some(record), moves.iter()) {
             Stand::Open(tenancy) => {
                 let mut newest = self.newest(record, patient.connector).await?;
@@ -108,9 +107,20 @@ impl Run {
             Stand::Staged(tenancy, state) => (tenancy, Phase::Staged, exact(state)),
             Stand::Leaving | Stand::Elsewhere => return Ok(()),
         };
-        let Newest { state, became, seen_at } = newest;
+        let Newest { state, became, seen_at, older } = newest;
         let version = Some(state.twin.version);
         if !self.dry_run {
+            if let Some(older) = older {
+                self.keep(hub, id, older).await?;
+            }
+            // First the report, then what makes the loss invisible: a run that begins again finds everything as it is set.
+            if tell {
+                let since = seen_at.map_or(String::new(), |at| format!(", as it was at {at}"));
+                let detail = format!("hub {hub} was restored: {} {}{since}", record.device_id, became.as_str());
+                let entry = AuditEntry { registration: Some(id.clone()), ..self.entry(hub, detail) };
+                let commit = Commit { audit: vec![entry], ..Commit::default() };
+                inner.store.commit(commit).await.map_err(fault::of_commit)?;
+            }
             let becomes = Reinstated::As {
                 generation: tenancy.generation,
                 phase,
@@ -119,13 +129,6 @@ impl Run {
                 state,
             };
             self.set(patient, &record.device_id, becomes).await?;
-            if became != Reinstatement::Kept && tell {
-                let since = seen_at.map_or(String::new(), |at| format!(", as it was at {at}"));
-                let detail = format!("hub {hub} was restored: {} {}{since}", record.device_id, became.as_str());
-                let entry = AuditEntry { registration: Some(id.clone()), ..self.entry(hub, detail) };
-                let commit = Commit { audit: vec![entry], ..Commit::default() };
-                inner.store.commit(commit).await.map_err(fault::of_commit)?;
-            }
         }
         if !tell {
             return Ok(());
@@ -140,12 +143,12 @@ impl Run {
     }
 
     /// Every device that the copy holds and that does not live here.
-    async fn left_overs(&self, patient: &Patient<'_>, here: Vec<DeviceId>) -> Result<u64, Fault> {
-        let settled = stream::iter(here).map(|device| async move { self.left_over(patient, &device).await });
+    async fn left_overs(&self, patient: &Patient<'_>, here: Vec<(DeviceId, Order)>) -> Result<u64, Fault> {
+        let settled = stream::iter(here).map(|(device, of)| async move { self.left_over(patient, &device, of).await });
         settled.buffer_unordered(limits::RECONCILED_AT_ONCE).try_fold(0, |all, one| async move { Ok(all + one) }).await
     }
 
-    async fn left_over(&self, patient: &Patient<'_>, device: &DeviceId) -> Result<u64, Fault> {
+    async fn left_over(&self, patient: &Patient<'_>, device: &DeviceId, found: Order) -> Result<u64, Fault> {
         let (hub, inner) = (&patient.hub.id, &self.service.inner);
         let owner = inner.store.find_owner(device).await.map_err(fault::of_store)?;
         let Some(owner) = owner else {
@@ -157,94 +160,118 @@ impl Run {
         };
         let file = inner.store.load_device(&owner).await.map_err(fault::of_store)?;
         let moves = replay(&file)?;
-        let is_named = match stand_at(hub, file.registration.as_ref(), moves.iter()) {
-            Stand::Open(_) | Stand::Sealed(..) | Stand::Staged(..) => return Ok(0),
-            Stand::Leaving => true,
-            Stand::Elsewhere => false,
-        };
+        match left_over(hub, file.registration.as_ref(), moves.iter(), found) {
+            LeftOver::Home => return Ok(0),
+            LeftOver::Owed | LeftOver::InTheWay | LeftOver::Loose => {}
+        }
         if !self.dry_run {
             // Closed first: what is still owed, or ordered now, is done once the hub is let in.
             self.set(patient, device, Reinstated::Sealed).await?;
-            if !is_named {
-                self.collect(hub, &owner).await?;
-            }
+            self.collect(hub, &owner, found).await?;
         }
         self.news(hub, device, Some(&owner), Reinstatement::Collected, None, None).await?;
         Ok(1)
     }
 
-    /// Orders what a hub still has of a device that lives elsewhere to be taken into its history and deleted. Its home may
+    /// Orders what a hub still has of a device that lives elsewhere to be taken into its history and deleted, beside
+    /// whatever else is under way. A move that would bring the device there is given up first: it could not. Its home may
     /// change meanwhile, or come to be here: then nothing is ordered.
-    pub(super) async fn collect(&self, hub: &HubId, id: &RegistrationId) -> Result<(), Fault> {
-        let inner = &self.service.inner;
+    pub(super) async fn collect(&self, hub: &HubId, id: &RegistrationId, found: Order) -> Result<(), Fault> {
         for _ in 0..LOOKS_MAX {
-            let file = inner.store.load_device(id).await.map_err(fault::of_store)?;
-            let moves = replay(&file)?;
-            let Some(record) = file.registration else { return Ok(()) };
-            if stand_at(hub, Some(&record), moves.iter()) != Stand::Elsewhere {
+            let machine = self.machine(id).await?;
+            let Some(record) = machine.registration() else { return Ok(()) };
+            let now = self.service.inner.clock.now();
+            let step = match left_over(hub, Some(record), machine.moves(), found) {
+                LeftOver::Home | LeftOver::Owed => return Ok(()),
+                LeftOver::InTheWay => {
+                    let message =
+                        format!("hub {hub} was restored from an older copy and has the device of an earlier time");
+                    machine.give_up(Reason::HubStateConflict, message, now)
+                }
+                LeftOver::Loose => {
+                    let why = format!("hub {hub} had a twin of {} left, whose home is elsewhere", record.device_id);
+                    Some(self.aside(&machine, record, Some(hub), None, hub, why))
+                }
+            };
+            // Nothing to give up: it is over by now, or of another life.
+            let Some(step) = step else { continue };
+            let is_ordered = step.lines.iter().any(|(generation, _)| generation.is_none());
+            if self.written(id, step).await? && is_ordered {
                 return Ok(());
             }
-            let now = inner.clock.now();
-            let seen = moves.iter().map(|this| (this.generation, this.last)).collect();
-            let intent = self.collect_intent(hub, &record);
-            let detail = intent.why.clone();
-            let mut record = record;
-            record.past.push(OWN_ORDER);
-            let line = Change::Journal {
-                registration: id.clone(),
-                generation: None,
-                at: now,
-                record: JournalRecord::Intent(Box::new(intent)),
-            };
-            let entry = AuditEntry { registration: Some(id.clone()), ..self.entry(hub, detail) };
-            let commit = Commit {
-                expect: vec![
-                    Expect::Journal { registration: id.clone(), seen },
-                    Expect::HubLinked { hub: hub.clone() },
-                ],
-                changes: vec![line, Change::PutRegistration(Box::new(record))],
-                audit: vec![entry],
-            };
-            match inner.store.commit(commit).await {
-                Ok(_) => {
-                    inner.directory.read_again(id);
-                    return Ok(());
-                }
-                Err(CommitFault::Unexpected(_)) => {}
-                Err(fault) => return Err(fault::of_commit(fault)),
-            }
         }
-        Err(Fault::new(
-            crate::domain::Reason::ServiceUnavailable,
-            format!("{id} keeps changing: run it again to go on"),
-        ))
+        Err(keeps_changing(id))
     }
 
-    /// A release of what is at `hub`: the journal's word for taking a left-over twin into the history and deleting it. The
-    /// record is not touched by it.
-    fn collect_intent(&self, hub: &HubId, record: &Registration) -> Intent {
-        Intent {
+    /// Puts a state into the history of a device: what its hub had of an earlier time that the device lived there.
+    async fn keep(&self, hub: &HubId, id: &RegistrationId, state: Box<DeviceState>) -> Result<(), Fault> {
+        for _ in 0..LOOKS_MAX {
+            let machine = self.machine(id).await?;
+            let Some(record) = machine.registration() else { return Ok(()) };
+            let why = format!("the copy of hub {hub} had {} of an earlier time that it lived there", record.device_id);
+            let step = self.aside(&machine, record, None, Some(state.clone()), hub, why);
+            if self.written(id, step).await? {
+                return Ok(());
+            }
+        }
+        Err(keeps_changing(id))
+    }
+
+    async fn machine(&self, id: &RegistrationId) -> Result<Machine, Fault> {
+        let file = self.service.inner.store.load_device(id).await.map_err(fault::of_store)?;
+        let machine = Machine::load(id.clone(), file.registration, file.open, file.earlier);
+        machine.map_err(|illegal| Fault::new(Reason::Internal, illegal.to_string()))
+    }
+
+    /// Whether a step of a device was written; otherwise the device has gone on meanwhile.
+    async fn written(&self, id: &RegistrationId, step: crate::moves::Commit) -> Result<bool, Fault> {
+        let inner = &self.service.inner;
+        match inner.store.commit(step.into()).await {
+            Ok(_) => {
+                inner.directory.read_again(id);
+                Ok(true)
+            }
+            Err(CommitFault::Unexpected(_)) => Ok(false),
+            Err(fault) => Err(fault::of_commit(fault)),
+        }
+    }
+
+    /// The commit that begins a [`Plan::Collect`].
+    fn aside(
+        &self,
+        machine: &Machine,
+        record: &Registration,
+        from: Option<&HubId>,
+        planted: Option<Box<DeviceState>>,
+        hub: &HubId,
+        why: String,
+    ) -> crate::moves::Commit {
+        let entry = AuditEntry { registration: Some(record.id.clone()), ..self.entry(hub, why.clone()) };
+        let intent = Intent {
             operation: OperationId(self.service.inner.entropy.draw_u128()),
             request_id: None,
             by: self.by.clone(),
             registration: record.id.clone(),
             device: record.device_id.clone(),
-            plan: Plan::Release { from: Some(hub.clone()) },
+            plan: Plan::Collect { from: from.cloned() },
             enrollment: record.enrollment.clone(),
             enrollment_version: record.enrollment_version,
             policy: record.policy,
             sub_status: SubStatus::ReprovisionedToInitialAssignment,
             credential: Credential::x509([]),
             initial: InitialState::default(),
-            planted: None,
+            planted,
             unreachable: UnreachableRule::LastKnown,
             allow_late_writes: false,
             adopt_existing: false,
             payload: None,
             tpm: None,
             pin: None,
-            why: format!("hub {hub} had a twin of {} left, whose home is elsewhere", record.device_id),
-        }
+            why,
+        };
+        let mut step = machine.begin(Box::new(intent), Preconditions::default(), self.service.inner.clock.now());
+        step.audit.push(entry);
+        step
     }
 
     /// The last two steps, in this order: were the hub let in first, it would be gone through again after a crash while it
@@ -287,18 +314,22 @@ impl Run {
     }
 }
 
+fn keeps_changing(id: &RegistrationId) -> Fault {
+    Fault::new(Reason::ServiceUnavailable, format!("{id} keeps changing: run it again to go on"))
+}
+
 /// The open moves of a device. One that cannot be replayed ends the run: nothing may be guessed about it.
 pub(super) fn replay(file: &DeviceFile) -> Result<Vec<Move>, Fault> {
     let moves = file.open.iter().cloned().map(Move::replay).collect::<Result<Vec<_>, _>>();
-    moves.map_err(|illegal| Fault::new(crate::domain::Reason::Internal, illegal.to_string()))
+    moves.map_err(|illegal| Fault::new(Reason::Internal, illegal.to_string()))
 }
 
-/// The names of all devices that a hub has.
-async fn all_devices(hub: &HubId, connector: &dyn HubConnector) -> Result<Vec<DeviceId>, Fault> {
+/// All devices that a hub has, and what brought them there.
+async fn all_devices(hub: &HubId, connector: &dyn HubConnector) -> Result<Vec<(DeviceId, Order)>, Fault> {
     let (mut devices, mut since) = (Vec::new(), None);
     loop {
         let page = connector.changes(since, limits::FEED_ROWS_MAX).await.map_err(|why| away(hub, why))?;
-        devices.extend(page.rows.into_iter().map(|row| row.device));
+        devices.extend(page.rows.into_iter().map(|row| (row.device, row.generation)));
         if !page.more {
             return Ok(devices);
         }

@@ -82,10 +82,10 @@ async fn perform(hub: &EmbeddedHub, number: usize, step: usize) {
 
 /// How many steps a device has behind it.
 async fn stands(hub: &EmbeddedHub, number: usize) -> usize {
-    let Some(state) = HubConnector::read(hub, &device(number)).await.unwrap() else { return 0 };
+    let Some(seen) = HubConnector::read(hub, &device(number)).await.unwrap() else { return 0 };
     let is_open = hub.twins().unwrap().read(&device(number), &TwinCaller::BackEnd).await.unwrap().open;
-    let reported = state.twin.reported.properties.0.get("n").and_then(serde_json::Value::as_u64);
-    let was_reset = !state.twin.tags.is_empty();
+    let reported = seen.state.twin.reported.properties.0.get("n").and_then(serde_json::Value::as_u64);
+    let was_reset = !seen.state.twin.tags.is_empty();
     match (was_reset, reported, is_open) {
         (false, None, false) => 1,
         (false, None, true) => 2,

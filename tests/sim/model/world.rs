@@ -1041,7 +1041,8 @@ fn starts_afresh(plan: &Plan) -> bool {
         | Plan::Replant { .. }
         | Plan::Restore { .. }
         | Plan::Refresh { .. }
-        | Plan::Release { .. } => false,
+        | Plan::Release { .. }
+        | Plan::Collect { .. } => false,
     }
 }
 

@@ -339,6 +339,7 @@ pub enum Plan {
     Refresh { at: String },
     Release { from: Option<String> },
     Restore { from: String, to: String, seen_at: i64 },
+    Collect { from: Option<String> },
 }
 
 #[derive(Serialize, Deserialize)]

@@ -53,6 +53,7 @@ impl From<&Plan> for form::Plan {
             Plan::ResetInPlace { at, credential } => form::Plan::ResetInPlace { at: text(at), credential: *credential },
             Plan::Refresh { at } => form::Plan::Refresh { at: text(at) },
             Plan::Release { from } => form::Plan::Release { from: from.as_ref().map(text) },
+            Plan::Collect { from } => form::Plan::Collect { from: from.as_ref().map(text) },
             Plan::Restore { from, to, seen_at } => {
                 form::Plan::Restore { from: text(from), to: text(to), seen_at: seen_at.0 }
             }
@@ -77,6 +78,7 @@ impl TryFrom<form::Plan> for Plan {
             form::Plan::ResetInPlace { at, credential } => Plan::ResetInPlace { at: hub_id(&at)?, credential },
             form::Plan::Refresh { at } => Plan::Refresh { at: hub_id(&at)? },
             form::Plan::Release { from } => Plan::Release { from: from.as_deref().map(hub_id).transpose()? },
+            form::Plan::Collect { from } => Plan::Collect { from: from.as_deref().map(hub_id).transpose()? },
             form::Plan::Restore { from, to, seen_at } => {
                 Plan::Restore { from: hub_id(&from)?, to: hub_id(&to)?, seen_at: Timestamp(seen_at) }
             }
