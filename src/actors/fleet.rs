@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use actix::{Actor, Addr};
 
-use crate::domain::{Hub, HubId, Timestamp, limits};
+use crate::domain::{Hub, HubId, Order, Timestamp, limits};
 use crate::hubs::{HubConnector, TwinHost};
 use crate::policy::HubView;
 use crate::store::HubUse;
@@ -34,6 +34,9 @@ pub struct Berth {
     /// When the hub last answered a renewal of its lease.
     pub lease_at: Option<Timestamp>,
     pub used: HubUse,
+    /// It has not answered since the service started: the highest order that had been given out by then. What it has obeyed
+    /// above that is of a life of the store that is forgotten.
+    pub unheard: Option<Order>,
 }
 
 impl Berth {
@@ -48,6 +51,7 @@ impl Berth {
             feed_at: None,
             lease_at: None,
             used: HubUse::default(),
+            unheard: None,
         }
     }
 
@@ -184,6 +188,17 @@ impl Fleet {
 
     pub fn is_restored(&self, hub: &HubId) -> bool {
         self.read().berths.get(hub).is_some_and(|berth| berth.restored)
+    }
+
+    /// Notes that a hub did not answer at the start, when this was the highest order, or that it has answered by now.
+    pub fn set_unheard(&self, hub: &HubId, last: Option<Order>) {
+        if let Some(berth) = self.write().berths.get_mut(hub) {
+            berth.unheard = last;
+        }
+    }
+
+    pub(super) fn unheard(&self, hub: &HubId) -> Option<Order> {
+        self.read().berths.get(hub)?.unheard
     }
 
     pub(super) fn note_feed(&self, hub: &HubId, at: Timestamp) {

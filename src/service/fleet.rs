@@ -59,7 +59,7 @@ impl Service {
         }
         for (hub, _) in self.inner.store.hubs().await.map_err(fault::of_store)? {
             let connector = self.open(&hub).await?;
-            let mut restored = false;
+            let (mut restored, mut unheard) = (false, None);
             match connector.describe().await {
                 Ok(report) => {
                     restored = report.restored || hub.incarnation.is_some_and(|known| known != report.incarnation);
@@ -72,7 +72,10 @@ impl Service {
                         self.note_restored().await;
                     }
                 }
-                Err(fault) => tracing::warn!(hub = %hub.id, "the hub does not answer: {fault}"),
+                Err(fault) => {
+                    tracing::warn!(hub = %hub.id, "the hub does not answer: {fault}");
+                    unheard = Some(life.last);
+                }
             }
             // A copy that lies under its old name shows by its feed, before anybody can write there.
             let since = self.inner.store.load_feed(&hub.id).await.map_err(fault::of_store)?;
@@ -84,6 +87,7 @@ impl Service {
             }
             let id = hub.id.clone();
             self.inner.directory.attach_hub(hub, connector);
+            fleet.set_unheard(&id, unheard);
             if restored {
                 fleet.set_restored(&id, true);
             }

@@ -34,8 +34,12 @@ impl Handler<Perform> for HubActor {
             clock.sleep_until(slot).await;
             let began = clock.monotonic();
             let limit = clock.sleep(CALL_TIMEOUT);
+            let obeyed = async {
+                super::hear(&surroundings, &hub, connector.as_ref()).await?;
+                connector.obey(incarnation, &call).await
+            };
             let outcome = tokio::select! {
-                outcome = connector.obey(incarnation, &call) => outcome,
+                outcome = obeyed => outcome,
                 () = limit => Err(CallFault::Unknown(format!("no answer in {} s", CALL_TIMEOUT.as_secs()))),
             };
             telemetry::hub_call_finished(

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context};
 
-use crate::domain::{CallFault, CallOutcome, Hub, HubId, HubRefusal, Timestamp, limits};
+use crate::domain::{CallFault, CallOutcome, Hub, HubId, HubRefusal, Order, Timestamp, limits};
 use crate::hubs::{HubConnector, LeaseRenewal};
 use crate::moves::Move;
 use crate::store::{Change, Commit, StoreFault};
@@ -245,9 +245,11 @@ impl HubActor {
         if extended {
             lease.sending(now);
         }
-        let (clock, connector, this) = (self.surroundings.clock.clone(), self.connector.clone(), ctx.address());
+        let (surroundings, connector, this) = (self.surroundings.clone(), self.connector.clone(), ctx.address());
+        let (clock, hub) = (surroundings.clock.clone(), self.hub.id.clone());
         actix_rt::spawn(async move {
             let renew = async {
+                hear(&surroundings, &hub, connector.as_ref()).await?;
                 // A long list goes first, in parts that extend nothing.
                 for part in carried.chunks(lease::LIST_MAX) {
                     let part = LeaseRenewal { incarnation, ticket: None, must_seal: part.to_vec() };
@@ -281,23 +283,45 @@ async fn unless_gone_back(surroundings: &Surroundings, hub: &HubId, outcome: Cal
         }
         Err(CallFault::Refused(HubRefusal::Stale { highest })) => match surroundings.store.life().await {
             Ok(life) if highest <= life.last => Err(CallFault::Refused(HubRefusal::Stale { highest })),
-            Ok(life) => {
-                let why = format!(
-                    "hub {hub} has obeyed order {highest}, and the service knows of none above {}: its store went back in time",
-                    life.last
-                );
-                surroundings.fleet.set_halted(Some(why.clone()));
-                let note = Commit { changes: vec![Change::SetRestored(true)], ..Commit::default() };
-                if let Err(fault) = surroundings.store.commit(note).await {
-                    // In memory it stands; after a restart the next stale answer says it again.
-                    tracing::warn!("that the store went back in time was not written: {fault}");
-                }
-                Err(CallFault::Unavailable(why))
-            }
+            Ok(life) => Err(went_back(surroundings, hub, highest, life.last).await),
             Err(fault) => Err(CallFault::Unavailable(format!("whether its order is known cannot be read: {fault}"))),
         },
         Ok(_) | Err(CallFault::Refused(_) | CallFault::Unavailable(_) | CallFault::Unknown(_)) => outcome,
     }
+}
+
+/// Listens to a hub that was away when the service started, before anything is said to it: what it has obeyed is compared
+/// with what had been ordered before the start. Later the service's own new orders would hide that some were forgotten.
+async fn hear(surroundings: &Surroundings, hub: &HubId, connector: &dyn HubConnector) -> Result<(), CallFault> {
+    if surroundings.fleet.unheard(hub).is_none() {
+        return Ok(());
+    }
+    let report = connector.describe().await;
+    let report =
+        report.map_err(|fault| CallFault::Unavailable(format!("it has not answered since the start: {fault}")))?;
+    // Another call may have heard it meanwhile, and have been obeyed.
+    match surroundings.fleet.unheard(hub) {
+        Some(last) if report.highest > last => Err(went_back(surroundings, hub, report.highest, last).await),
+        Some(_) => {
+            surroundings.fleet.set_unheard(hub, None);
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+/// Stops all moves, since a hub has obeyed an order that this store does not know of.
+async fn went_back(surroundings: &Surroundings, hub: &HubId, highest: Order, last: Order) -> CallFault {
+    let why = format!(
+        "hub {hub} has obeyed order {highest}, and the service knows of none above {last}: its store went back in time"
+    );
+    surroundings.fleet.set_halted(Some(why.clone()));
+    let note = Commit { changes: vec![Change::SetRestored(true)], ..Commit::default() };
+    if let Err(fault) = surroundings.store.commit(note).await {
+        // In memory it stands; after a restart the next answer of that hub says it again.
+        tracing::warn!("that the store went back in time was not written: {fault}");
+    }
+    CallFault::Unavailable(why)
 }
 
 impl Drop for HubActor {

@@ -287,6 +287,31 @@ async fn an_order_from_the_future_stops_all_moves() {
     assert_eq!((world.hub("a").received().len(), world.hub("b").received().len()), before);
 }
 
+/// A hub that was away at the start is listened to before anything is said to it: what counts is what had been ordered by
+/// then, however many orders were given out since.
+#[tokio::test]
+async fn a_hub_that_was_away_at_the_start_is_listened_to_first() {
+    for (known_by_then, goes_on) in [(true, true), (false, false)] {
+        let world = World::new().await;
+        let device = world.enroll("dev-1", |_| {}).await;
+        world.settle(&device).await;
+        let fleet = world.directory.fleet();
+        let last = if known_by_then { world.store.life().await.unwrap().last } else { Order(1) };
+        fleet.set_unheard(&hub_id("a"), Some(last));
+        let before = world.hub("a").received().len();
+        world.move_to(&device, "b").await.unwrap().unwrap();
+        let ended = async {
+            while fleet.halted().is_none() && world.hub("a").received().len() == before {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(super::world::PATIENCE, ended).await.unwrap();
+        assert_eq!((fleet.halted().is_none(), fleet.unheard(&hub_id("a")).is_none()), (goes_on, goes_on));
+        world.directory.describe(&device.id).await.unwrap();
+        assert_eq!(world.hub("a").received().len() > before, goes_on);
+    }
+}
+
 async fn leased() -> World {
     let mut world = World::with(Config::default(), &[]).await;
     world.link_as("a", |_| {}, |hub| hub.set_abilities(Abilities { leases: true, ..hub.abilities() })).await;

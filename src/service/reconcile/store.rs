@@ -103,6 +103,9 @@ impl Run {
         if !self.dry_run {
             let commit = Commit { changes: vec![Change::SetRestored(false)], ..Commit::default() };
             inner.store.commit(commit).await.map_err(fault::of_commit)?;
+            for berth in &berths {
+                inner.directory.fleet().set_unheard(&berth.hub.id, None);
+            }
             inner.directory.fleet().set_halted(None);
         }
         self.teller.tell(ReconcileNews::StoreDone).await
