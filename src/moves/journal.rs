@@ -54,6 +54,19 @@ pub struct KnownState {
     pub seen_at: Timestamp,
 }
 
+impl KnownState {
+    /// The newest of several states of one home.
+    ///
+    /// Every write that a home accepts raises a version and none is ever lowered there, so the states of one home stand in
+    /// a row, and how far each has come ([`crate::domain::Twin::progress`]) says where, whoever kept it and whatever the
+    /// clocks said: a state sealed for a move that was given up gives way to what was seen of the home after it opened
+    /// again, and stands above what was seen before. Time decides between states of the same writes alone, which differ
+    /// at most in whether the device is let in.
+    pub fn newest(of_one_home: impl IntoIterator<Item = KnownState>) -> Option<KnownState> {
+        of_one_home.into_iter().max_by_key(|known| (known.state.twin.progress(), known.seen_at))
+    }
+}
+
 /// Why a home is left without being sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bypass {
@@ -228,6 +241,8 @@ pub enum JournalRecord {
         hub: HubId,
         by: String,
         why: String,
+        /// The hub cannot have obeyed it: it was refused, or it never got there.
+        unheard: bool,
     },
 }
 

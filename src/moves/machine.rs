@@ -20,7 +20,9 @@
 //!
 //! **Superseding.** A new move that *leaves* its home X voids older debts `activate` and `unseal` at X in the commit of its
 //! intent: its own calls to X carry higher orders, so the older ones could only be refused as stale, and its own undo opens
-//! X again. A `replace_twin` is settled first: what it replaced is in its answer and nowhere else. A move that *stays* at X (a refresh, a reset in place) opens nothing: it waits until X is open
+//! X again. What a given-up move had sealed at X stays in the history, since the new move may have to do without X
+//! (`keep_sealed`). A `replace_twin` is settled first: what it replaced is in its answer and nowhere else. A move that
+//! *stays* at X (a refresh, a reset in place) opens nothing: it waits until X is open
 //! ([`Machine::is_home_closed`] keeps it from beginning), or the device would have no home that accepts writes. Clean-up
 //! (`delete`, `collect`) owed *at the target* is settled before the first step; clean-up elsewhere goes on beside the move.
 
@@ -280,7 +282,6 @@ impl Machine {
             | Plan::Release { from: None }
             | Plan::Collect { from: None } => None,
         };
-        self.supersede(&intent, &mut commit);
         if let Plan::Collect { .. } = intent.plan {
             self.set_aside(&mut commit);
             commit.lines.push((None, JournalRecord::Intent(intent)));
@@ -290,6 +291,7 @@ impl Machine {
         if intent.plan.steps().before.is_empty() {
             self.pivot_record(&intent, None, None, now, &mut commit);
         }
+        self.supersede(&intent, &mut commit);
         commit.lines.push((None, JournalRecord::Intent(intent)));
         commit
     }
@@ -321,6 +323,7 @@ impl Machine {
         for this in self.moves.values() {
             let void = this.owed().iter().find(|owed| owed.hub == *home && is_void_once_left(owed));
             let Some(void) = void else { continue };
+            self.keep_sealed(this, void, commit);
             if this.owed().len() == 1 {
                 self.close(this, commit);
             } else {

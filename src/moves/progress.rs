@@ -80,6 +80,9 @@ pub struct Move {
     pub bypassed: Option<Bypassed>,
     /// What was made at the target with another state is taken back before the step that is due.
     pub clearing: bool,
+    /// The home that it brought the device to is gone for good and cannot have opened: the state in this journal is all
+    /// that there ever was of it.
+    pub unopened: bool,
     pub phase: Phase,
     /// The order of the very last line.
     pub last: Order,
@@ -97,6 +100,7 @@ impl Move {
             sealed: None,
             bypassed: None,
             clearing: false,
+            unopened: false,
             phase: Phase::Before { next: 0 },
             last: generation,
         };
@@ -193,6 +197,12 @@ impl Move {
                 JournalRecord::StepDone { .. } | JournalRecord::Pivoted { .. } | JournalRecord::Aborted { .. },
             ) => return Err(illegal("the pivot or the abort stands already")),
             (Phase::After { mut owed, data_source }, record) => {
+                if let JournalRecord::Abandoned {
+                    effect: Effect::Activate | Effect::Unseal, hub, unheard: true, ..
+                } = &record
+                {
+                    self.unopened |= self.intent.plan.hub(Side::To) == Some(hub);
+                }
                 settle(&mut owed, record, order, at).map_err(illegal)?;
                 self.phase = Phase::After { owed, data_source };
             }
@@ -245,14 +255,19 @@ impl Move {
     pub fn brought_state(&self) -> Option<KnownState> {
         let Phase::After { data_source, .. } = &self.phase else { return None };
         let carried = match (&self.intent.plan, data_source) {
+            // The home never opened, so whatever was to arrive there is what the device has.
+            (_, _) if self.unopened => true,
             (_, Some(DataSource::Initial) | None) => false,
             (
-                Plan::Relocate { .. } | Plan::Replant { .. } | Plan::Restore { .. },
+                Plan::Relocate { .. }
+                | Plan::Replant { .. }
+                | Plan::Restore { .. }
+                | Plan::TakeOver { adopt: true, .. },
                 Some(DataSource::Sealed | DataSource::LastKnown { .. }),
             ) => true,
             (
                 Plan::Assign { .. }
-                | Plan::TakeOver { .. }
+                | Plan::TakeOver { adopt: false, .. }
                 | Plan::Rehouse { .. }
                 | Plan::ResetInPlace { .. }
                 | Plan::Refresh { .. }
@@ -267,6 +282,13 @@ impl Move {
         };
         let state = self.arriving_state().filter(|_| carried)?;
         Some(KnownState { state: Box::new(state), seen_at })
+    }
+
+    /// What this move, given up since, had sealed at the home that it was to leave. See [`KnownState::newest`].
+    pub fn sealed_at(&self, home: &HubId) -> Option<KnownState> {
+        let Plan::Relocate { from, .. } = &self.intent.plan else { return None };
+        let state = self.sealed.clone().filter(|_| from == home && matches!(self.phase, Phase::Undoing { .. }))?;
+        Some(KnownState { state, seen_at: self.at })
     }
 
     /// The newest state of the old home that this move's own journal has, and when it was taken.
@@ -335,6 +357,10 @@ impl Move {
 
     /// What a new home is created with; a pure function of the journal, so that a repeat is the same call.
     /// `None` when the plan carries a state that was never sealed.
+    ///
+    /// Where the old home was not sealed, its hub may have accepted writes that nobody here has seen, and may have shown
+    /// their versions to whoever follows the twin. What arrives goes on above them ([`Twin::ahead_of_lost_writes`]), also
+    /// where nothing at all was known, or it would be taken for older and ignored.
     pub fn arriving_state(&self) -> Option<DeviceState> {
         let initial = &self.intent.initial;
         let fresh = || DeviceState {
@@ -348,23 +374,27 @@ impl Move {
             capabilities: initial.capabilities,
             status: old.status.clone(),
         };
+        let ahead = |state: DeviceState| DeviceState { twin: state.twin.ahead_of_lost_writes(), ..state };
         match &self.intent.plan {
-            Plan::Assign { .. } | Plan::TakeOver { .. } => Some(fresh()),
-            Plan::Rehouse { .. } => Some(self.intent.planted.as_deref().map_or_else(fresh, reset)),
-            Plan::Replant { .. } | Plan::Restore { .. } => self.intent.planted.as_deref().cloned(),
+            Plan::Assign { .. } | Plan::TakeOver { adopt: false, .. } => Some(fresh()),
+            Plan::TakeOver { adopt: true, .. } => self.sealed.as_deref().cloned(),
+            Plan::Rehouse { .. } => Some(ahead(self.intent.planted.as_deref().map_or_else(fresh, reset))),
+            Plan::Restore { .. } => self.intent.planted.as_deref().cloned().map(ahead),
+            Plan::Replant { .. } => self.intent.planted.as_deref().cloned(),
             Plan::Relocate { carry, .. } => {
                 let (old, carry) = match &self.bypassed {
                     None => (Some(self.sealed.as_deref()?), *carry),
                     Some(bypassed) => (bypassed.known.as_ref().map(|known| &*known.state), bypassed.carry),
                 };
-                match carry {
+                let arriving = match carry {
                     Carry::State => old.cloned(),
                     Carry::Initial => Some(old.map_or_else(fresh, reset)),
                     Carry::Planted { .. } => {
                         let planted = self.intent.planted.as_deref()?;
                         Some(old.map_or_else(|| planted.clone(), |old| restored(planted, old, self.at)))
                     }
-                }
+                };
+                if self.bypassed.is_some() { arriving.map(ahead) } else { arriving }
             }
             Plan::ResetInPlace { .. } | Plan::Refresh { .. } | Plan::Release { .. } | Plan::Collect { .. } => None,
         }

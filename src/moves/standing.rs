@@ -302,7 +302,7 @@ impl Episode {
             | JournalRecord::Abandoned { .. } => false,
         });
         let abandoned = log.lines.iter().filter_map(|line| match &line.record {
-            JournalRecord::Abandoned { effect, hub, by, why } => {
+            JournalRecord::Abandoned { effect, hub, by, why, unheard: _ } => {
                 Some(Abandoned { effect: *effect, hub: hub.clone(), by: by.clone(), why: why.clone() })
             }
             JournalRecord::Intent(_)

@@ -18,6 +18,8 @@ pub struct Snapshot<'a> {
     pub facts: &'a ClientFacts,
     /// The hub of the recorded assignment, linked or not.
     pub current: Option<&'a HubId>,
+    /// That hub is gone for good, and never opened the device's home: its exact state is in the journal.
+    pub never_opened: bool,
     /// A pin **in force**: the caller has held it against the clock.
     pub pin: Option<&'a Pin>,
     /// Every linked hub.
@@ -80,6 +82,7 @@ pub fn evaluate(snapshot: &Snapshot<'_>) -> Explanation {
     let decision = reprovision::decide(&Situation {
         applies,
         current: &current,
+        never_opened: snapshot.never_opened,
         allocation: &allocation,
         unreachable: snapshot.enrollment.unreachable,
         allow_late_writes: snapshot.enrollment.allow_late_writes,
@@ -190,6 +193,7 @@ mod tests {
                 enrollment: &self.enrollment,
                 facts: &self.facts,
                 current: self.current.as_ref(),
+                never_opened: false,
                 pin: self.pin.as_ref(),
                 hubs: &self.hubs,
                 webhook: &self.webhook,

@@ -36,6 +36,8 @@ impl Current {
 pub struct Situation<'a> {
     pub applies: Applies,
     pub current: &'a Current,
+    /// The current hub is gone for good, and never opened the device's home: its exact state is in the journal.
+    pub never_opened: bool,
     pub allocation: &'a Allocation,
     pub unreachable: UnreachableRule,
     pub allow_late_writes: bool,
@@ -274,6 +276,10 @@ fn relocate(situation: &Situation<'_>, from: &HubId, to: &HubId, carry: Carry) -
 fn leave_unlinked(situation: &Situation<'_>, from: &HubId, to: &HubId) -> Decision {
     let why = |what| format!("{from} is no longer linked, and {what}: {}", situation.allocation.why);
     let (from, to) = (from.clone(), to.clone());
+    if situation.never_opened {
+        let why = why("the device's home never opened there, so it goes on with the state that was to arrive");
+        return Decision::new(Outcome::Restore { from, to }, why);
+    }
     match rule_in_force(situation) {
         Rule::Wait => Decision::fail(
             Reason::AssignedHubUnlinked,
@@ -361,7 +367,7 @@ mod tests {
             "a draining" => linked(HubState::Draining, true),
             "a retired" => linked(HubState::Retired, true),
             "a away" => linked(HubState::Active, false),
-            "a unlinked" => Current::Unlinked { hub: hub_id("a") },
+            "a unlinked" | "a unopened" => Current::Unlinked { hub: hub_id("a") },
             other => panic!("{other}"),
         }
     }
@@ -384,6 +390,7 @@ mod tests {
         decide(&Situation {
             applies,
             current: &current(now),
+            never_opened: now.ends_with("unopened"),
             allocation: &allocation(says),
             unreachable: settings.unreachable,
             allow_late_writes: settings.allow_late_writes,
@@ -487,6 +494,13 @@ mod tests {
         for rule in [DEFAULT, BYPASS, START_OVER] {
             check(&[Policy(Migrate)], "a away", "b", rule, "a>b with state: device_data_migrated");
             check(&[Policy(Reset)], "a away", "b", rule, "a>b initial: device_data_reset");
+        }
+        // Nothing can have been written where the device's home never opened.
+        for rule in [DEFAULT, BYPASS, START_OVER] {
+            check(&[Policy(Migrate)], "a unopened", "b", rule, "a>b restored: device_data_migrated");
+            check(&[Policy(Reset)], "a unopened", "b", rule, "a>b anew: device_data_reset");
+            check(&ALL[..2], "a unopened", "pin b", rule, "a>b restored: device_data_migrated");
+            check(&[Sticky, Policy(Never)], "a unopened", "not asked", rule, "fail ASSIGNED_HUB_UNLINKED");
         }
         let not_allowed = Settings { allow_late_writes: false, ..BYPASS };
         check(&[Policy(Migrate)], "a away", "b", not_allowed, "a>b with state: device_data_migrated");

@@ -9,7 +9,7 @@ use crate::domain::{
     UnreachableRule, Version, X509Leaves, limits,
 };
 use crate::moves::plan::Side;
-use crate::moves::{CallKey, Effect, Episode, Illegal, JournalRecord, MoveLog, Plan, Resolve, Standing, Tries};
+use crate::moves::{CallKey, Effect, Episode, Illegal, JournalRecord, Move, MoveLog, Plan, Resolve, Standing, Tries};
 use crate::policy::{self, Explanation, Snapshot, WebhookOutcome};
 use crate::store::{DeviceFile, Page, PageRequest, RegistrationFilter};
 
@@ -139,11 +139,17 @@ impl Service {
         let enrollment = self.deciding_enrollment(&record).await?;
         let pin = record.pin.clone().filter(|pin| pin.is_in_force(self.inner.clock.now()));
         let facts = policy::remembered_facts(record.policy, enrollment.reprovision);
+        let made = match &record.assignment {
+            Some(home) => self.inner.store.load_move(home.generation).await.map_err(fault::of_store)?,
+            None => None,
+        };
+        let never_opened = made.and_then(|log| Move::replay(log).ok()).is_some_and(|made| made.unopened);
         let explanation = policy::evaluate(&Snapshot {
             registration_id: &record.id,
             enrollment: &enrollment,
             facts: &facts,
             current: record.assignment.as_ref().map(|assignment| &assignment.hub),
+            never_opened,
             pin: pin.as_ref(),
             hubs: &self.inner.directory.fleet().views(),
             webhook: &WebhookOutcome::NotAsked,

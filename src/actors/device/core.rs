@@ -3,6 +3,7 @@
 //! It knows no actor: an actor starts the [`After`] as calls, timers and questions, a simulation (`tests/sim`) puts the very
 //! same ones on its network. Nothing decides or commits but what stands here.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,7 @@ use crate::telemetry::{self, CommitOutcome, HubCallOutcome, MoveOutcome, Registr
 use super::super::messages::{Accepted, Answer, PinTo, Refused, Reply, UndoWish, Updates};
 use super::Surroundings;
 pub use super::judge::Request;
-use super::judge::{self, Judgement, Said, Seen, Undo};
+use super::judge::{self, Judgement, Remembered, Said, Seen, Undo};
 
 /// How often a choice is made again because the chosen hub filled up meanwhile.
 const CHOICES_MAX: u32 = 4;
@@ -723,8 +724,8 @@ impl Core {
                     self.asking = Some(Asking { request, askers });
                     return (self, After { question: Some(question), ..After::default() });
                 }
-                Judgement::Recall(hub) => match self.newest_known(&hub).await {
-                    Ok(known) => seen = Seen::Looked(known),
+                Judgement::Recall(hub) => match self.remembered(&hub).await {
+                    Ok(remembered) => seen = Seen::Looked(remembered),
                     Err(why) => return self.give_back(askers, Trouble::Stop(why)),
                 },
                 Judgement::Answer { standing, why } => {
@@ -846,26 +847,43 @@ impl Core {
         self.go_on().await
     }
 
-    /// The newest state that the service has seen of the device at its home: from the hub's feed, or the one that a move
-    /// brought there.
+    /// The newest state that the service has seen of the device at its home.
     async fn newest_known(&self, hub: &HubId) -> Result<Option<KnownState>, String> {
-        let home = self.machine.registration().and_then(|record| record.assignment.as_ref());
-        let Some(home) = home.filter(|home| home.hub == *hub) else { return Ok(None) };
-        let brought = match self.machine.open_move(home.generation) {
-            Some(open) => open.brought_state(),
-            None => {
-                let log = self.surroundings.store.load_move(home.generation).await;
-                let log = log.map_err(|fault| fault.to_string())?;
-                let made = log.map(Move::replay).transpose().map_err(|fault| fault.to_string())?;
-                made.and_then(|made| made.brought_state())
-            }
-        };
+        Ok(self.remembered(hub).await?.known)
+    }
+
+    /// What the service knows of the device at its home: from the hub's feed, what a move brought there, and what moves
+    /// that were given up had sealed there.
+    async fn remembered(&self, hub: &HubId) -> Result<Remembered, String> {
+        let record = self.machine.registration();
+        let home = record.and_then(|record| record.assignment.as_ref()).filter(|home| home.hub == *hub);
+        let (Some(record), Some(home)) = (record, home) else { return Ok(Remembered::default()) };
+        let made = self.read_move(home.generation).await?;
+        let brought = made.as_ref().and_then(Move::brought_state);
+        if made.is_some_and(|made| made.unopened) {
+            return Ok(Remembered { known: brought, unopened: true });
+        }
+        let mut known: Vec<KnownState> = brought.into_iter().collect();
+        // Everything later than the home's own move was at this home.
+        let open = self.machine.moves().map(|this| this.generation);
+        let later: BTreeSet<Order> =
+            record.past.moves.iter().copied().chain(open).filter(|it| *it > home.generation).collect();
+        for generation in later {
+            known.extend(self.read_move(generation).await?.and_then(|this| this.sealed_at(hub)));
+        }
         let seen = self.surroundings.store.load_last_known(self.machine.id()).await;
         let seen = seen.map_err(|fault| fault.to_string())?.filter(|seen| seen.hub == *hub);
-        let seen = seen.map(|seen| KnownState { state: seen.state, seen_at: seen.seen_at });
-        // Twins never go back; of those that are as far, what was seen later.
-        let newest = |known: &KnownState| (known.state.twin.progress(), known.seen_at);
-        Ok(brought.into_iter().chain(seen).max_by_key(newest))
+        known.extend(seen.map(|seen| KnownState { state: seen.state, seen_at: seen.seen_at }));
+        Ok(Remembered { known: KnownState::newest(known), unopened: false })
+    }
+
+    /// A move that is open or in the history.
+    async fn read_move(&self, generation: Order) -> Result<Option<Move>, String> {
+        if let Some(open) = self.machine.open_move(generation) {
+            return Ok(Some(open.clone()));
+        }
+        let log = self.surroundings.store.load_move(generation).await.map_err(|fault| fault.to_string())?;
+        log.map(Move::replay).transpose().map_err(|fault| fault.to_string())
     }
 
     async fn commit(&mut self, commit: moves::Commit) -> Result<(), Trouble> {

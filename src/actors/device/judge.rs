@@ -46,7 +46,15 @@ pub struct Undo {
 #[derive(Debug, Clone)]
 pub(super) enum Seen {
     NotLooked,
-    Looked(Option<KnownState>),
+    Looked(Remembered),
+}
+
+/// What the service has of a device at its home.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Remembered {
+    pub known: Option<KnownState>,
+    /// The home is gone for good and cannot have opened: what is known is all that there was.
+    pub unopened: bool,
 }
 
 /// A proof by TPM, as far as it is judged here.
@@ -134,12 +142,20 @@ impl<'a> Case<'a> {
             let policy = record.map_or(stored, |record| record.policy);
             return self.fail(objection.reason(), &objection.to_string(), policy);
         }
+        let home = record.and_then(|record| record.assignment.as_ref()).map(|assignment| &assignment.hub);
+        let gone = home.filter(|home| self.views.iter().all(|view| view.hub.id != **home));
+        let never_opened = match (gone, self.seen) {
+            (Some(home), Seen::NotLooked) => return Judgement::Recall(home.clone()),
+            (Some(_), Seen::Looked(remembered)) => remembered.unopened,
+            (None, Seen::NotLooked | Seen::Looked(_)) => false,
+        };
         let pin = self.pin();
         let snapshot = Snapshot {
             registration_id: self.machine.id(),
             enrollment: &self.request.enrollment,
             facts: &self.request.facts,
-            current: record.and_then(|record| record.assignment.as_ref()).map(|assignment| &assignment.hub),
+            current: home,
+            never_opened,
             pin: pin.as_ref(),
             hubs: self.views,
             webhook: &self.said.outcome,
@@ -208,11 +224,11 @@ impl<'a> Case<'a> {
             }
             Outcome::Restore { from, to } => match self.seen {
                 Seen::NotLooked => Judgement::Recall(from.clone()),
-                Seen::Looked(Some(known)) => {
+                Seen::Looked(Remembered { known: Some(known), .. }) => {
                     let plan = Plan::Restore { from: from.clone(), to: to.clone(), seen_at: known.seen_at };
                     self.begin(plan, policy, &decision, pin)
                 }
-                Seen::Looked(None) => {
+                Seen::Looked(Remembered { known: None, .. }) => {
                     let message =
                         format!("{from} is no longer linked, and the service has seen no state of the device");
                     self.fail(Reason::NoLastKnownState, &message, policy)
@@ -326,8 +342,8 @@ impl<'a> Case<'a> {
         let planted = match &plan {
             Plan::Replant { .. } => self.machine.replantable().and_then(|source| source.arriving_state()).map(Box::new),
             Plan::Rehouse { .. } | Plan::Restore { .. } => match self.seen {
-                Seen::Looked(Some(known)) => Some(known.state.clone()),
-                Seen::Looked(None) | Seen::NotLooked => None,
+                Seen::Looked(Remembered { known, .. }) => known.as_ref().map(|known| known.state.clone()),
+                Seen::NotLooked => None,
             },
             Plan::Relocate { .. } => {
                 self.request.undo.as_ref().and_then(|undo| undo.restore.as_ref()).map(|restore| restore.state.clone())

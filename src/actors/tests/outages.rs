@@ -212,6 +212,105 @@ async fn a_device_whose_hub_is_gone_is_moved_by_the_rule() {
     }
 }
 
+/// The device's home has sealed what was written there last, and is then gone for good before it was opened again.
+#[tokio::test]
+async fn what_was_sealed_for_a_move_that_was_given_up_outlives_the_hub() {
+    for forced in [true, false] {
+        let (mut world, device) = carried(UnreachableRule::LastKnown, |_| {}).await;
+        assert!(world.write(&device, "b", r#"{"last_minute":1}"#));
+        world.hub("c").set_reachable(false);
+        world.register(&device).await;
+        let creating = |it: &Standing| it.running.as_ref().is_some_and(|at| at.effect == Effect::Create);
+        world.until(&device, |it| it.is_some_and(creating)).await;
+        world.hub("b").set_reachable(false);
+        world.until(&device, |it| it.is_some_and(|it| failed(it) == Some(Reason::HubUnavailable))).await;
+        if forced {
+            unlinked_by_force(&mut world, &device, "b").await;
+        }
+        world.hub("c").set_reachable(true);
+        let mut still = 0;
+        let moved = async {
+            loop {
+                if let Ok(Ok(accepted)) = world.ask(&device, None).await {
+                    let standing = accepted.standing.unwrap();
+                    let home = standing.assignment.as_ref().map(|home| home.hub.clone());
+                    if standing.operation.status.is_final() && home == Some(hub_id("c")) {
+                        return;
+                    }
+                }
+                world.tick(&device, &mut still).await;
+            }
+        };
+        tokio::time::timeout(super::world::PATIENCE, moved).await.expect("it moves on by its rule");
+        assert_eq!(world.tags(&device, "c").as_deref(), Some(r#"{"carried":1,"last_minute":1}"#), "{forced}");
+        // What back ends saw at `b` is older than what they see now.
+        assert!(world.hub("c").state(&name(&device)).unwrap().twin.version > 3);
+    }
+}
+
+/// The home was opened again after the move that sealed it, and was written to: what is sealed then is newer.
+#[tokio::test]
+async fn what_was_sealed_for_a_move_that_was_given_up_gives_way_to_what_came_after() {
+    let (world, device) = carried(UnreachableRule::LastKnown, |_| {}).await;
+    world.hub("c").script(EffectKind::Create, ScriptedFault::Refuse(HubRefusal::Full));
+    let hold = world.hub("b").hold(EffectKind::Unseal);
+    assert_eq!(failed(&registered(&world, &device).await), Some(Reason::HubRefused));
+    hold.release();
+    world.quiet(&device).await;
+    assert!(world.write(&device, "b", r#"{"after":1}"#));
+    world.settle(&device).await;
+    world.quiet(&device).await;
+    world.assert_home(&device, "c");
+    assert_eq!(world.tags(&device, "c").as_deref(), Some(r#"{"after":1,"carried":1}"#));
+}
+
+/// The device's new home is gone for good before it was opened, or perhaps after.
+#[tokio::test]
+async fn a_home_that_never_opened_is_left_with_the_state_of_the_journal_whatever_the_rule() {
+    let wait = UnreachableRule::Wait { deadline: std::time::Duration::from_secs(60) };
+    for (fault, opened) in [
+        (ScriptedFault::Unavailable, false),
+        (ScriptedFault::Refuse(HubRefusal::NotStaged), false),
+        (ScriptedFault::LoseAnswer, true),
+        (ScriptedFault::LoseCall, true),
+    ] {
+        let (mut world, device) = carried(wait, |_| {}).await;
+        assert!(world.write(&device, "b", r#"{"last_minute":1}"#));
+        for _ in 0..100 {
+            world.hub("c").script(EffectKind::Activate, fault.clone());
+        }
+        world.register(&device).await;
+        let tried = |it: &Standing| {
+            let home = it.assignment.as_ref().is_some_and(|home| home.hub == hub_id("c"));
+            let activating = it.running.as_ref().is_some_and(|at| at.effect == Effect::Activate);
+            home && (activating || failed(it).is_some())
+        };
+        world.until(&device, |it| it.is_some_and(tried)).await;
+        let faults = |report: &crate::actors::Report| report.tries.iter().any(|(_, tries)| tries.attempts > 0);
+        let mut still = 0;
+        while !faults(&world.directory.describe(&device.id).await.unwrap())
+            && failed(&world.directory.describe(&device.id).await.unwrap().standing.unwrap()).is_none()
+        {
+            world.tick(&device, &mut still).await;
+        }
+        let device = world.edit(&device, |enrollment| enrollment.hubs = vec![hub_id("a")]).await;
+        unlinked_by_force(&mut world, &device, "c").await;
+        let standing = registered(&world, &device).await;
+        if opened {
+            assert_eq!(
+                failed(&standing),
+                Some(Reason::AssignedHubUnlinked),
+                "{fault:?}: something may be written there"
+            );
+            continue;
+        }
+        world.quiet(&device).await;
+        assert_eq!(source(&standing).0, SubStatus::DeviceDataMigrated, "{fault:?}");
+        world.assert_home(&device, "a");
+        assert_eq!(world.tags(&device, "a").as_deref(), Some(r#"{"carried":1,"last_minute":1}"#), "{fault:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_hub_forced_out_in_the_middle_of_a_move_leaves_nothing_owed_and_the_history_says_who_did_it() {
     for gone in ["a", "b"] {

@@ -23,6 +23,10 @@
 //! commits what it holds as the late twin, and only then deletes it. A plain delete is owed only where the sealed state
 //! stands in the journal. The move is kept in the history beyond its bound until an operator removes it.
 //!
+//! **Why versions go on.** The state that is carried may be older than what the old hub accepted, and who follows the twin
+//! has seen those versions. So every version of what arrives is ahead by [`limits::VERSIONS_SKIPPED`], whatever is carried
+//! and also where nothing was known ([`Move::arriving_state`]): who remembers the old ones does not ignore the new ones.
+//!
 //! **Leases.** `create` at the new hub (and so the pivot and the activation) is not due before [`Machine::lease_ended`] was
 //! told. Whoever tells it has stopped renewing the old hub's lease *after* the bypass was durable (it is asked only then),
 //! has waited the lease out, and renews it only with the list of homes to be sealed: [`Move::bypass`] of every open move.

@@ -20,8 +20,19 @@
 //! **A hub that was forced out** accepts no writes, on its operator's word. Moves that name it and have not pivoted are given
 //! up; what is owed to it is abandoned. A device that lives there keeps its record, and its next registration decides by the
 //! unreachable rule, with the newest state known.
+//!
+//! Two states must outlive such a hub. *Sealed and given up*: the move has the home's exact state in its journal and is to
+//! unseal it. As long as that is owed the move is open, and when it is not owed any more though the home did not open (the
+//! hub was forced out, or a later move leaves it, [`Machine::supersede`]), the move goes to the device's history and keeps
+//! its lines. Later such moves have newer states, so what the history's bound drops first is never the newest. *Pivoted and
+//! never opened*: the activation was refused or never sent, as at [`Machine::replantable`]. The line says so, since
+//! nobody will know after a restart, and the next move takes the state that was to arrive there, whatever the rule:
+//! the rule is about writes that the service may not have, and there are none. An activation that may have been obeyed
+//! makes the home one like any other.
 
-use crate::domain::{AuditAction, AuditEntry, HubId, HubRefusal, OperationId, Order, Reason, SubStatus, Timestamp};
+use crate::domain::{
+    AuditAction, AuditEntry, HubId, HubRefusal, OperationId, Order, Reason, Registration, SubStatus, Timestamp,
+};
 
 use super::super::journal::{Effect, Intent, JournalRecord, KnownState, Plan};
 use super::super::plan::Side;
@@ -122,13 +133,13 @@ impl Machine {
             (Way::Force, OwedState::Due | OwedState::Collected) => Err(Unresolved::NotStuck),
             (Way::Force, OwedState::Stuck(HubRefusal::WrongIncarnation { .. })) => Err(Unresolved::OtherIncarnation),
             (Way::Force, OwedState::Stuck(HubRefusal::NoSuchDevice)) => {
-                let own = match owed.effect {
-                    Effect::Activate => this.arriving_state().map(Box::new),
-                    _ => this.sealed.clone(),
+                // What stood there: the old home's own state, or what arrived at the new one, however it is opened.
+                let own = match &this.phase {
+                    Phase::After { .. } => this.arriving_state().map(Box::new),
+                    Phase::Before { .. } | Phase::Undoing { .. } => this.sealed.clone(),
                 };
                 let own = own.map(|state| KnownState { state, seen_at: this.at });
-                let newest = [own, known].into_iter().flatten().max_by_key(|known| known.seen_at);
-                let newest = newest.ok_or(Unresolved::NothingKnown)?;
+                let newest = KnownState::newest(own.into_iter().chain(known)).ok_or(Unresolved::NothingKnown)?;
                 Ok(self.made_anew(this, owed, newest, wish, operation, now))
             }
             (
@@ -232,10 +243,49 @@ impl Machine {
             hub: owed.hub.clone(),
             by: by.to_owned(),
             why: why.to_owned(),
+            unheard: self.is_unheard(this, owed),
         };
+        self.keep_sealed(this, owed, commit);
         commit.lines.push((Some(this.generation), record));
         if this.owed().len() == 1 {
             self.close(this, commit);
+        }
+    }
+
+    /// Whether the hub cannot have obeyed what it is owed.
+    fn is_unheard(&self, this: &Move, owed: &Owed) -> bool {
+        let key = super::owed_key(this, owed);
+        match &owed.state {
+            OwedState::Stuck(_) => true,
+            OwedState::Due | OwedState::Collected => {
+                !self.in_flight.contains(&key) && self.tries.get(&key).is_none_or(|tries| !tries.may_have_happened)
+            }
+        }
+    }
+
+    /// A home that was sealed is not to be opened again any more: its state stays in the history.
+    pub(super) fn keep_sealed(&self, this: &Move, owed: &Owed, commit: &mut Commit) {
+        let holds = owed.effect == Effect::Unseal && this.sealed.is_some();
+        if !holds || !matches!(this.phase, Phase::Undoing { .. }) {
+            return;
+        }
+        if commit.record == RecordChange::Keep
+            && let Some(record) = &self.registration
+        {
+            commit.record = RecordChange::Put(Box::new(Registration { updated_at: commit.at, ..record.clone() }));
+        }
+        let mut past = match &mut commit.record {
+            RecordChange::Put(record) => std::mem::take(&mut record.past),
+            RecordChange::Delete { past, .. } => std::mem::take(past),
+            RecordChange::Keep => return,
+        };
+        past.push(this.generation);
+        past.moves.sort_by_key(|it| if *it == super::OWN_ORDER { Order(u64::MAX) } else { *it });
+        self.keep_bounded(&mut past, commit);
+        match &mut commit.record {
+            RecordChange::Put(record) => record.past = past,
+            RecordChange::Delete { past: of_release, .. } => *of_release = past,
+            RecordChange::Keep => {}
         }
     }
 

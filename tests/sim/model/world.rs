@@ -769,6 +769,7 @@ impl State {
             enrollment: &enrollment,
             facts: &ClientFacts::default(),
             current: current.map(|home| &home.hub),
+            never_opened: false,
             pin: pin.as_ref(),
             hubs: &views,
             webhook: &WebhookOutcome::NotAsked,

@@ -470,6 +470,13 @@ pub enum JournalRecord {
         by: String,
         why: String,
     },
+    /// As `Abandoned`, of what the hub cannot have obeyed.
+    AbandonedUnheard {
+        effect: Effect,
+        hub: String,
+        by: String,
+        why: String,
+    },
 }
 
 #[derive(Serialize, Deserialize)]

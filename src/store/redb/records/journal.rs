@@ -229,12 +229,13 @@ impl From<&JournalRecord> for form::JournalRecord {
                 by: by.clone(),
                 why: why.clone(),
             },
-            JournalRecord::Abandoned { effect, hub, by, why } => form::JournalRecord::Abandoned {
-                effect: effect.into(),
-                hub: text(hub),
-                by: by.clone(),
-                why: why.clone(),
-            },
+            JournalRecord::Abandoned { effect, hub, by, why, unheard } => {
+                let (effect, hub, by, why) = (effect.into(), text(hub), by.clone(), why.clone());
+                match unheard {
+                    false => form::JournalRecord::Abandoned { effect, hub, by, why },
+                    true => form::JournalRecord::AbandonedUnheard { effect, hub, by, why },
+                }
+            }
         }
     }
 }
@@ -286,7 +287,10 @@ impl TryFrom<form::JournalRecord> for JournalRecord {
                 why,
             },
             form::JournalRecord::Abandoned { effect, hub, by, why } => {
-                JournalRecord::Abandoned { effect: effect.into(), hub: hub_id(&hub)?, by, why }
+                JournalRecord::Abandoned { effect: effect.into(), hub: hub_id(&hub)?, by, why, unheard: false }
+            }
+            form::JournalRecord::AbandonedUnheard { effect, hub, by, why } => {
+                JournalRecord::Abandoned { effect: effect.into(), hub: hub_id(&hub)?, by, why, unheard: true }
             }
         })
     }
