@@ -173,6 +173,7 @@ fn decision_among_hubs(bencher: Bencher, count: usize) {
         enrollment: &enrollment,
         facts: &facts,
         current: Some(&hubs[0].hub.id),
+        never_opened: false,
         pin: None,
         hubs: &hubs,
         webhook: &WebhookOutcome::NotAsked,

@@ -282,7 +282,7 @@ async fn what_a_forgotten_move_sealed_stays_in_the_history() {
     world.operator.bring_up_hub(&hub_id("hub-b")).await.unwrap();
     assert_eq!(told(&world.reconciled(None, false).await), ["hub-b dev-1 home_corrected"]);
     let history = world.operator.history(&registration_id("dev-1")).await.unwrap();
-    assert!(history.iter().any(|it| it.has_twins && it.why.contains("moving closer")), "{history:?}");
+    assert!(history.iter().any(|it| it.plan == "relocate" && it.has_twins), "{history:?}");
     let record = world.operator.registration(&registration_id("dev-1")).await.unwrap();
     assert!(record.running.is_none(), "{record:?}");
     world.stop().await;
