@@ -23,7 +23,7 @@ use rehome::wire::hub::v1::twin_service_client::TwinServiceClient;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
-use crate::world::{HOUR, World, document, in_time, individual, registration_id};
+use crate::world::{HOUR, World, document, hub_id, in_time, individual, registration_id};
 
 /// A device with a TPM: what it has, and what it holds at its hub.
 struct Chip {
@@ -797,6 +797,75 @@ async fn a_tpm_that_was_replaced_keeps_no_key() {
     let (_, newer) = new.register().await;
     assert_eq!(new.signs_in("hub-a", &fresh).await, Ok(()));
     assert_eq!(new.signs_in("hub-a", &newer).await, Ok(()));
+    world.stop().await;
+}
+
+/// However many calls use one answer at once, it is one registration, and everybody who repeats it is told the same.
+#[tokio::test]
+async fn one_answer_at_once_is_one_registration() {
+    let world = World::start().await;
+    let chip = enrolled(&world, "pump-1", 0x11).await;
+    let opened = chip.begin().await.unwrap();
+    let token = token(&opened.resource, &opened.key, HOUR);
+    let same = || chip.send(chip.request(&opened, "same"), &token);
+    let told = futures_util::future::join_all((0..8).map(|_| same())).await;
+    let told: Vec<v1::RegistrationUpdate> = told.into_iter().map(|update| update.unwrap()).collect();
+    assert!(told.iter().all(|update| update.operation_id == told[0].operation_id && update.tpm == told[0].tpm));
+    chip.signs_in("hub-a", &chip.hub_key(&told[0])).await.unwrap();
+
+    let opened = chip.begin().await.unwrap();
+    let token = self::token(&opened.resource, &opened.key, HOUR);
+    let different = (0..8).map(|number| chip.send(chip.request(&opened, &format!("other-{number}")), &token));
+    let outcomes = futures_util::future::join_all(different).await;
+    let taken: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok()).collect();
+    assert_eq!(taken.len(), 1, "{outcomes:?}");
+    chip.signs_in("hub-a", &chip.hub_key(taken[0])).await.unwrap();
+    world.stop().await;
+}
+
+/// Two storage root keys that are both the first to come: one of them is it, and only that one.
+#[tokio::test]
+async fn of_two_first_storage_root_keys_one_is_pinned() {
+    let world = World::start().await;
+    let [one, other] = [0x21, 0x22].map(|storage| chip_of(0x11, storage));
+    world.enroll(&individual_tpm(&world, "pump-1", attestation_of(&one, SrkDraft::PinFirst, None))).await;
+    let (one, other) = (Chip::new(&world, "pump-1", one).await, Chip::new(&world, "pump-1", other).await);
+    let (first, second) = (one.begin().await.unwrap(), other.begin().await.unwrap());
+    let tokens = [&first, &second].map(|opened| token(&opened.resource, &opened.key, HOUR));
+    let (first, second) = tokio::join!(
+        one.send(one.request(&first, "a"), &tokens[0]),
+        other.send(other.request(&second, "b"), &tokens[1]),
+    );
+    let is_in =
+        |outcome: &Result<v1::RegistrationUpdate, Status>| outcome.as_ref().is_ok_and(|update| update.tpm.is_some());
+    // Both watch one device: the one that is it may hear of the other's failure in place of its own success.
+    assert!(!(is_in(&first) && is_in(&second)), "{first:?} {second:?}");
+    let again = [one.try_register().await, other.try_register().await];
+    assert!(is_in(&again[0]) != is_in(&again[1]), "{again:?}");
+    world.stop().await;
+}
+
+/// A device that registers while an operator's move of it runs joins the move, and is given a key that its new hub takes.
+#[tokio::test]
+async fn a_device_joins_the_move_that_an_operator_began() {
+    let world = World::start().await;
+    let chip = enrolled(&world, "pump-1", 0x11).await;
+    chip.register().await;
+    world.operator.take_down_hub(&hub_id("hub-b")).await.unwrap();
+    let record = world.send("pump-1", Some("hub-b"), "closer").await;
+    assert!(record.running.is_some(), "{record:?}");
+    let opened = chip.begin().await.unwrap();
+    let token = token(&opened.resource, &opened.key, HOUR);
+    let request = chip.request(&opened, "joins");
+    let joins = chip.send(request, &token);
+    let hub = hub_id("hub-b");
+    let (joined, up) = tokio::join!(joins, world.operator.bring_up_hub(&hub));
+    up.unwrap();
+    joined.unwrap();
+    let (update, key) = chip.register().await;
+    assert_eq!(update.hub.as_ref().unwrap().id.as_str(), "hub-b");
+    chip.signs_in("hub-b", &key).await.unwrap();
+    assert!(chip.signs_in("hub-a", &key).await.is_err());
     world.stop().await;
 }
 
