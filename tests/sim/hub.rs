@@ -15,7 +15,6 @@ use rehome::store::{Change, Commit, Expect, Store};
 
 use super::actors::Op;
 use super::dice::Dice;
-use super::keys::Keys;
 use super::world::World;
 
 /// As a hub's actor has them.
@@ -162,8 +161,14 @@ impl World {
         self.network.flights.retain(|flight| flight.call.hub != *id || flight.caller.is_some());
         let abandoned = self.store.ledger(|ledger| {
             ledger.strays.retain(|(hub, _)| hub != id);
-            let owed = ledger.owed.values_mut().filter_map(|hubs| hubs.remove(id));
-            owed.map(Keys::count).sum::<u64>()
+            let mut abandoned = 0;
+            for (device, hubs) in &mut ledger.owed {
+                if let Some(keys) = hubs.remove(id) {
+                    abandoned += keys.count();
+                    ledger.uprooted.insert((device.clone(), id.clone()), keys);
+                }
+            }
+            abandoned
         });
         self.tally.abandoned += abandoned;
     }

@@ -35,6 +35,10 @@ pub struct Note {
     bypassed: bool,
     /// The writes in all states that its lines hold.
     kept: Keys,
+    /// The move that made the home which the device had when this one began.
+    home: Order,
+    /// The writes that it brought to the new home, where it carried a state.
+    brought: Keys,
 }
 
 /// A registration's record.
@@ -70,6 +74,8 @@ pub struct Ledger {
     pub keeps_journal: bool,
     /// Writes that an operator gave up by unlinking a hub by force.
     pub abandoned: u64,
+    /// What twins showed at a hub when it was unlinked by force.
+    pub uprooted: BTreeMap<(DeviceId, HubId), Keys>,
     /// Writes whose history fell out of its bound.
     pub trimmed: u64,
     generations: BTreeMap<RegistrationId, Order>,
@@ -178,6 +184,8 @@ impl Ledger {
             sealed: None,
             bypassed: false,
             kept: planted,
+            home: self.homes.get(&intent.registration).map(|home| home.generation).unwrap_or_default(),
+            brought: Keys::default(),
         };
         self.touched.insert(intent.device.clone());
         self.lines.insert((order, order));
@@ -208,7 +216,15 @@ impl Ledger {
             JournalRecord::Pivoted { data_source } => {
                 note.stage = Stage::After;
                 let note = note.clone();
+                self.check_newest(generation, &note);
                 self.pivot(generation, &note, *data_source);
+                let carries = matches!(data_source, Some(DataSource::Sealed | DataSource::LastKnown { .. }));
+                if let Some(to) = note.plan.hub(Side::To).filter(|_| carries) {
+                    let brought = *self.owed_at(&device, to);
+                    if let Some(note) = self.moves.get_mut(&generation) {
+                        note.brought = brought;
+                    }
+                }
             }
             JournalRecord::Aborted { .. } => {
                 let before = std::mem::replace(&mut note.stage, Stage::Undoing);
@@ -247,6 +263,30 @@ impl Ledger {
         let moved = *owed & keys;
         *owed = owed.without(keys);
         *self.history.entry(device.clone()).or_default() |= moved;
+    }
+
+    /// A home that is left without being sealed is left with the newest state that any durable line has of it: of the
+    /// move that made it, or sealed there for a move that was given up since.
+    fn check_newest(&mut self, generation: Order, note: &Note) {
+        let (from, taken) = match &note.plan {
+            Plan::Rehouse { from, .. } | Plan::Restore { from, .. } => (from, note.planted),
+            Plan::Relocate { from, .. } if note.bypassed => (from, note.sealed.unwrap_or_default()),
+            _ => return,
+        };
+        let uprooted = self.uprooted.remove(&(note.device.clone(), from.clone())).unwrap_or_default();
+        let written = *self.owed_at(&note.device, from) | uprooted;
+        let made = self.moves.get(&note.home).map(|made| made.brought).unwrap_or_default();
+        let given_up = self.moves.range(note.home..generation).map(|(_, other)| other).filter(|other| {
+            let at_home = other.registration == note.registration && other.plan.hub(Side::From) == Some(from);
+            at_home && other.stage == Stage::Undoing && !other.bypassed
+        });
+        let durable = given_up.fold(made, |keys, other| keys | other.sealed.unwrap_or_default());
+        let lost = (written & durable).without(taken);
+        if !lost.is_empty() {
+            let what =
+                format!("move {generation} of {} leaves {from} without {lost:?}, which a journal has", note.device);
+            self.broken.push(what);
+        }
     }
 
     fn pivot(&mut self, generation: Order, note: &Note, data_source: Option<DataSource>) {
@@ -343,7 +383,10 @@ impl Ledger {
 
     /// Hubs that were passed by when the device left them and are still to be collected.
     pub fn splits<'a>(&'a self, device: &'a DeviceId) -> impl Iterator<Item = &'a HubId> {
-        let of_device = self.moves.values().filter(move |note| note.device == *device && note.open && note.bypassed);
+        let of_device = self.moves.values().filter(move |note| {
+            // Before the pivot the old home is the home: nothing else may be open beside it.
+            note.device == *device && note.open && note.bypassed && note.stage == Stage::After
+        });
         of_device.filter_map(|note| note.plan.hub(Side::From))
     }
 

@@ -171,10 +171,9 @@ impl World {
             Err(Refused::Rejudge) => format!("{} {what}: to be judged again", identity(device).id),
             Err(Refused::Fault(fault)) => format!("{} {what}: refused, {fault}", identity(device).id),
         });
-        // An actor that is being passivated may answer from a memory that another has outrun.
-        let Some(accepted) = answer.as_ref().ok().filter(|_| self.seats[device].iter().all(|seat| seat.listed)) else {
-            return Ok(());
-        };
+        // Of two actors one may answer from a memory that the other has outrun, also when that other one is gone again. The
+        // directory's do not: one that is forgotten decides nothing more.
+        let Some(accepted) = answer.as_ref().ok().filter(|_| !self.devices[device].doubled) else { return Ok(()) };
         let Some(standing) = &accepted.standing else { return Ok(()) };
         let (OperationStatus::Assigned { .. }, Some(home)) = (&standing.operation.status, &standing.assignment) else {
             return Ok(());

@@ -115,7 +115,7 @@ impl DeviceActor {
                     },
                 )))
             }
-            // The load failed and the actor is stopping: dropping the message tells its sender.
+            // The load failed and the actor is stopping, or it was passivated: dropping the message tells its sender.
             None => AtomicResponse::new(Box::pin(async {}.into_actor(self))),
         }
     }
@@ -142,6 +142,9 @@ impl DeviceActor {
         if self.surroundings.clock.now() >= rests_at {
             telemetry::actors_passivated(ActorKind::Device, 1);
             self.devices.forget(&self.id, &ctx.address());
+            // Whoever asked this very actor a moment ago asks its successor: were both to decide, the one that commits would
+            // leave the other with a memory that is out of date, and answers that write nothing are not held against the store.
+            self.core = None;
         } else {
             self.wake_at(rests_at, ctx);
         }
