@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
@@ -24,10 +25,12 @@ use crate::api::tls::{self, Spoken};
 use crate::api::{grpc, mqtt, rest};
 use crate::attestation::x509;
 use crate::config::{self, Config};
-use crate::domain::{Fault, HubDraft, HubKind};
+use crate::domain::{
+    ClientFacts, EnrollmentDraft, Evidence, Fault, HubDraft, HubKind, OperationStatus, Reason, RegistrationId,
+};
 use crate::hubs::embedded::EmbeddedHubs;
 use crate::pki::{Development, PkiFault};
-use crate::service::{self, Parts, Service, Vault};
+use crate::service::{self, Parts, Peer, RegisterAsk, Service, Vault};
 use crate::store::Store;
 use crate::store::redb::{self, GroupEvent, Hooks, OpenFault, RedbStore};
 use crate::telemetry::{self, DiskFile, EndpointLimits, LoggingFault, Metrics, MetricsFault, Queue};
@@ -251,6 +254,27 @@ impl Running {
     /// Devices that were taken up with work left from an earlier life.
     pub fn taken_up(&self) -> usize {
         self.taken_up
+    }
+
+    /// Enrolls devices, as an operator of this process.
+    pub async fn enroll(&self, draft: EnrollmentDraft) -> Result<(), Fault> {
+        self.service.create_enrollment(draft, OURSELVES).await.map(drop)
+    }
+
+    /// Registers a device whose chain (leaf first) nobody has shown on a connection, and waits until it is assigned: for
+    /// whoever holds the keys of all of them and wants a large store.
+    pub async fn register(&self, id: RegistrationId, chain: Vec<Vec<u8>>, facts: ClientFacts) -> Result<(), Fault> {
+        let peer = Peer::new(SocketAddr::from(([127, 0, 0, 1], 0)), Evidence::X509 { chain });
+        let ask = RegisterAsk { registration_id: id, facts, request_id: None, tpm: None };
+        let registering = self.service.register(&peer, &ask).await?;
+        let last = self.service.follow(registering).fold(None, async |_, view| Some(view)).await;
+        match last.transpose()?.map(|view| view.standing.operation.status) {
+            Some(OperationStatus::Assigned { .. }) => Ok(()),
+            Some(OperationStatus::Failed { reason, message }) => Err(Fault::new(reason, message)),
+            Some(OperationStatus::Assigning | OperationStatus::Disabled) | None => {
+                Err(Fault::new(Reason::ServiceUnavailable, "the device was not assigned"))
+            }
+        }
     }
 
     /// Stops: calls under way may finish for a while, moves under way are journaled and go on after the next start.

@@ -18,7 +18,7 @@ pub fn of_connection(address: SocketAddr, certificates: Option<&[CertificateDer<
             chain: certificates.iter().take(limits::CHAIN_CERTIFICATES_MAX + 1).map(|der| der.to_vec()).collect(),
         },
     };
-    Peer { address, evidence }
+    Peer::new(address, evidence)
 }
 
 #[cfg(test)]

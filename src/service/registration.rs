@@ -4,6 +4,7 @@
 //! that id. Everything else is told to callers whose evidence verified.
 
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use futures_util::Stream;
@@ -11,6 +12,7 @@ use futures_util::stream;
 use tracing::Instrument;
 
 use crate::actors::{Accepted, Refused, Updates};
+use crate::attestation::x509::{Presented, Refusal};
 use crate::domain::{
     AuditAction, AuditEntry, ClientFacts, EnrollmentId, Evidence, Fault, Hub, Kind, OperationId, OperationStatus,
     Reason, RegistrationId, RequestId, Timestamp, TrackingId,
@@ -32,11 +34,28 @@ const RETRY_AFTER: Duration = Duration::from_secs(30);
 /// Ends of an actor in a row that a stream follows before it gives up.
 const REDESCRIPTIONS_MAX: u32 = 3;
 
-/// Where a call comes from and what it presents.
+/// Where a call comes from and what it presents. One for a connection: its chain is read when it is first asked for, and
+/// then remembered.
 #[derive(Debug, Clone)]
 pub struct Peer {
     pub address: SocketAddr,
     pub evidence: Evidence,
+    pub(super) presented: OnceLock<Result<Box<Presented>, Refusal>>,
+}
+
+impl Peer {
+    pub fn new(address: SocketAddr, evidence: Evidence) -> Self {
+        Self { address, evidence, presented: OnceLock::new() }
+    }
+
+    /// The chain, read; what it is worth is another question.
+    pub(super) fn presented(&self) -> Result<&Presented, Refusal> {
+        let read = self.presented.get_or_init(|| match &self.evidence {
+            Evidence::None | Evidence::Token(_) => Err(Refusal::NothingPresented),
+            Evidence::X509 { chain } => Presented::parse(chain).map(Box::new),
+        });
+        read.as_deref().map_err(|refusal| *refusal)
+    }
 }
 
 /// What a device asks with.
@@ -179,7 +198,7 @@ impl Service {
     async fn admit(&self, peer: &Peer, id: &RegistrationId) -> Result<Proven, Fault> {
         let started = self.inner.clock.now();
         self.check_throttle(peer, id, started)?;
-        match self.prove(&peer.evidence, id).await {
+        match self.prove(peer, id).await {
             Ok(proven) => Ok(proven),
             Err(unproven) => Err(self.turn_away(peer, id, unproven, Reason::RegistrationRefused, started).await),
         }
@@ -188,7 +207,7 @@ impl Service {
     /// Lets nobody try who was refused too often, except who is known.
     pub(super) fn check_throttle(&self, peer: &Peer, id: &RegistrationId, now: Timestamp) -> Result<(), Fault> {
         let wait = self.inner.throttle.wait(peer.address.ip(), id, now);
-        if wait.is_zero() || self.is_known(&peer.evidence) {
+        if wait.is_zero() || self.is_known(peer) {
             return Ok(());
         }
         telemetry::rate_limited("peer_refusals_per_minute");

@@ -68,8 +68,8 @@ async fn an_unproven_caller_is_told_one_thing_and_the_audit_log_the_truth() {
         authority.issue_device(&reg_id(id), terms(), world.entropy.as_ref()).unwrap()
     };
     let (foreign, forged) = (issue(&stranger, "dev-1"), issue(&namesake, "dev-1"));
-    let garbage = Peer { evidence: Evidence::X509 { chain: vec![vec![1, 2, 3]] }, ..peer(None) };
-    let too_long = Peer { evidence: Evidence::X509 { chain: vec![own.chain()[0].to_vec(); 7] }, ..peer(None) };
+    let garbage = Peer::new(peer(None).address, Evidence::X509 { chain: vec![vec![1, 2, 3]] });
+    let too_long = Peer::new(peer(None).address, Evidence::X509 { chain: vec![own.chain()[0].to_vec(); 7] });
     let mut told = Vec::new();
     for (peer, id, why) in [
         (peer(None), "dev-1", "no client certificate was presented"),

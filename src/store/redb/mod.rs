@@ -21,11 +21,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use ::redb::{Database, ReadTransaction};
+use ::redb::Database;
 use futures_util::future::{BoxFuture, ready};
 use tokio::sync::oneshot;
 
-use self::reader::{Live, RegistrationScan, Snapshot};
+use self::reader::{Live, RegistrationScan, Snapshot, View};
 use self::tables::{RESTORED_KEY, Rows, Table, enrollment_key, hub_key};
 use self::writer::{Job, Writer};
 use super::listing::{self, Listing};
@@ -137,7 +137,7 @@ impl Shared {
         self.live.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn snapshot(&self) -> Arc<ReadTransaction> {
+    fn snapshot(&self) -> Arc<View> {
         self.live().snapshot.clone()
     }
 
@@ -200,6 +200,7 @@ impl RedbStore {
             database: database.clone(),
             live: live.clone(),
             ahead,
+            enrollments_changed: false,
             last,
             audit_max,
             quick_repair,

@@ -16,7 +16,7 @@ use super::reader::Live;
 use super::records::Stored;
 use super::tables::{
     IndexRow, LAST_ORDER_KEY, OpenTables, RESTORED_KEY, Rows, Table, borrowed, enrollment_key, enrollment_rows,
-    generation_key, hub_key, journal_key, prefix_bounds, registration_rows, storage_fault, table_fault, tracking_key,
+    generation_key, hub_key, journal_key, prefix_bounds, registration_rows, storage_fault, tracking_key,
 };
 use super::{GroupEvent, GroupObserver};
 use crate::domain::{
@@ -44,6 +44,8 @@ pub(super) struct Writer {
     pub live: Arc<RwLock<Live>>,
     /// The index with the commits of the running group on top.
     pub ahead: Index,
+    /// A commit of the running group changes what enrollments say.
+    pub enrollments_changed: bool,
     pub last: Order,
     pub audit_max: u64,
     pub quick_repair: bool,
@@ -127,14 +129,15 @@ impl Writer {
         let mut transaction = self.database.begin_write().map_err(begin)?;
         transaction.set_durability(Durability::Immediate).map_err(|why| GroupFault::NotWritten(why.to_string()))?;
         transaction.set_quick_repair(self.quick_repair);
+        self.enrollments_changed = false;
         {
-            let mut tables = OpenTables::open(&transaction).map_err(table_fault)?;
+            let mut tables = OpenTables::over(&transaction);
             for commit in commits {
                 let outcome = self.write_one(&mut tables, commit)?;
                 outcomes.push(outcome);
             }
             let last = self.last.0.to_be_bytes();
-            tables.of_mut(Table::Meta).insert(LAST_ORDER_KEY, last.as_slice()).map_err(storage_fault)?;
+            tables.of_mut(Table::Meta)?.insert(LAST_ORDER_KEY, last.as_slice()).map_err(storage_fault)?;
         }
         if outcomes.iter().all(Result::is_err) {
             // Nothing holds, so there is nothing to sync. An abort that fails leaves the file as it was.
@@ -144,7 +147,7 @@ impl Writer {
         transaction.commit().map_err(|why| GroupFault::Unknown(why.to_string()))?;
         let snapshot = self.database.begin_read().map_err(|why| GroupFault::Unknown(why.to_string()))?;
         let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
-        live.snapshot = Arc::new(snapshot);
+        live.snapshot = Arc::new(live.snapshot.after(snapshot, self.enrollments_changed));
         live.last = self.last;
         // Copied only while a listing still holds the one before.
         let index = Arc::make_mut(&mut live.index);
@@ -167,7 +170,8 @@ impl Writer {
         }
         let Draft { rows, changes, .. } = draft;
         for ((table, key), value) in rows {
-            let table = tables.of_mut(table);
+            self.enrollments_changed |= matches!(table, Table::Enrollments | Table::Certificates | Table::Subjects);
+            let table = tables.of_mut(table)?;
             match value {
                 Some(value) => table.insert(key.as_slice(), value.as_slice()).map_err(storage_fault)?,
                 None => table.remove(key.as_slice()).map_err(storage_fault)?,
@@ -185,9 +189,9 @@ fn trim_audit(tables: &mut OpenTables<'_>, audit_max: u64, added: u64) -> Result
     if added == 0 {
         return Ok(());
     }
-    let above = tables.of(Table::Audit).len().map_err(storage_fault)?.saturating_sub(audit_max);
+    let above = tables.of(Table::Audit)?.len().map_err(storage_fault)?.saturating_sub(audit_max);
     for _ in 0..above.min(added + AUDIT_TRIM_EXTRA) {
-        let oldest = match tables.of_mut(Table::Audit).pop_first().map_err(storage_fault)? {
+        let oldest = match tables.of_mut(Table::Audit)?.pop_first().map_err(storage_fault)? {
             Some((key, value)) => (key.value().to_vec(), AuditEntry::decode(value.value())),
             None => break,
         };
@@ -195,7 +199,7 @@ fn trim_audit(tables: &mut OpenTables<'_>, audit_max: u64, added: u64) -> Result
         if let (key, Ok(AuditEntry { tracking: Some(tracking), .. })) = oldest {
             let tracking = tracking_key(tracking);
             if tables.get(Table::Tracking, &tracking)?.as_ref() == Some(&key) {
-                tables.of_mut(Table::Tracking).remove(tracking.as_slice()).map_err(storage_fault)?;
+                tables.of_mut(Table::Tracking)?.remove(tracking.as_slice()).map_err(storage_fault)?;
             }
         }
     }
@@ -458,7 +462,7 @@ impl Draft<'_, '_> {
         }
         let bounds = prefix_bounds(&generation_key(generation), None);
         let mut keys = Vec::new();
-        for row in self.tables.of(Table::Journal).range::<&[u8]>(borrowed(&bounds)).map_err(storage_fault)? {
+        for row in self.tables.of(Table::Journal)?.range::<&[u8]>(borrowed(&bounds)).map_err(storage_fault)? {
             keys.push(row.map_err(storage_fault)?.0.value().to_vec());
         }
         // The one line that this commit itself may have added.
