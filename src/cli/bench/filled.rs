@@ -76,13 +76,7 @@ pub async fn fill(folder: &Path, count: usize, output: Output) -> anyhow::Result
     Filled::read(&path)
 }
 
-async fn register_all(
-    running: &Running,
-    hubs: &Hubs,
-    path: &Path,
-    count: usize,
-    output: Output,
-) -> anyhow::Result<()> {
+async fn register_all(running: &Running, hubs: &Hubs, path: &Path, count: usize, output: Output) -> anyhow::Result<()> {
     let authority = Arc::new(devices::authority(GROUP)?);
     let id = EnrollmentId::Group(GroupId::parse(GROUP)?);
     let certificate = authority.certificate().to_vec();
@@ -175,7 +169,8 @@ impl Filled {
         let count = count.min(self.places.len());
         let mut progress = output.progress();
         let device = |number: usize| {
-            let (leaf, key) = self.places.get(number).and_then(|at| part(&self.bytes, *at)).context("no certificate")?;
+            let (leaf, key) =
+                self.places.get(number).and_then(|at| part(&self.bytes, *at)).context("no certificate")?;
             let (key, _) = part(&self.bytes, key).context("no key")?;
             let key = || PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.to_vec()));
             let id = RegistrationId::parse(&name(number))?;

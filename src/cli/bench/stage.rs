@@ -18,8 +18,8 @@ use crate::client::{
     ClientFault, DesiredChange, ImportOutcome, Operator, Patience, Session, Tickets, TwinTarget, Watch,
 };
 use crate::domain::{
-    AttestationDraft, Document, EnrollmentDraft, EnrollmentId, GroupId, HubId, RegistrationId, ReprovisionPolicy, SrkDraft,
-    TwinPatch, limits,
+    AttestationDraft, Document, EnrollmentDraft, EnrollmentId, GroupId, HubId, RegistrationId, ReprovisionPolicy,
+    SrkDraft, TwinPatch, limits,
 };
 
 use super::devices::{self, BenchDevice, Hubs};
@@ -549,11 +549,9 @@ fn has_capacity(scenario: Scenario) -> bool {
         | Scenario::TwinReport
         | Scenario::TwinPush
         | Scenario::Mix => true,
-        Scenario::First
-        | Scenario::StormStay
-        | Scenario::StormMove
-        | Scenario::StormReturn
-        | Scenario::Restart => false,
+        Scenario::First | Scenario::StormStay | Scenario::StormMove | Scenario::StormReturn | Scenario::Restart => {
+            false
+        }
     }
 }
 
@@ -571,7 +569,7 @@ fn document(bytes: usize) -> Document {
     for number in 0..bytes.div_ceil(each).max(1) {
         properties.insert(format!("property-{number:03}"), Value::from(VALUE));
     }
-    Document(properties)
+    properties.into()
 }
 
 async fn register(seat: &Seat, hubs: &Hubs) -> Result<Done, ClientFault> {
@@ -672,7 +670,7 @@ fn reporting(seats: Arc<Vec<Seat>>, hubs: &Arc<Hubs>) -> Operation {
     on_seats(seats, move |seat, turn| {
         let hubs = hubs.clone();
         async move {
-            let patch = Document(Map::from_iter([("count".to_owned(), json!(turn.index))]));
+            let patch = Document::from(Map::from_iter([("count".to_owned(), json!(turn.index))]));
             report(&seat, &hubs, &patch).await
         }
     })
@@ -699,7 +697,7 @@ struct Watched {
 impl Watched {
     /// Writes a desired property, and waits until the device has it.
     async fn push(&mut self, operator: &Operator, number: u64) -> Result<Done, ClientFault> {
-        let desired = Document(Map::from_iter([("pushed".to_owned(), json!(number))]));
+        let desired = Document::from(Map::from_iter([("pushed".to_owned(), json!(number))]));
         let patch = TwinPatch { tags: None, desired: Some(desired), reported: None };
         operator.update_twin(&self.target, &patch, None).await?;
         loop {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use redb::{Builder, Durability, ReadTransaction, ReadableTable, ReadableTableMetadata};
 use tokio::sync::mpsc;
 
-use super::reader::View;
 use super::open::{beside, make_private, put_in_place, remove_if_there};
+use super::reader::View;
 use super::tables::{COPY_KEY, Table};
 use crate::store::StoreFault;
 

@@ -17,6 +17,7 @@ mod crash;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -201,6 +202,7 @@ impl RedbStore {
             live: live.clone(),
             ahead,
             enrollments_changed: false,
+            group_versions: HashMap::new(),
             last,
             audit_max,
             quick_repair,

@@ -45,12 +45,18 @@ impl Live {
             index.apply(IndexChange::Move(open.ok_or_else(|| corrupt(format!("move {generation} has no intent")))?));
             Ok(true)
         })?;
+        // Keys of one hub stand together: its name is read once.
+        let (mut prefix, mut homes) = (Vec::new(), 0);
         snapshot.scan(Table::ByHub, &[], None, |key, _| {
-            let hub = key.split(|byte| *byte == 0).next().and_then(|hub| std::str::from_utf8(hub).ok());
-            let hub = hub.and_then(|hub| HubId::parse(hub).ok()).ok_or_else(|| corrupt("a home names no hub"))?;
-            index.apply(IndexChange::Home { from: None, to: Some(hub) });
+            if homes == 0 || !key.starts_with(&prefix) {
+                index.settle(&prefix, homes)?;
+                let end = key.iter().position(|byte| *byte == 0).ok_or_else(|| corrupt("a home names no hub"))?;
+                (prefix, homes) = (key[..=end].to_vec(), 0);
+            }
+            homes += 1;
             Ok(true)
         })?;
+        index.settle(&prefix, homes)?;
         Ok(Self { snapshot: Arc::new(View::new(snapshot, Arc::default())), index: Arc::new(index), last })
     }
 }

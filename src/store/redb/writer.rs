@@ -5,7 +5,7 @@
 //! does not leaves no trace in the group. When the sync itself fails nobody knows what is in the file, and the index may
 //! differ from it: the writer is *poisoned* and writes nothing more until the store is opened again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata};
@@ -32,6 +32,9 @@ use crate::store::{Change, Commit, CommitFault, Expect, HubUse, LastKnown, Store
 /// Entries that a commit removes beyond those it adds, when there are more than are kept: trimming is spread over commits.
 const AUDIT_TRIM_EXTRA: u64 = 16;
 
+/// Groups whose versions are kept: more than an operator has by hand.
+const GROUP_VERSIONS_MAX: usize = 1_024;
+
 /// A commit and who waits for it.
 pub(super) struct Job {
     pub commit: Commit,
@@ -46,6 +49,9 @@ pub(super) struct Writer {
     pub ahead: Index,
     /// A commit of the running group changes what enrollments say.
     pub enrollments_changed: bool,
+    /// Versions of groups as the transaction has them: every device of a group expects one. Forgotten with each change of an
+    /// enrollment, and with each group of commits that is not written.
+    pub group_versions: HashMap<Vec<u8>, Version>,
     pub last: Order,
     pub audit_max: u64,
     pub quick_repair: bool,
@@ -106,6 +112,7 @@ impl Writer {
             Err(GroupFault::NotWritten(why)) => {
                 let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
                 self.ahead = (*live.index).clone();
+                self.group_versions.clear();
                 self.last = live.last;
                 CommitFault::NotWritten(why)
             }
@@ -164,13 +171,17 @@ impl Writer {
         commit: &Commit,
     ) -> Result<Result<Applied, CommitFault>, GroupFault> {
         let order = next_order(self.last, commit);
-        let mut draft = Draft { tables, index: &self.ahead, order, rows: BTreeMap::new(), changes: Vec::new() };
+        let (rows, changes, group_versions) = (BTreeMap::new(), Vec::new(), &mut self.group_versions);
+        let mut draft = Draft { tables, index: &self.ahead, order, rows, changes, group_versions };
         if let Err(fault) = draft.judge(commit) {
             return Ok(Err(fault));
         }
         let Draft { rows, changes, .. } = draft;
+        if rows.keys().any(|(table, _)| matches!(table, Table::Enrollments | Table::Certificates | Table::Subjects)) {
+            self.enrollments_changed = true;
+            self.group_versions.clear();
+        }
         for ((table, key), value) in rows {
-            self.enrollments_changed |= matches!(table, Table::Enrollments | Table::Certificates | Table::Subjects);
             let table = tables.of_mut(table)?;
             match value {
                 Some(value) => table.insert(key.as_slice(), value.as_slice()).map_err(storage_fault)?,
@@ -219,6 +230,7 @@ struct Draft<'a, 'txn> {
     order: Order,
     rows: BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>,
     changes: Vec<IndexChange>,
+    group_versions: &'a mut HashMap<Vec<u8>, Version>,
 }
 
 impl Rows for Draft<'_, '_> {
@@ -233,6 +245,7 @@ impl Rows for Draft<'_, '_> {
 impl Draft<'_, '_> {
     fn judge(&mut self, commit: &Commit) -> Result<(), CommitFault> {
         check_shape(commit)?;
+        // Before any change of its own, so that what is found is what the transaction has.
         commit.expect.iter().try_for_each(|expect| self.expect(expect))?;
         commit.changes.iter().try_for_each(|change| self.change(change))?;
         for (place, entry) in (0..).zip(&commit.audit) {
@@ -245,9 +258,9 @@ impl Draft<'_, '_> {
         Ok(())
     }
 
-    fn expect(&self, expect: &Expect) -> Result<(), CommitFault> {
+    fn expect(&mut self, expect: &Expect) -> Result<(), CommitFault> {
         match expect {
-            Expect::Enrollment { id, version } => self.enrollment_at(id, *version).map(drop),
+            Expect::Enrollment { id, version } => self.expect_enrollment(id, *version),
             Expect::HubTakes { hub, pinned } => {
                 let record: Option<Hub> = self.load(Table::Hubs, &hub_key(hub))?;
                 Ok(takes(record.as_ref(), hub, *pinned, || self.index.use_of(hub))?)
@@ -468,6 +481,20 @@ impl Draft<'_, '_> {
         // The one line that this commit itself may have added.
         keys.push(journal_key(generation, self.order));
         keys.into_iter().for_each(|key| self.set(Table::Journal, key, None));
+        Ok(())
+    }
+
+    fn expect_enrollment(&mut self, id: &EnrollmentId, expected: Version) -> Result<(), CommitFault> {
+        let EnrollmentId::Group(_) = id else { return self.enrollment_at(id, expected).map(drop) };
+        let key = enrollment_key(id);
+        if self.group_versions.get(&key) == Some(&expected) {
+            return Ok(());
+        }
+        self.enrollment_at(id, expected)?;
+        if self.group_versions.len() >= GROUP_VERSIONS_MAX {
+            self.group_versions.clear();
+        }
+        self.group_versions.insert(key, expected);
         Ok(())
     }
 
