@@ -7,8 +7,9 @@ use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use futures_util::Stream;
+use futures_util::future::ready;
 use futures_util::stream;
+use futures_util::{Stream, StreamExt as _};
 use tracing::Instrument;
 
 use crate::actors::{Accepted, Refused, Updates};
@@ -126,22 +127,24 @@ impl Service {
     /// a fault when the registration goes away.
     pub fn follow(&self, registering: Registering) -> impl Stream<Item = Result<DeviceView, Fault>> + Send + use<> {
         let Registering { view, updates, why: _ } = registering;
-        let following = Following { service: self.clone(), last: None, updates };
-        stream::unfold(Some((following, Some(view))), |state| async move {
-            let (mut following, first) = state?;
-            let next = match first {
-                Some(view) => Ok(view),
-                None => following.next().await,
-            };
-            match next {
+        // What is over at once, as most are, needs nobody who follows it.
+        let goes_on = |view: &DeviceView| !view.standing.operation.status.is_final();
+        let following = goes_on(&view).then(|| {
+            let last = Some(view.clone());
+            Box::new(Following { service: self.clone(), last, updates })
+        });
+        let rest = stream::unfold(following, move |following| async move {
+            let mut following = following?;
+            match following.next().await {
                 Ok(view) => {
-                    let goes_on = !view.standing.operation.status.is_final();
                     following.last = Some(view.clone());
-                    Some((Ok(view), goes_on.then_some((following, None))))
+                    let following = goes_on(&view).then_some(following);
+                    Some((Ok(view), following))
                 }
                 Err(fault) => Some((Err(fault), None)),
             }
-        })
+        });
+        stream::once(ready(Ok(view))).chain(rest)
     }
 
     /// The status of the device's last operation, from the store: wakes nobody.
