@@ -9,6 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -37,6 +38,8 @@ use crate::telemetry::{self, DiskFile, EndpointLimits, LoggingFault, Metrics, Me
 
 /// How often unfinished devices are looked after, and the gauges written.
 const LOOK_AFTER_EVERY: Duration = Duration::from_secs(15);
+/// How often it is said what a slow start waits for.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
 /// The store's name in the data folder.
 const STORE_FILE: &str = "service.redb";
 /// The key of stored secrets in the data folder.
@@ -128,7 +131,7 @@ impl Running {
         // The same names as in a backup: a copy of the folder is a data folder.
         let folder = config.data_dir.clone();
         make_folder(&folder)?;
-        let store = open_store(config).await?;
+        let store = open_store(config, clock.as_ref()).await?;
         let hubs = EmbeddedHubs::new(folder, config.hubs.cache_bytes, clock.clone(), entropy.clone())
             .observed(Arc::new(|| telemetry::disk_synced(DiskFile::Hub)));
         let allocator = Webhook::new(&webhook_config(config), clock.clone()).map_err(StartFault::Trust)?;
@@ -147,13 +150,14 @@ impl Running {
             vault,
             store: store.clone(),
             directory: directory.clone(),
-            clock,
+            clock: clock.clone(),
             entropy,
             hubs: Arc::new(hubs),
             operator_authorities: credentials.operator_authorities.clone(),
             config: service_config(config, address),
         });
-        let taken_up = service.start().await.map_err(StartFault::Hubs)?;
+        let started = telling(clock.as_ref(), || "the hubs are being opened".to_owned(), service.start()).await;
+        let taken_up = started.map_err(StartFault::Hubs)?;
         let hubs_made = link_initial_hubs(config, &service, store.as_ref(), address).await?;
         let (stop, stopping) = watch::channel(false);
         let mut others = Vec::new();
@@ -395,14 +399,31 @@ fn host_names(config: &Config) -> Vec<String> {
     ours.into_iter().chain(listen.map(|ip| ip.to_string())).chain(hubs).collect()
 }
 
-async fn open_store(config: &Config) -> Result<Arc<RedbStore>, StartFault> {
+/// Waits, and says what for when that takes long.
+async fn telling<T>(clock: &dyn Clock, what: impl Fn() -> String, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    let began = clock.monotonic();
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            () = clock.sleep(TOLD_EVERY) => {
+                let seconds = clock.monotonic().saturating_sub(began).as_secs();
+                tracing::info!("{}: {seconds} s so far", what());
+            }
+        }
+    }
+}
+
+async fn open_store(config: &Config, clock: &dyn Clock) -> Result<Arc<RedbStore>, StartFault> {
     let mut settings = crate::store::redb::Config::at(config.data_dir.join(STORE_FILE));
     settings.cache_bytes = config.store.cache_bytes;
     settings.queue_max = config.limits.store_queue_max;
     settings.group_max = config.limits.store_group_max;
-    let opened = tokio::task::spawn_blocking(move || {
+    let repaired = Arc::new(AtomicU32::new(0));
+    let told = repaired.clone();
+    let opening = tokio::task::spawn_blocking(move || {
         let hooks = Hooks {
-            repair: Box::new(|part| tracing::info!("the store is being repaired: {:.0} %", part * 100.0)),
+            repair: Box::new(move |part| told.store((part * 100.0) as u32, Ordering::Relaxed)),
             group: Box::new(|event| match event {
                 GroupEvent::Began { commits } => telemetry::queue_depth(Queue::StoreWriter, commits),
                 GroupEvent::Ended { written, .. } => {
@@ -415,7 +436,11 @@ async fn open_store(config: &Config) -> Result<Arc<RedbStore>, StartFault> {
         };
         RedbStore::open(settings, hooks)
     });
-    match opened.await {
+    let what = || match repaired.load(Ordering::Relaxed) {
+        0 => "the store is being opened".to_owned(),
+        percent => format!("the store is being opened, and repaired to {percent} %"),
+    };
+    match telling(clock, what, opening).await {
         Ok(opened) => opened.map(Arc::new).map_err(StartFault::Store),
         Err(error) => Err(StartFault::StoreRead(error.to_string())),
     }

@@ -46,8 +46,10 @@ impl std::fmt::Debug for Filled {
     }
 }
 
+/// Names that do not follow the order in which the devices come, as those of a fleet don't.
 fn name(number: usize) -> String {
-    format!("{GROUP}-{number:07}")
+    // An odd factor: no two of 2^32 numbers come to the same.
+    format!("{GROUP}-{:08x}", u32::try_from(number).unwrap_or(u32::MAX).wrapping_mul(0x9e37_79b1))
 }
 
 /// Half of the devices live at each hub.

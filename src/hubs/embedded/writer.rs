@@ -14,7 +14,7 @@ use super::records::{
     DepartedRow, ResidentRow, RowFault, decode, decode_resident, decode_state, encode, encode_resident, encode_state,
 };
 use super::tables::{self, Marks};
-use crate::ambient::Clock;
+use crate::ambient::{Clock, FileSize};
 use crate::domain::{
     CallFault, CallOutcome, Credential, DeviceId, Document, HubCall, HubEffect, HubRefusal, Incarnation, Order,
     Timestamp,
@@ -92,6 +92,8 @@ pub struct Writer {
     /// Devices it takes; `None` is no bound.
     pub devices_max: Option<u64>,
     pub synced: SyncObserver,
+    /// Of the file: a large one is to be opened quickly after a kill.
+    pub size: FileSize,
 }
 
 /// Is told of every group that was made durable.
@@ -154,7 +156,8 @@ impl Writer {
 
     fn attempt(&mut self, jobs: &mut [Job]) -> Result<Notices, Failure> {
         let begun = self.database.begin_write();
-        let transaction = begun.map_err(|fault| Failure::NotWritten(fault.to_string()))?;
+        let mut transaction = begun.map_err(|fault| Failure::NotWritten(fault.to_string()))?;
+        transaction.set_quick_repair(self.size.is_large());
         let now = self.clock.now();
         let Settled { changed, marks, readmitted, session, notices } =
             self.settle_all(&transaction, jobs, now).map_err(|fault| {

@@ -34,7 +34,7 @@ use super::{
     AuditFilter, Commit, CommitFault, DeviceFile, EnrollmentListing, HubUse, LastKnown, Page, PageRequest,
     RegistrationFilter, Store, StoreFault, StoreLife,
 };
-use crate::ambient::GroupWriter;
+use crate::ambient::{FileSize, GroupWriter};
 use crate::domain::{
     AnchorRef, Claim, DeviceId, Enrollment, EnrollmentId, FeedToken, Hub, HubId, Order, RegistrationId, StoredAudit,
     TrackingId, limits,
@@ -60,9 +60,9 @@ pub struct Config {
     pub group_max: usize,
     /// Audit entries that are kept.
     pub audit_max: u64,
-    /// Records with every commit what a repair after a kill needs, so that opening is instant however large the file is.
-    /// Costs a second sync for each group; without it, opening after a kill reads the whole file once.
-    pub quick_repair: bool,
+    /// From this size of the file on each group records what opening after a kill needs. That costs a second sync and some
+    /// pages; without it, opening after a kill reads the whole file once.
+    pub quick_repair_from: u64,
 }
 
 impl Config {
@@ -75,7 +75,7 @@ impl Config {
             // Where a group's cost is no longer its sync but its pages (reference/stack.md §3c).
             group_max: 256,
             audit_max: limits::AUDIT_ENTRIES_MAX,
-            quick_repair: false,
+            quick_repair_from: limits::QUICK_REPAIR_FROM_BYTES,
         }
     }
 }
@@ -191,7 +191,7 @@ impl RedbStore {
     }
 
     fn serve(database: Database, config: Config, observer: GroupObserver) -> Result<Self, OpenFault> {
-        let Config { path, cache_bytes: _, queue_max, group_max, audit_max, quick_repair } = config;
+        let Config { path, cache_bytes: _, queue_max, group_max, audit_max, quick_repair_from } = config;
         let database = Arc::new(database);
         let live =
             Live::of(&database).map_err(|fault| OpenFault::Damaged { path: path.clone(), why: fault.to_string() })?;
@@ -205,7 +205,7 @@ impl RedbStore {
             group_versions: HashMap::new(),
             last,
             audit_max,
-            quick_repair,
+            size: FileSize::of(&path, quick_repair_from),
             poison: None,
             observer,
         };

@@ -19,6 +19,7 @@ use super::tables::{
     generation_key, hub_key, journal_key, prefix_bounds, registration_rows, storage_fault, tracking_key,
 };
 use super::{GroupEvent, GroupObserver};
+use crate::ambient::FileSize;
 use crate::domain::{
     AuditEntry, Claim, DeviceId, DeviceState, Enrollment, EnrollmentId, Hub, HubId, Order, Registration,
     RegistrationId, Timestamp, Version,
@@ -54,7 +55,8 @@ pub(super) struct Writer {
     pub group_versions: HashMap<Vec<u8>, Version>,
     pub last: Order,
     pub audit_max: u64,
-    pub quick_repair: bool,
+    /// Of the file: a large one is to be opened quickly after a kill.
+    pub size: FileSize,
     pub poison: Option<String>,
     pub observer: GroupObserver,
 }
@@ -135,7 +137,7 @@ impl Writer {
         let begin = |why: redb::TransactionError| GroupFault::NotWritten(why.to_string());
         let mut transaction = self.database.begin_write().map_err(begin)?;
         transaction.set_durability(Durability::Immediate).map_err(|why| GroupFault::NotWritten(why.to_string()))?;
-        transaction.set_quick_repair(self.quick_repair);
+        transaction.set_quick_repair(self.size.is_large());
         self.enrollments_changed = false;
         {
             let mut tables = OpenTables::over(&transaction);
