@@ -58,4 +58,4 @@ async function atHub(column) {
   await it.close();
 }
 
-module.exports = () => ['Node MQTT', 'Python MQTT'].map((column) => [`at the hub ${column}`, () => atHub(column)]);
+module.exports = ['Node MQTT', 'Python MQTT'].map((column) => ({ name: `at the hub | ${column}`, run: () => atHub(column) }));

@@ -70,4 +70,5 @@ async function register(column, kind) {
   await it.close();
 }
 
-module.exports = () => Object.keys(KINDS).flatMap((kind) => COLUMNS.map((column) => [`${kind} ${column}`, () => register(column, kind)]));
+module.exports = Object.keys(KINDS).flatMap((kind) =>
+  COLUMNS.map((column) => ({ name: `${kind} | ${column}`, run: () => register(column, kind) })));

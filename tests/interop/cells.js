@@ -37,6 +37,7 @@ const tables = [
       'is told what is desired',
       'is hung up on when it moves, and let in nowhere but at its new hub',
       'registers again by itself and goes on with its twin',
+      'comes back by itself after a restart of the service',
     ],
   },
   {

@@ -3,8 +3,7 @@
 usage: agent.py HOST SCOPE CA-FILE [websockets]
 """
 
-import json, logging, os
-if os.environ.get("INTEROP_DEBUG"): logging.basicConfig(level=logging.DEBUG, stream=open(f"{os.getcwd()}/agent-{os.getpid()}.log","w"))
+import json
 import sys
 import threading
 
@@ -61,21 +60,17 @@ def open_home(home, identity, hub, device_id):
     client.on_twin_desired_properties_patch_received = lambda patch: say(event="desired", home=home, value=patch)
     client.connect()
 
-    def connection_changed():
-        if not client.connected:
-            say(event="dropped", home=home)
-
     def failed(error):
-        # It tried to connect again and was refused.
-        say(event="gone", home=home, value=f"{type(error).__name__}: {error.__cause__ or error}")
+        # A connection that was lost is made again and again; when that is refused, nothing more happens by itself.
+        if type(error).__name__ in ("UnauthorizedError", "CredentialError"):
+            say(event="gone", home=home, value=f"{type(error).__name__}: {error}")
 
-    client.on_connection_state_change = connection_changed
     client.on_background_exception = failed
 
 
 def close(home):
     client = homes.pop(home)
-    client.on_connection_state_change = client.on_background_exception = None
+    client.on_background_exception = None
     client.shutdown()
 
 

@@ -8,6 +8,7 @@ const { Mqtt, MqttWs } = require('azure-iot-provisioning-device-mqtt');
 const { X509Security } = require('azure-iot-security-x509');
 const { SymmetricKeySecurityClient } = require('azure-iot-security-symmetric-key');
 const { Client } = require('azure-iot-device');
+const { ExponentialBackOffWithJitter } = require('azure-iot-common');
 const hubTransports = require('azure-iot-device-mqtt');
 
 const TRANSPORTS = {
@@ -15,6 +16,16 @@ const TRANSPORTS = {
   mqtt: { Provisioning: Mqtt, Hub: hubTransports.Mqtt },
   'mqtt-ws': { Provisioning: MqttWs, Hub: hubTransports.MqttWs },
 };
+
+/**
+ * Reconnects as the SDK does by itself, but for a connection that was refused: the device has another home. Left alone, the
+ * SDK tries for four minutes before it says `disconnect`, since it takes a refusal for a broken connection.
+ */
+class UntilRefused extends ExponentialBackOffWithJitter {
+  shouldRetry(error) {
+    return !/Not authorized/.test(error.message) && super.shouldRetry(error);
+  }
+}
 
 class NodeDevice {
   constructor(transport, host, scope) {
@@ -50,9 +61,10 @@ class NodeHome extends EventEmitter {
   async open(Transport, { symmetricKey, cert, key }, hub, deviceId) {
     const proof = symmetricKey ? `SharedAccessKey=${symmetricKey}` : 'x509=true';
     this.client = Client.fromConnectionString(`HostName=${hub};DeviceId=${deviceId};${proof}`, Transport);
+    this.client.setRetryPolicy(new UntilRefused());
     if (!symmetricKey) await this.client.setOptions({ cert, key });
     this.client.on('error', (error) => this.emit('gone', String(error)));
-    this.client.on('disconnect', (why) => this.emit('gone', String(why && why.transportObj && why.transportObj.err)));
+    this.client.on('disconnect', (why) => this.emit('gone', String(why.transportObj)));
     try {
       await this.client.open();
       this.live = await this.client.getTwin();
