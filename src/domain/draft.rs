@@ -160,7 +160,9 @@ impl EnrollmentDraft {
                 Ok(())
             }
             Some(AllocationPolicy::Custom(webhook)) => {
-                let url_fits = webhook.url.starts_with("https://")
+                // Whether plain http is asked at all is a setting of the allocators; beyond the loopback it never is.
+                let reached_by = ["https://", "http://127.0.0.1", "http://[::1]", "http://localhost"];
+                let url_fits = reached_by.iter().any(|start| webhook.url.starts_with(start))
                     && webhook.url.chars().count() <= limits::WEBHOOK_URL_CHARS_MAX
                     && webhook.url.chars().all(|c| c.is_ascii_graphic());
                 if !url_fits {
@@ -363,6 +365,7 @@ mod tests {
         check(|d| d.allocation = webhook("https://x.example/a?code=1", "2024-01-01"), None);
         check(|d| d.allocation = webhook("http://x.example/", "2024-01-01"), Some("settings.webhook.url"));
         check(|d| d.allocation = webhook("https://x.example/ a", "2024-01-01"), Some("settings.webhook.url"));
+        check(|d| d.allocation = webhook("http://127.0.0.1:8080/a?code=1", "2024-01-01"), None);
         check(|d| d.allocation = webhook("https://x.example/", ""), Some("settings.webhook.api_version"));
         check(|d| d.unreachable = UnreachableRule::LastKnown, Some("settings.unreachable_rule"));
         check(
