@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::attestation::Verified;
 use crate::attestation::x509::{self, ChainProof, Presented, Refusal};
-use crate::domain::{Enrollment, EnrollmentId, Fault, RegistrationId, Thumbprint, Timestamp};
+use crate::domain::{Enrollment, EnrollmentId, Evidence, Fault, RegistrationId, Thumbprint, Timestamp};
 use crate::policy::matching::{Match, Reference, choose};
 
 use super::{Peer, Service, fault};
@@ -44,6 +44,9 @@ impl Service {
 
     /// Finds out whether the caller is the device it says.
     pub(super) async fn prove(&self, peer: &Peer, id: &RegistrationId) -> Result<Proven, Unproven> {
+        if let Evidence::Token(token) = &peer.evidence {
+            return self.prove_by_key(token, id).await;
+        }
         let presented = peer.presented().map_err(|refusal| Unproven::refused(refusal, None))?;
         let read = |fault| Unproven::Fault(fault::of_store(fault));
         let individual = EnrollmentId::Individual(id.clone());

@@ -136,6 +136,16 @@ impl View {
         groups.map(|key| self.group(key)).collect()
     }
 
+    /// The groups whose devices prove themselves by keys.
+    pub fn key_groups(&self) -> Result<Vec<Arc<Enrollment>>, StoreFault> {
+        let mut keys = Vec::new();
+        self.scan(Table::KeyGroups, &[], None, |key, _| {
+            keys.push(key.to_vec());
+            Ok(true)
+        })?;
+        keys.into_iter().map(|key| self.group(key)).collect()
+    }
+
     /// The keys of the groups that have an authority of this subject.
     fn groups_of(&self, issuer: &Thumbprint) -> Result<Arc<[Vec<u8>]>, StoreFault> {
         if let Some(found) = self.groups.read().by_issuer.get(issuer) {
