@@ -1,4 +1,7 @@
 //! The edges for existing Azure SDKs, spoken to byte by byte: what SDKs never send is sent here.
 
+mod backend;
 mod devices;
+mod hubs;
+mod service;
 mod wire;
