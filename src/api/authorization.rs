@@ -105,6 +105,11 @@ pub fn of_permission(permission: Permission) -> Access {
     }
 }
 
+/// As [`of_permission`], of seeing keys: over gRPC only operators do.
+pub const SEEING_KEYS: Access = Access::Roles(OPERATORS);
+/// As above, at a hub.
+pub const SEEING_KEYS_AT_HUB: Access = Access::AtHub(OPERATORS);
+
 /// The row of a method, by its path.
 pub fn row(path: &str) -> Option<(&'static str, Access)> {
     TABLE.iter().find(|(method, _)| *method == path).copied()

@@ -9,13 +9,14 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use crate::client::{HubRecord, RegistrationRecord};
+use crate::client::{HubRecord, Operator, RegistrationRecord, device_key};
 use crate::compose::PolicyKeys;
 use crate::config::{Config, Flags};
-use crate::domain::{Credential, HubId, PolicyArea, RegistrationId, SharedAccessPolicy, TokenKey};
+use crate::domain::{Credential, EnrollmentId, HubId, PolicyArea, RegistrationId, SharedAccessPolicy, TokenKey};
 
 use super::advice::Advised;
 use super::context::Context;
+use super::keys;
 use super::output::Shown;
 
 const HELP: &str = "Examples:
@@ -66,6 +67,9 @@ struct Policy {
     secondary: bool,
 }
 
+/// What stands for a key that was not asked for.
+const HIDDEN: &str = "****";
+
 /// A back end's line.
 #[derive(Debug, PartialEq, Serialize)]
 struct PolicyView {
@@ -96,7 +100,7 @@ struct DeviceView {
     device_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hub: Option<String>,
-    /// For a device that signs in with a certificate.
+    /// For a device that signs in with a certificate or a symmetric key.
     #[serde(skip_serializing_if = "Option::is_none")]
     connection_string: Option<String>,
 }
@@ -120,13 +124,13 @@ impl ConnectionString {
         let config = self.settings(context)?;
         match &self.of {
             Of::Service(policy) => {
-                let keys = PolicyKeys::read(&config)?;
-                let (found, key) = policy.find(&keys, PolicyArea::Service)?;
+                let policies = PolicyKeys::read(&config)?;
+                let (found, key) = policy.find(&policies, PolicyArea::Service)?;
                 context.output.item(&self.view(&config.azure.host_name, found, &key))?;
             }
             Of::Hub { id, policy } => {
-                let keys = PolicyKeys::read(&config)?;
-                let (found, key) = policy.find(&keys, PolicyArea::Hub)?;
+                let policies = PolicyKeys::read(&config)?;
+                let (found, key) = policy.find(&policies, PolicyArea::Hub)?;
                 let host_name = host_name(context, id).await?;
                 context.output.item(&self.view(&host_name, found, &PolicyKeys::at_hub(&key, id)))?;
             }
@@ -134,7 +138,11 @@ impl ConnectionString {
                 let operator = context.operator().await?;
                 let record = operator.registration(id).await?;
                 let hubs = operator.list_hubs().await?;
-                context.output.item(&device(&config, &record, &hubs))?;
+                let key = match record.assignment.as_ref().and_then(|home| home.credential.as_ref()) {
+                    Some(Credential::Shared(_)) if self.reveal => Some(own_key(&operator, &record).await?),
+                    Some(Credential::Shared(_) | Credential::X509 { .. } | Credential::Delivered(_)) | None => None,
+                };
+                context.output.item(&device(&config, &record, &hubs, key.as_ref()))?;
             }
         }
         Ok(())
@@ -154,10 +162,7 @@ impl ConnectionString {
     }
 
     fn view(&self, host_name: &str, policy: &SharedAccessPolicy, key: &TokenKey) -> PolicyView {
-        let key = match self.reveal {
-            true => data_encoding::BASE64.encode(key.secret()),
-            false => "****".to_owned(),
-        };
+        let key = if self.reveal { keys::text(key) } else { HIDDEN.to_owned() };
         PolicyView {
             host_name: host_name.to_owned(),
             policy: policy.name.to_string(),
@@ -171,17 +176,21 @@ impl ConnectionString {
 }
 
 impl Policy {
-    fn find<'k>(&self, keys: &'k PolicyKeys, area: PolicyArea) -> anyhow::Result<(&'k SharedAccessPolicy, TokenKey)> {
-        let mut policies = keys.of(area);
+    fn find<'k>(
+        &self,
+        policies: &'k PolicyKeys,
+        area: PolicyArea,
+    ) -> anyhow::Result<(&'k SharedAccessPolicy, TokenKey)> {
+        let mut of_area = policies.of(area);
         let found = match &self.name {
-            None => policies.next(),
-            Some(name) => policies.find(|policy| policy.name.as_str() == name),
+            None => of_area.next(),
+            Some(name) => of_area.find(|policy| policy.name.as_str() == name),
         };
         let found = found.ok_or_else(|| {
-            let names: Vec<&str> = keys.of(area).map(|policy| policy.name.as_str()).collect();
+            let names: Vec<&str> = policies.of(area).map(|policy| policy.name.as_str()).collect();
             Advised::usage("there is no such policy", format!("there are: {}", names.join(", ")))
         })?;
-        Ok((found, if self.secondary { found.secondary.clone() } else { found.primary.clone() }))
+        Ok((found, if self.secondary { found.keys.secondary.clone() } else { found.keys.primary.clone() }))
     }
 }
 
@@ -193,15 +202,28 @@ async fn host_name(context: &Context, id: &HubId) -> anyhow::Result<String> {
     })?)
 }
 
-fn device(config: &Config, record: &RegistrationRecord, hubs: &[HubRecord]) -> DeviceView {
+/// The key that the device's group makes for it, or its own.
+async fn own_key(operator: &Operator, record: &RegistrationRecord) -> anyhow::Result<TokenKey> {
+    let primary = operator.enrollment_keys(&record.enrollment).await?.primary;
+    Ok(match &record.enrollment {
+        EnrollmentId::Individual(_) => primary,
+        EnrollmentId::Group(_) => device_key(&primary, record.id.as_str()),
+    })
+}
+
+fn device(config: &Config, record: &RegistrationRecord, hubs: &[HubRecord], key: Option<&TokenKey>) -> DeviceView {
     let home = record.assignment.as_ref().map(|home| &home.hub);
     let home = home.and_then(|home| hubs.iter().find(|hub| hub.draft.id == *home));
     let hub = home.and_then(|hub| hub.draft.host_name.clone());
     let device_id = record.device_id.to_string();
-    let credential = record.assignment.as_ref().and_then(|home| home.credential.as_ref());
-    // A key that came through a TPM cannot be pasted.
-    let by_certificate = hub.as_ref().filter(|_| matches!(credential, Some(Credential::X509 { .. })));
-    let connection_string = by_certificate.map(|hub| format!("HostName={hub};DeviceId={device_id};x509=true"));
+    let proof = match record.assignment.as_ref().and_then(|home| home.credential.as_ref()) {
+        Some(Credential::X509 { .. }) => Some("x509=true".to_owned()),
+        Some(Credential::Shared(_)) => Some(format!("SharedAccessKey={}", key.map_or(HIDDEN.to_owned(), keys::text))),
+        // A key that came through a TPM cannot be pasted.
+        Some(Credential::Delivered(_)) | None => None,
+    };
+    let connection_string =
+        hub.as_ref().zip(proof).map(|(hub, proof)| format!("HostName={hub};DeviceId={device_id};{proof}"));
     DeviceView {
         provisioning_host: config.azure.host_name.clone(),
         id_scope: config.azure.id_scope.to_string(),

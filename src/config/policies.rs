@@ -4,7 +4,7 @@
 
 use zeroize::Zeroizing;
 
-use crate::domain::{Permission, PolicyArea, PolicyName, SharedAccessPolicy, TokenKey, limits};
+use crate::domain::{KeyPair, Permission, PolicyArea, PolicyName, SharedAccessPolicy, TokenKey, limits};
 
 /// Why the file's text is not a file of policies.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -98,7 +98,7 @@ impl PolicyText {
         };
         let primary = key("primary_key", &self.primary_key)?;
         let secondary = key("secondary_key", &self.secondary_key)?;
-        Ok(SharedAccessPolicy { primary, secondary, name, area, permissions })
+        Ok(SharedAccessPolicy { keys: KeyPair { primary, secondary }, name, area, permissions })
     }
 }
 
@@ -172,8 +172,8 @@ mod tests {
         let policies = read_policies(&text).unwrap();
         assert_eq!(policies.len(), 5);
         assert_eq!(policies[0].name.as_str(), "provisioningserviceowner");
-        assert_eq!(policies[0].primary.secret(), [1; 64]);
-        assert_eq!(policies[4].secondary.secret(), [10; 64]);
+        assert_eq!(policies[0].keys.primary.secret(), [1; 64]);
+        assert_eq!(policies[4].keys.secondary.secret(), [10; 64]);
         let of = |area| policies.iter().filter(move |policy| policy.area == area);
         for permission in Permission::ALL {
             assert!(of(permission.area()).any(|policy| policy.allows(*permission)), "{permission}");

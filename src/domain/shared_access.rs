@@ -8,6 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::ids::IdFault;
+use super::key::KeyPair;
 use super::token::TokenKey;
 
 /// What a policy may be used for. Each is a part of a role's rights and never more.
@@ -129,8 +130,7 @@ pub struct SharedAccessPolicy {
     pub name: PolicyName,
     pub area: PolicyArea,
     pub permissions: Vec<Permission>,
-    pub primary: TokenKey,
-    pub secondary: TokenKey,
+    pub keys: KeyPair<TokenKey>,
 }
 
 impl SharedAccessPolicy {

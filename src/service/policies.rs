@@ -80,17 +80,17 @@ impl Service {
         };
         let policy = token.key_name().and_then(|name| shared.find(area, name));
         let policy = policy.ok_or_else(|| unknown("policy_unknown"))?;
-        let keys = [&policy.primary, &policy.secondary].map(|key| match door {
+        let keys = policy.keys.map(|key| match door {
             Door::Service => key.clone(),
             Door::Hub(hub) => hub_policy_key(key, hub),
         });
+        // With its port, where it names one: what is compared is the name.
         let resource = token.resource();
         let meant = names.iter().find(|name| without_port(&resource).eq_ignore_ascii_case(name));
-        let demand = Demand {
-            resource: meant.map_or("", |_| resource.as_str()),
-            lifetime_max: limits::POLICY_TOKEN_LIFETIME_MAX,
-        };
-        match sas::verify(&token, &keys, demand, self.inner.clock.now()) {
+        let expected = if meant.is_some() { Some(&resource) } else { names.first() };
+        let expected = expected.ok_or_else(|| unknown("policy_without_a_door"))?;
+        let demand = Demand { resource: expected, lifetime_max: limits::POLICY_TOKEN_LIFETIME_MAX };
+        match sas::verify(&token, keys.both(), demand, self.inner.clock.now()) {
             Ok(_) => Ok(PolicyHolder { policy: policy.name.clone(), permissions: policy.permissions.clone() }),
             Err(refusal @ sas::Refusal::SignatureInvalid) => Err(unknown(refusal.as_str())),
             Err(refusal) => Err(refused(refusal.as_str(), &format!("the token is of no use here: {refusal}"))),
@@ -116,7 +116,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::domain::{Timestamp, UnsignedToken};
+    use crate::domain::{KeyPair, Timestamp, UnsignedToken};
     use crate::service::Config;
     use crate::service::samples::{NOW, World, hub_id};
 
@@ -131,8 +131,7 @@ mod tests {
             name: PolicyName::parse(name).unwrap(),
             area,
             permissions: permissions.to_vec(),
-            primary: key(byte),
-            secondary: key(byte + 1),
+            keys: KeyPair { primary: key(byte), secondary: key(byte + 1) },
         }
     }
 

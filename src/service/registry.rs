@@ -5,9 +5,11 @@
 
 use std::time::Duration;
 
-use crate::domain::{Credential, DeviceId, Fault, HubId, Order, Reason, RegistrationId};
+use crate::domain::{
+    AuditAction, AuditEntry, Credential, DeviceId, Fault, HubId, KeyPair, Order, Reason, RegistrationId, TokenKey,
+};
 use crate::hubs::Resident;
-use crate::store::{Page, PageRequest};
+use crate::store::{Commit, Page, PageRequest};
 
 use super::{Service, fault};
 
@@ -61,6 +63,32 @@ impl Service {
             }
         }
         Ok(())
+    }
+
+    /// The keys that a device signs in with, in the clear: for who may act as the device. That they were shown stands in the
+    /// audit log. Absent where it has none that could be shown; what came through a TPM cannot.
+    pub async fn device_keys(
+        &self,
+        hub: &HubId,
+        device: &HubDevice,
+        by: &str,
+    ) -> Result<Option<KeyPair<TokenKey>>, Fault> {
+        let keys = match &device.credential {
+            Some(Credential::Shared(keys)) => self.open_keys(keys),
+            Some(Credential::X509 { .. } | Credential::Delivered(_)) | None => None,
+        };
+        if keys.is_some() {
+            let id = &device.resident.device;
+            let detail = format!("the keys of device {id} at hub {hub} were shown");
+            let audit = AuditEntry {
+                registration: self.inner.store.find_owner(id).await.map_err(fault::of_store)?,
+                hub: Some(hub.clone()),
+                ..AuditEntry::new(self.inner.clock.now(), by, AuditAction::EnrollmentKeysShown, detail)
+            };
+            let commit = Commit { audit: vec![audit], ..Commit::default() };
+            self.inner.store.commit(commit).await.map_err(fault::of_commit)?;
+        }
+        Ok(keys)
     }
 
     /// The registration of a device whose home the hub is.

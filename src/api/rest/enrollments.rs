@@ -17,12 +17,14 @@ use crate::api::azure::members::{self, Members};
 use crate::api::azure::query::Query;
 use crate::api::azure::registration::{self, api_version};
 use crate::domain::{
-    ApiVersion, Enrollment, EnrollmentId, Fault, GroupId, IdFault, Kind, Permission, Reason, RegistrationId,
+    ApiVersion, Enrollment, EnrollmentId, Fault, GroupId, IdFault, KeyPair, Kind, Permission, Reason, RegistrationId,
+    TokenKey,
 };
 use crate::service::{Door, EnrollmentListing, Peer};
 
 use super::Edge;
 use super::answer::{json, refused};
+use super::caller::{self, Caller};
 use super::device::parameter;
 use super::paging::{self, Shown};
 
@@ -33,7 +35,7 @@ type Answered = Result<Response<Body>, Refusal>;
 
 /// What every call has: who may make it, and in which version.
 pub struct Call {
-    pub by: String,
+    pub caller: Caller,
     pub version: ApiVersion,
 }
 
@@ -45,9 +47,9 @@ impl Call {
         query: Option<&str>,
         asked: Permission,
     ) -> Result<Self, Refusal> {
-        let by = super::caller::let_in(edge, peer, headers, Door::Service, asked)?;
+        let caller = caller::let_in(edge, peer, headers, Door::Service, asked)?;
         let version = api_version(query.and_then(|query| parameter(query, "api-version")))?;
-        Ok(Self { by, version })
+        Ok(Self { caller, version })
     }
 }
 
@@ -166,8 +168,13 @@ impl Edge {
     }
 
     /// As it is listed: a device's with how it stands.
-    async fn shown(&self, enrollment: &Enrollment, version: ApiVersion) -> Result<Map<String, Value>, Fault> {
-        let mut body = enrollment::shown(enrollment, &self.names());
+    async fn shown(
+        &self,
+        enrollment: &Enrollment,
+        version: ApiVersion,
+        keys: Option<&KeyPair<TokenKey>>,
+    ) -> Result<Map<String, Value>, Fault> {
+        let mut body = enrollment::shown(enrollment, &self.names(), keys);
         if let EnrollmentId::Individual(id) = &enrollment.id {
             let state = match self.service.registration_state(id).await? {
                 Some(view) => registration::state(&view, version),
@@ -214,7 +221,7 @@ pub async fn get(
     let asked = async {
         let call = Call::begin(&edge, &peer, &headers, query.as_deref(), Permission::EnrollmentRead)?;
         let found = edge.service.enrollment(&id_of(kind, &id)?).await?;
-        Ok(json(200, &Value::Object(edge.shown(&found, call.version).await?)))
+        Ok(json(200, &Value::Object(edge.shown(&found, call.version, None).await?)))
     };
     answered(&edge, asked.await)
 }
@@ -232,8 +239,10 @@ pub async fn put(
     let asked = async {
         let call = Call::begin(&edge, &peer, &headers, query.as_deref(), Permission::EnrollmentWrite)?;
         let (id, body) = (id_of(kind, &id)?, members::json(&body)?);
-        let written = edge.write(&id, &Members::of(&body)?, Wanted::Put(condition(&headers)), &call.by).await?;
-        Ok(json(200, &Value::Object(edge.shown(&written, call.version).await?)))
+        let written = edge.write(&id, &Members::of(&body)?, Wanted::Put(condition(&headers)), &call.caller.by).await?;
+        // The answer to whoever writes has the keys, so that those that were drawn are known.
+        let keys = edge.service.keys_of(&written).filter(|_| call.caller.sees_keys);
+        Ok(json(200, &Value::Object(edge.shown(&written, call.version, keys.as_ref()).await?)))
     };
     answered(&edge, asked.await)
 }
@@ -249,7 +258,7 @@ pub async fn delete(
 ) -> Response<Body> {
     let asked = async {
         let call = Call::begin(&edge, &peer, &headers, query.as_deref(), Permission::EnrollmentWrite)?;
-        edge.remove(&id_of(kind, &id)?, condition(&headers), &call.by).await?;
+        edge.remove(&id_of(kind, &id)?, condition(&headers), &call.caller.by).await?;
         Ok(gone())
     };
     answered(&edge, asked.await)
@@ -273,9 +282,13 @@ pub async fn attestation_mechanism(
 ) -> Response<Body> {
     let asked = async {
         // Whoever reads keys may act as the device: that is no reader's.
-        Call::begin(&edge, &peer, &headers, query.as_deref(), Permission::EnrollmentWrite)?;
+        let call = Call::begin(&edge, &peer, &headers, query.as_deref(), Permission::EnrollmentWrite)?;
         let found = edge.service.enrollment(&id_of(kind, &id)?).await?;
-        Ok(json(200, &attestation::shown(&found.attestation, &edge.names())))
+        let keys = match found.attestation.keys() {
+            Some(_) if call.caller.sees_keys => Some(edge.service.enrollment_keys(&found.id, &call.caller.by).await?),
+            Some(_) | None => None,
+        };
+        Ok(json(200, &attestation::shown(&found.attestation, &edge.names(), keys.as_ref())))
     };
     answered(&edge, asked.await)
 }
@@ -301,7 +314,7 @@ pub async fn list(
             let found = edge.service.enrollments(listing, &page).await?;
             let mut rows = Vec::with_capacity(found.rows.len());
             for row in &found.rows {
-                rows.push(Value::Object(edge.shown(row, call.version).await?));
+                rows.push(Value::Object(edge.shown(row, call.version, None).await?));
             }
             Ok(Shown { rows, next: found.next })
         });
@@ -324,7 +337,7 @@ pub async fn run_bulk(
         let Bulk { mode, entries } = Bulk::read(kind, members::json(&body)?)?;
         let mut errors = Vec::new();
         for entry in &entries {
-            if let Err(refusal) = edge.entry(kind, mode, entry, &call.by).await {
+            if let Err(refusal) = edge.entry(kind, mode, entry, &call.caller.by).await {
                 errors.push(bulk::failed(kind, entry, &refusal));
             }
         }

@@ -17,14 +17,15 @@ use crate::api::azure::hub::twin::Way;
 use crate::api::azure::hub::{self, device, fault, twin};
 use crate::api::azure::members::{self, Members};
 use crate::api::azure::query::Query;
-use crate::domain::{DeviceId, Fault, HubId, Kind, Permission, limits};
+use crate::domain::{DeviceId, Fault, HubId, KeyPair, Kind, Permission, TokenKey, limits};
 use crate::service::{Door, HubDevice, PageRequest, Peer, TwinWrite};
 
+use super::Edge;
 use super::answer::{again_after, json};
+use super::caller::{self, Caller};
 use super::device::parameter;
 use super::enrollments::gone;
 use super::paging::{self, Shown};
-use super::{Edge, caller};
 
 const ERROR_CODE: HeaderName = HeaderName::from_static("iothub-errorcode");
 
@@ -59,7 +60,7 @@ fn answered(edge: &Edge, outcome: Answered) -> Response<Body> {
 /// What every call has: the hub, and who may ask it.
 struct Call {
     hub: HubId,
-    by: String,
+    caller: Caller,
 }
 
 impl Call {
@@ -72,9 +73,9 @@ impl Call {
     ) -> Result<Self, Refused> {
         let unknown = || Refusal::new(401_001, "no hub of this service is called by this host name");
         let hub = caller::hub(edge, headers).ok_or_else(unknown)?;
-        let by = caller::let_in(edge, peer, headers, Door::Hub(&hub), asked)?;
+        let caller = caller::let_in(edge, peer, headers, Door::Hub(&hub), asked)?;
         hub::api_version(query.and_then(|query| parameter(query, "api-version")))?;
-        Ok(Self { hub, by })
+        Ok(Self { hub, caller })
     }
 }
 
@@ -98,9 +99,20 @@ pub async fn get_device(
     let asked = async {
         let call = Call::begin(&edge, &peer, &headers, query.as_deref(), Permission::RegistryRead)?;
         let found = edge.service.hub_device(&call.hub, &id_of(&id)?).await?;
-        Ok(json(200, &device::shown(&found)))
+        let keys = edge.keys(&call, &found).await?;
+        Ok(json(200, &device::shown(&found, keys.as_ref())))
     };
     answered(&edge, asked.await)
+}
+
+impl Edge {
+    /// The keys that a device signs in with, for who may see them.
+    async fn keys(&self, call: &Call, device: &HubDevice) -> Result<Option<KeyPair<TokenKey>>, Fault> {
+        match call.caller.sees_keys {
+            true => self.service.device_keys(&call.hub, device, &call.caller.by).await,
+            false => Ok(None),
+        }
+    }
 }
 
 /// `PUT /devices/{id}`: whether the device is let in, and nothing else.
@@ -127,12 +139,13 @@ pub async fn put_device(
             return Err(Refusal::new(409_001, format!("device {id} exists already")).into());
         }
         device::check_etag(if_match(&headers), &known)?;
-        let wanted = device::wanted_status(&given, &known)?;
+        let keys = edge.keys(&call, &known).await?;
+        let wanted = device::wanted_status(&given, &known, keys.as_ref())?;
         if let Some(status) = wanted.filter(|status| *status != known.resident.state.status) {
             edge.service.write_twin(&call.hub, &id, None, TwinWrite::Status(status)).await?;
         }
         let written = edge.service.hub_device(&call.hub, &id).await?;
-        Ok(json(200, &device::shown(&written)))
+        Ok(json(200, &device::shown(&written, keys.as_ref())))
     };
     answered(&edge, asked.await)
 }
@@ -150,7 +163,7 @@ pub async fn delete_device(
         let id = id_of(&id)?;
         let known = edge.service.hub_device(&call.hub, &id).await?;
         device::check_etag(if_match(&headers), &known)?;
-        edge.service.remove_hub_device(&call.hub, &id, &call.by).await?;
+        edge.service.remove_hub_device(&call.hub, &id, &call.caller.by).await?;
         Ok(gone())
     };
     answered(&edge, asked.await)
@@ -173,7 +186,7 @@ pub async fn list_devices(
             },
         };
         let asked = PageRequest { size: top, ..paging::asked(&headers)? };
-        let page = devices(&edge, &call.hub, asked, &Query::default(), device::shown).await?;
+        let page = devices(&edge, &call.hub, asked, &Query::default(), |device| device::shown(device, None)).await?;
         Ok(paging::answer(page, "device"))
     };
     answered(&edge, asked.await)

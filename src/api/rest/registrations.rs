@@ -66,7 +66,7 @@ pub async fn delete(
                 return Err(Refusal::new(412_001, message));
             }
         };
-        edge.service.delete_registration(&id, version, &call.by).await?;
+        edge.service.delete_registration(&id, version, &call.caller.by).await?;
         Ok(gone())
     };
     answered(&edge, asked.await)

@@ -81,7 +81,7 @@ impl<'w> Backend<'w> {
     pub fn of(world: &'w World, policy: &str) -> Self {
         let keys = world.policy_keys();
         let found = keys.of(PolicyArea::Service).find(|found| found.name.as_str() == policy).unwrap();
-        let token = token("localhost", in_an_hour(), &found.primary, policy);
+        let token = token("localhost", in_an_hour(), &found.keys.primary, policy);
         Self { world, host: "localhost".to_owned(), token: Some(token) }
     }
 
@@ -89,7 +89,7 @@ impl<'w> Backend<'w> {
     pub fn of_hub(world: &'w World, hub: &str, policy: &str) -> Self {
         let keys = world.policy_keys();
         let found = keys.of(PolicyArea::Hub).find(|found| found.name.as_str() == policy).unwrap();
-        let key = PolicyKeys::at_hub(&found.secondary, &hub_id(hub));
+        let key = PolicyKeys::at_hub(&found.keys.secondary, &hub_id(hub));
         let host = format!("{hub}.localhost");
         let token = token(&host, in_an_hour(), &key, policy);
         Self { world, host, token: Some(token) }

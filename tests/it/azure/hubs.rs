@@ -1,12 +1,15 @@
 //! The registry and the twins of embedded hubs over HTTPS, by the hubs' own policies.
 
+use rehome::client::Patience;
 use rehome::compose::PolicyKeys;
-use rehome::domain::PolicyArea;
+use rehome::domain::{AuditAction, ClientFacts, PolicyArea, TokenKey};
 use serde_json::{Value, json};
 
-use super::backend::{Backend, HUB_OWNER, HUB_VERSION, in_an_hour, single_permissions, token, world, world_with};
+use super::backend::{
+    Backend, HUB_OWNER, HUB_VERSION, VERSION, in_an_hour, single_permissions, token, world, world_with,
+};
 use super::wire::Answer;
-use crate::world::{World, document, group, hub_id, registration_id};
+use crate::world::{World, document, group, hub_id, in_time, registration_id};
 
 fn device(id: &str) -> String {
     format!("/devices/{id}?{HUB_VERSION}")
@@ -75,7 +78,7 @@ async fn devices_are_seen_kept_out_and_removed() {
     let headers = [("if-match", "\"*\"")];
     is(&owner.call("PUT", &device("stranger"), &headers, &json!({})).await, 404, "DeviceNotFound");
     for change in [
-        json!({ "authentication": { "type": "sas", "symmetricKey": { "primaryKey": "AAAA" } } }),
+        json!({ "authentication": { "type": "sas", "symmetricKey": { "primaryKey": "AAAAAAAAAAAAAAAAAAAAAA==" } } }),
         json!({ "authentication": { "type": "certificateAuthority" } }),
         json!({ "authentication": { "x509Thumbprint": { "primaryThumbprint": "AB".repeat(32) } } }),
         json!({ "capabilities": { "iotEdge": true } }),
@@ -185,11 +188,11 @@ async fn requests_that_are_refused() {
     // A hub's key opens that hub, whatever the token says.
     let keys = world.policy_keys();
     let policy = keys.of(PolicyArea::Hub).next().unwrap();
-    let key_a = PolicyKeys::at_hub(&policy.primary, &hub_id("hub-a"));
+    let key_a = PolicyKeys::at_hub(&policy.keys.primary, &hub_id("hub-a"));
     for (resource, key, host) in [
         ("hub-b.localhost", &key_a, "hub-b.localhost"),
         ("hub-a.localhost", &key_a, "hub-b.localhost"),
-        ("hub-a.localhost", &policy.primary, "hub-a.localhost"),
+        ("hub-a.localhost", &policy.keys.primary, "hub-a.localhost"),
         ("localhost", &key_a, "hub-a.localhost"),
     ] {
         let token = token(resource, in_an_hour(), key, HUB_OWNER);
@@ -221,5 +224,40 @@ async fn each_call_needs_its_own_permission() {
             assert_eq!(refused, !allowed.contains(&permission), "{method} {path} by {permission}: {:?}", answer.body);
         }
     }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_devices_keys_are_seen_by_who_may_write_the_registry() {
+    let world = world().await;
+    let keys = json!({ "primaryKey": "AAAAAAAAAAAAAAAAAAAAAA==", "secondaryKey": "AQEBAQEBAQEBAQEBAQEBAQ==" });
+    let enrollment = json!({
+        "attestation": { "type": "symmetricKey", "symmetricKey": keys },
+        "allocationPolicy": "static", "iotHubs": ["hub-a.localhost"],
+    });
+    let path = format!("/enrollments/lamp-1?{VERSION}");
+    good(Backend::owner(&world).put(&path, &enrollment).await);
+    let device_with_key = world.site.caller_as("lamp-1", None).await.by_key(TokenKey::new(&[0; 16]).unwrap());
+    in_time(device_with_key.register(&ClientFacts::default(), Patience::Tries(1), |_| ())).await.unwrap();
+
+    let owner = Backend::of_hub(&world, "hub-a", "registryReadWrite");
+    let found = good(owner.get(&device("lamp-1")).await);
+    assert_eq!((&found["authentication"]["type"], &found["authentication"]["symmetricKey"]), (&json!("sas"), &keys));
+    let shown = world.audit().await;
+    let shown = shown.iter().find(|entry| entry.entry.action == AuditAction::EnrollmentKeysShown).unwrap();
+    assert_eq!(shown.entry.actor, "policy registryReadWrite");
+    let hidden = json!({ "primaryKey": null, "secondaryKey": null });
+    let reader = Backend::of_hub(&world, "hub-a", "registryRead");
+    assert_eq!(good(reader.get(&device("lamp-1")).await)["authentication"]["symmetricKey"], hidden);
+    let listed = good(owner.get(&format!("/devices?{HUB_VERSION}")).await);
+    assert_eq!(listed[0]["authentication"]["symmetricKey"], hidden, "a listing shows no keys");
+
+    // Written back as it was read; with another key it would be somebody else's device.
+    let mut written = found.clone();
+    written["status"] = "disabled".into();
+    let put = async |body: &Value| owner.call("PUT", &device("lamp-1"), &[("if-match", "*")], body).await;
+    assert_eq!(good(put(&written).await)["status"], "disabled");
+    written["authentication"]["symmetricKey"]["primaryKey"] = keys["secondaryKey"].clone();
+    is(&put(&written).await, 400, "InvalidOperation");
     world.stop().await;
 }

@@ -374,22 +374,22 @@ async fn tokens_that_open_nothing() {
     let keys = world.policy_keys();
     let policy = keys.of(PolicyArea::Service).next().unwrap();
     let at_hub = keys.of(PolicyArea::Hub).next().unwrap();
-    let key_a = rehome::compose::PolicyKeys::at_hub(&at_hub.primary, &hub_id("hub-a"));
-    let signed = |resource: &str| token(resource, in_an_hour(), &policy.primary, OWNER);
+    let key_a = rehome::compose::PolicyKeys::at_hub(&at_hub.keys.primary, &hub_id("hub-a"));
+    let signed = |resource: &str| token(resource, in_an_hour(), &policy.keys.primary, OWNER);
     let good_token = signed("localhost:8443");
     for (token, fits) in [
         (Some(good_token.clone()), true),
-        (Some(token("LOCALHOST", in_an_hour(), &policy.secondary, OWNER)), true),
+        (Some(token("LOCALHOST", in_an_hour(), &policy.keys.secondary, OWNER)), true),
         (None, false),
         (Some(String::new()), false),
         (Some("Bearer abc".to_owned()), false),
         (Some("x".repeat(4_000)), false),
         (Some(signed("localhost.example")), false),
         (Some(signed("hub-a.localhost")), false),
-        (Some(token("localhost", a_minute_ago(), &policy.primary, OWNER)), false),
-        (Some(token("localhost", in_an_hour().plus(HOUR * 100), &policy.primary, OWNER)), false),
+        (Some(token("localhost", a_minute_ago(), &policy.keys.primary, OWNER)), false),
+        (Some(token("localhost", in_an_hour().plus(HOUR * 100), &policy.keys.primary, OWNER)), false),
         (Some(token("localhost", in_an_hour(), &key(1), OWNER)), false),
-        (Some(token("localhost", in_an_hour(), &policy.primary, "nobody")), false),
+        (Some(token("localhost", in_an_hour(), &policy.keys.primary, "nobody")), false),
         (Some(token("localhost", in_an_hour(), &key_a, "iothubowner")), false),
         (Some(good_token.replace("&se=", "&se=9")), false),
         (Some(good_token.replace("localhost", "localhos")), false),
@@ -462,5 +462,61 @@ async fn an_operators_certificate_will_do_as_well() {
     let stream = connect(&world.site, world.https_address(), Some(&device)).await;
     let request = http::request::Builder::new().method("GET").uri(enrollment("there"));
     is(&send(stream, request, "").await, 401_002);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn symmetric_keys_are_drawn_shown_to_who_may_write_and_kept() {
+    let world = world().await;
+    let owner = Backend::owner(&world);
+    let by_key = |keys: Value| json!({ "attestation": { "type": "symmetricKey", "symmetricKey": keys } });
+    let made = good(owner.put(&enrollment("lamp-1"), &by_key(json!({ "primaryKey": null }))).await);
+    let drawn = made["attestation"]["symmetricKey"].clone();
+    for name in ["primaryKey", "secondaryKey"] {
+        let key = data_encoding::BASE64.decode(drawn[name].as_str().unwrap().as_bytes()).unwrap();
+        assert_eq!(key.len(), 64, "{name}");
+    }
+    assert_ne!(drawn["primaryKey"], drawn["secondaryKey"]);
+    let read = good(owner.get(&enrollment("lamp-1")).await);
+    assert_eq!(read["attestation"], json!({ "type": "symmetricKey" }));
+    let listed = good(owner.post(&format!("/enrollments/query?{VERSION}"), &Value::Null).await);
+    assert_eq!(listed[0]["attestation"], read["attestation"]);
+    let mechanism = format!("/enrollments/lamp-1/attestationmechanism?{VERSION}");
+    assert_eq!(good(owner.post(&mechanism, &Value::Null).await), made["attestation"]);
+    let audit = world.audit().await;
+    let shown = audit.iter().find(|entry| entry.entry.action == AuditAction::EnrollmentKeysShown).unwrap();
+    assert_eq!(shown.entry.actor, format!("policy {OWNER}"));
+
+    // What was read has no keys, and writing it back changes none; a new one takes the place of the one it names.
+    assert_eq!(good(owner.put(&enrollment("lamp-1"), &read).await)["attestation"]["symmetricKey"], drawn);
+    let new = data_encoding::BASE64.encode(&[9; 16]);
+    let rolled = good(owner.put(&enrollment("lamp-1"), &by_key(json!({ "secondaryKey": new }))).await);
+    let expected = json!({ "primaryKey": drawn["primaryKey"], "secondaryKey": new });
+    assert_eq!(rolled["attestation"]["symmetricKey"], expected);
+    for broken in [json!({ "primaryKey": "c2hvcnQ=" }), json!({ "primaryKey": "?" }), json!({ "primaryKey": [] })] {
+        let answer = owner.put(&enrollment("lamp-2"), &by_key(broken)).await;
+        is(&answer, 400_004);
+        assert!(!answer.body.to_string().contains("c2hv"));
+    }
+
+    let master = good(owner.put(&group("lamps"), &by_key(Value::Null)).await);
+    let other = good(owner.put(&group("pumps"), &by_key(Value::Null)).await);
+    assert_ne!(master["attestation"], other["attestation"]);
+    is(&owner.put(&group("more"), &by_key(master["attestation"]["symmetricKey"].clone())).await, 409_001);
+    let mechanism = format!("/enrollmentgroups/lamps/attestationmechanism?{VERSION}");
+    assert_eq!(good(owner.post(&mechanism, &Value::Null).await), master["attestation"]);
+
+    // A certificate sees what its role sees over gRPC: an enroller writes and is shown no key.
+    let enroller = async |method: &str, path: &str, body: &str| {
+        let pair = &world.site.paths.enroller;
+        let read = |path: &std::path::Path| std::fs::read(path).unwrap();
+        let (chain, key) = (read(&pair.certificate), read(&pair.key));
+        let stream = super::wire::connect_as(&world.site, world.https_address(), &chain, &key).await;
+        good(send(stream, http::request::Builder::new().method(method).uri(path), body).await)
+    };
+    let hidden = json!({ "type": "symmetricKey" });
+    let path = format!("/enrollments/lamp-1/attestationmechanism?{VERSION}");
+    assert_eq!(enroller("POST", &path, "").await, hidden);
+    assert_eq!(enroller("PUT", &enrollment("lamp-1"), &read.to_string()).await["attestation"], hidden);
     world.stop().await;
 }

@@ -7,13 +7,15 @@ use std::borrow::Cow;
 
 use data_encoding::{BASE64, HEXUPPER};
 use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
 
 use crate::api::azure::fault::Refusal;
 use crate::api::azure::members::{Members, wrong};
 use crate::api::azure::names::Names;
 use crate::api::azure::time::seven_digits;
 use crate::domain::{
-    Attestation, AttestationDraft, CertificateRef, SrkDraft, SrkRule, TpmPublic, X509Anchors, X509Leaves, limits,
+    Attestation, AttestationDraft, CertificateRef, KeyPair, SrkDraft, SrkRule, TokenKey, TpmPublic, X509Anchors,
+    X509Leaves, limits,
 };
 use crate::service::describe_certificate;
 
@@ -36,6 +38,7 @@ pub fn draft(
         ("x509", EnrollmentKind::Group) => authorities(given, stored, names),
         ("tpm", EnrollmentKind::Individual) => tpm(given, stored),
         ("tpm", EnrollmentKind::Group) => fleet(&path, stored),
+        ("symmetrickey", EnrollmentKind::Individual | EnrollmentKind::Group) => keys(given),
         ("none", EnrollmentKind::Individual | EnrollmentKind::Group) => {
             Err(wrong(&path, "is none: nobody gets in without proof"))
         }
@@ -175,6 +178,32 @@ fn tpm(given: &Members<'_>, stored: Option<&Attestation>) -> Result<AttestationD
     Ok(AttestationDraft::Tpm { endorsement_key, storage_root_key, pcrs })
 }
 
+/// A key that is not there is drawn by the service when the enrollment is made, and kept afterwards.
+fn keys(given: &Members<'_>) -> Result<AttestationDraft, Refusal> {
+    let Some(keys) = given.object("symmetricKey")? else {
+        return Ok(AttestationDraft::SymmetricKey { primary: None, secondary: None });
+    };
+    let one = |name: &str| {
+        let text = keys.text(name)?.filter(|text| !text.is_empty());
+        text.map(|text| token_key(&keys.path(name), text)).transpose()
+    };
+    Ok(AttestationDraft::SymmetricKey { primary: one("primaryKey")?, secondary: one("secondaryKey")? })
+}
+
+/// A key in base64. What is wrong with one says nothing of it.
+pub fn token_key(path: &str, text: &str) -> Result<TokenKey, Refusal> {
+    let bytes = BASE64.decode(text.as_bytes()).map(Zeroizing::new).ok();
+    let key = bytes.and_then(|bytes| TokenKey::new(&bytes).ok());
+    let (least, most) = (limits::TOKEN_KEY_BYTES_MIN, limits::TOKEN_KEY_BYTES_MAX);
+    key.ok_or_else(|| wrong(path, format_args!("is not base64 of {least} to {most} bytes")))
+}
+
+/// Both keys in base64.
+pub fn shown_keys(keys: &KeyPair<TokenKey>) -> Value {
+    let text = |key: &TokenKey| BASE64.encode(key.secret());
+    json!({ "primaryKey": text(&keys.primary), "secondaryKey": text(&keys.secondary) })
+}
+
 fn public(path: &str, text: &str) -> Result<TpmPublic, Refusal> {
     if text.len() > limits::TPM_PUBLIC_BYTES_MAX * 2 {
         return Err(wrong(path, "is longer than any key"));
@@ -198,8 +227,8 @@ fn fleet(path: &str, stored: Option<&Attestation>) -> Result<AttestationDraft, R
     }
 }
 
-/// The member `attestation` of an answer, without keys.
-pub fn shown(attestation: &Attestation, names: &Names) -> Value {
+/// The member `attestation` of an answer, with keys where they are handed.
+pub fn shown(attestation: &Attestation, names: &Names, keys: Option<&KeyPair<TokenKey>>) -> Value {
     match attestation {
         Attestation::X509Leaf(leaves) => {
             let pair = certificates(&leaves.primary, leaves.secondary.as_ref());
@@ -211,6 +240,10 @@ pub fn shown(attestation: &Attestation, names: &Names) -> Value {
             json!({ "type": "tpm", "tpm": { "endorsementKey": key } })
         }
         Attestation::TpmFleet(_) => json!({ "type": "tpm" }),
+        Attestation::SymmetricKey(_) | Attestation::MasterKey(_) => match keys {
+            None => json!({ "type": "symmetricKey" }),
+            Some(keys) => json!({ "type": "symmetricKey", "symmetricKey": shown_keys(keys) }),
+        },
     }
 }
 

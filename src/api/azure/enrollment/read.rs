@@ -278,6 +278,11 @@ mod tests {
                 json!({ "type": "x509", "x509": { "clientCertificates": { "primary": { "certificate": "?" } } } }),
                 "attestation.x509.clientCertificates.primary.certificate is neither PEM nor base64",
             ),
+            (
+                json!({ "type": "symmetricKey", "symmetricKey": { "primaryKey": "c2VjcmV0" } }),
+                "attestation.symmetricKey.primaryKey is not base64 of 16 to 64 bytes",
+            ),
+            (json!({ "type": "symmetricKey", "symmetricKey": { "secondaryKey": 7 } }), "attestation.symmetricKey.sec"),
             (json!({ "type": "tpm" }), "attestation.tpm has no endorsementKey"),
             (
                 json!({ "type": "tpm", "tpm": { "endorsementKey": "?" } }),

@@ -5,12 +5,12 @@ use serde_json::{Map, Value, json};
 use crate::api::azure::etag;
 use crate::api::azure::names::Names;
 use crate::api::azure::time::seven_digits;
-use crate::domain::{AllocationPolicy, Enrollment, EnrollmentId, ReprovisionPolicy};
+use crate::domain::{AllocationPolicy, Enrollment, EnrollmentId, KeyPair, ReprovisionPolicy, TokenKey};
 
 use super::{EnrollmentKind, attestation};
 
-/// The record, without keys and with the webhook's address masked.
-pub fn shown(enrollment: &Enrollment, names: &Names) -> Map<String, Value> {
+/// The record, with keys where they are handed and with the webhook's address masked.
+pub fn shown(enrollment: &Enrollment, names: &Names, keys: Option<&KeyPair<TokenKey>>) -> Map<String, Value> {
     let mut body = Map::new();
     let mut put = |name: &str, value: Value| drop(body.insert(name.to_owned(), value));
     put(EnrollmentKind::of(&enrollment.id).id_member(), enrollment.id.name().into());
@@ -19,7 +19,7 @@ pub fn shown(enrollment: &Enrollment, names: &Names) -> Map<String, Value> {
     {
         put("deviceId", device.as_str().into());
     }
-    put("attestation", attestation::shown(&enrollment.attestation, names));
+    put("attestation", attestation::shown(&enrollment.attestation, names, keys));
     put("capabilities", json!({ "iotEdge": enrollment.initial.capabilities.iot_edge }));
     let initial = &enrollment.initial;
     if !initial.tags.is_empty() || !initial.desired.is_empty() {

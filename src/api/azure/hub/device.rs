@@ -6,16 +6,17 @@
 use data_encoding::{BASE64, HEXUPPER};
 use serde_json::{Value, json};
 
+use crate::api::azure::enrollment::attestation::{shown_keys, token_key};
 use crate::api::azure::etag::unquoted;
 use crate::api::azure::fault::Refusal;
 use crate::api::azure::members::{Members, wrong};
-use crate::domain::{Credential, DeviceId, HubStatus};
+use crate::domain::{Credential, DeviceId, HubStatus, KeyPair, TokenKey};
 use crate::service::HubDevice;
 
 use super::NEVER;
 
-/// The identity.
-pub fn shown(device: &HubDevice) -> Value {
+/// The identity, with keys where they are handed.
+pub fn shown(device: &HubDevice, keys: Option<&KeyPair<TokenKey>>) -> Value {
     let state = &device.resident.state;
     let (status, reason) = status(&state.status);
     json!({
@@ -30,7 +31,7 @@ pub fn shown(device: &HubDevice) -> Value {
         "lastActivityTime": NEVER,
         "cloudToDeviceMessageCount": 0,
         "capabilities": { "iotEdge": state.capabilities.iot_edge },
-        "authentication": authentication(device),
+        "authentication": authentication(device, keys),
     })
 }
 
@@ -42,10 +43,10 @@ pub fn status(status: &HubStatus) -> (&'static str, Option<&str>) {
     }
 }
 
-fn authentication(device: &HubDevice) -> Value {
+fn authentication(device: &HubDevice, keys: Option<&KeyPair<TokenKey>>) -> Value {
     json!({
         "type": authentication_type(device.credential.as_ref()),
-        "symmetricKey": { "primaryKey": null, "secondaryKey": null },
+        "symmetricKey": keys.map_or_else(|| json!({ "primaryKey": null, "secondaryKey": null }), shown_keys),
         "x509Thumbprint": thumbprints(device.credential.as_ref()),
     })
 }
@@ -54,7 +55,7 @@ fn authentication(device: &HubDevice) -> Value {
 pub fn authentication_type(credential: Option<&Credential>) -> &'static str {
     match credential {
         Some(Credential::X509 { .. }) => "selfSigned",
-        Some(Credential::Delivered(_)) => "sas",
+        Some(Credential::Delivered(_) | Credential::Shared(_)) => "sas",
         None => "none",
     }
 }
@@ -66,7 +67,7 @@ pub fn thumbprints(credential: Option<&Credential>) -> Value {
             let hex = |place: usize| thumbprints.get(place).map(|thumbprint| HEXUPPER.encode(&thumbprint.0));
             (hex(0), hex(1).or_else(|| hex(0)))
         }
-        Some(Credential::Delivered(_)) | None => (None, None),
+        Some(Credential::Delivered(_) | Credential::Shared(_)) | None => (None, None),
     };
     json!({ "primaryThumbprint": primary, "secondaryThumbprint": secondary })
 }
@@ -78,7 +79,15 @@ pub fn etag(device: &HubDevice) -> String {
     let thumbprints = thumbprints(device.credential.as_ref()).to_string();
     let iot_edge = if state.capabilities.iot_edge { "edge" } else { "" };
     let generation = device.generation.map(|generation| generation.to_string()).unwrap_or_default();
-    let parts = [generation.as_str(), status, reason.unwrap_or_default(), iot_edge, &thumbprints];
+    let keys: Vec<String> = match &device.credential {
+        Some(Credential::Shared(keys)) => keys.both().map(|key| key.fingerprint().to_string()).to_vec(),
+        Some(Credential::Delivered(keys)) => {
+            keys.newest_first().iter().map(|key| key.fingerprint().to_string()).collect()
+        }
+        Some(Credential::X509 { .. }) | None => Vec::new(),
+    };
+    let keys = keys.join(" ");
+    let parts = [generation.as_str(), status, reason.unwrap_or_default(), iot_edge, &thumbprints, &keys];
     BASE64.encode(&fnv(parts.join("\n").as_bytes()).to_be_bytes())
 }
 
@@ -99,7 +108,11 @@ pub fn check_etag(asked: Option<&str>, device: &HubDevice) -> Result<(), Refusal
 }
 
 /// The status that a written identity asks for; `None` leaves it. Refuses whatever else it would change.
-pub fn wanted_status(given: &Members<'_>, device: &HubDevice) -> Result<Option<HubStatus>, Refusal> {
+pub fn wanted_status(
+    given: &Members<'_>,
+    device: &HubDevice,
+    known_keys: Option<&KeyPair<TokenKey>>,
+) -> Result<Option<HubStatus>, Refusal> {
     let here = &device.resident;
     let named = given.parsed("deviceId", DeviceId::parse)?;
     if named.is_some_and(|named| named != here.device) {
@@ -124,8 +137,11 @@ pub fn wanted_status(given: &Members<'_>, device: &HubDevice) -> Result<Option<H
             }
         }
         if let Some(keys) = asked.object("symmetricKey")? {
-            for name in ["primaryKey", "secondaryKey"] {
-                if keys.text(name)?.is_some_and(|text| !text.is_empty()) {
+            let known = known_keys.map(|known| [&known.primary, &known.secondary]);
+            for (place, name) in ["primaryKey", "secondaryKey"].into_iter().enumerate() {
+                let Some(text) = keys.text(name)?.filter(|text| !text.is_empty()) else { continue };
+                let asked = token_key(&keys.path(name), text)?;
+                if known.is_none_or(|known| *known[place] != asked) {
                     return Err(not_here("authentication"));
                 }
             }
@@ -169,7 +185,7 @@ mod tests {
 
     #[test]
     fn an_identity_has_what_sdks_read() {
-        let shown = shown(&device());
+        let shown = shown(&device(), None);
         let thumbprint = "AB".repeat(32);
         assert_eq!(shown["authentication"]["type"], "selfSigned");
         assert_eq!(shown["authentication"]["x509Thumbprint"]["secondaryThumbprint"], thumbprint);
@@ -202,10 +218,17 @@ mod tests {
     #[test]
     fn a_status_may_be_written_and_nothing_else() {
         let disabled = |reason: &str| Ok(Some(HubStatus::Disabled { reason: reason.to_owned() }));
-        let written = shown(&device());
+        let written = shown(&device(), None);
+        let keys = KeyPair { primary: TokenKey::new(&[1; 32]).unwrap(), secondary: TokenKey::new(&[2; 32]).unwrap() };
+        let with_keys = shown(&device(), Some(&keys));
+        let mut swapped = with_keys.clone();
+        swapped["authentication"]["symmetricKey"]["primaryKey"] =
+            with_keys["authentication"]["symmetricKey"]["secondaryKey"].clone();
         for (body, expected) in [
             (json!({}), Ok(None)),
             (written, Ok(Some(HubStatus::Enabled))),
+            (with_keys, Ok(Some(HubStatus::Enabled))),
+            (swapped, Err(400_003)),
             (json!({ "status": "disabled" }), disabled("")),
             (json!({ "status": "Disabled", "statusReason": "lost" }), disabled("lost")),
             (json!({ "deviceId": "dev-2" }), Err(400_004)),
@@ -213,9 +236,9 @@ mod tests {
             (json!({ "capabilities": { "iotEdge": true } }), Err(400_003)),
             (json!({ "authentication": { "type": "sas" } }), Err(400_003)),
             (json!({ "authentication": { "x509Thumbprint": { "primaryThumbprint": "CD" } } }), Err(400_003)),
-            (json!({ "authentication": { "symmetricKey": { "primaryKey": "AAAA" } } }), Err(400_003)),
+            (json!({ "authentication": { "symmetricKey": { "primaryKey": "AAAA" } } }), Err(400_004)),
         ] {
-            let status = wanted_status(&Members::of(&body).unwrap(), &device());
+            let status = wanted_status(&Members::of(&body).unwrap(), &device(), Some(&keys));
             assert_eq!(status.map_err(|refusal| refusal.code.code), expected, "{body}");
         }
     }
