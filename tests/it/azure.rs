@@ -3,5 +3,7 @@
 mod backend;
 mod devices;
 mod hubs;
+mod proofs;
 mod service;
+mod websocket;
 mod wire;

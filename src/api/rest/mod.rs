@@ -10,6 +10,7 @@ mod paging;
 mod path;
 mod registrations;
 mod server;
+mod websocket;
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use axum::{Extension, Router};
 
 use crate::api::azure::enrollment::EnrollmentKind;
 use crate::api::azure::names::Names;
+use crate::api::mqtt;
 use crate::domain::{IdScope, limits};
 use crate::service::Service;
 
@@ -40,6 +42,8 @@ pub struct Settings {
 struct Edge {
     service: Service,
     settings: Arc<Settings>,
+    /// What a WebSocket leads to.
+    mqtt: mqtt::Endpoint,
 }
 
 impl Edge {
@@ -67,6 +71,9 @@ fn routes(edge: Edge) -> Router {
         .route("/devices/query", post(hub::query_twins))
         .route("/devices/{id}", get(hub::get_device).put(hub::put_device).delete(hub::delete_device))
         .route("/twins/{id}", get(hub::get_twin).patch(hub::patch_twin).put(hub::put_twin))
+        // With its first character as it is, or escaped.
+        .route("/$iothub/websocket", get(websocket::mqtt))
+        .route("/%24iothub/websocket", get(websocket::mqtt))
         .layer(DefaultBodyLimit::max(limits::MESSAGE_BYTES_MAX))
         .fallback(server::no_such_address)
         .method_not_allowed_fallback(server::no_such_method)
