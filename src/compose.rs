@@ -597,6 +597,7 @@ fn service_config(config: &Config, address: SocketAddr) -> service::Config {
     let peer_challenges = config.limits.peer_challenges_per_minute.max(1);
     let device_challenges = config.limits.device_challenges_per_minute.max(1);
     service::Config {
+        registrations_max: config.limits.registrations_max,
         refusals_per_peer: refusals,
         refusal_regained_after: Duration::from_secs(60) / refusals,
         challenges_per_peer: peer_challenges,

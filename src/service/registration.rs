@@ -20,8 +20,9 @@ use crate::domain::{
 };
 use crate::moves::Standing;
 use crate::store::Commit;
-use crate::telemetry::{self, RegistrationOutcome};
+use crate::telemetry::{self, Queue, RegistrationOutcome};
 
+use super::crowd::Place;
 use super::proof::{Proven, Unproven};
 use super::tpm::TpmAnswer;
 use super::{Service, fault};
@@ -101,6 +102,8 @@ impl Service {
     }
 
     async fn register_inside(&self, peer: &Peer, ask: &RegisterAsk) -> Result<Registering, Fault> {
+        // Held until it is decided.
+        let _place = self.place()?;
         if let Some(answer) = &ask.tpm {
             return self.register_by_tpm(peer, ask, answer).await;
         }
@@ -118,6 +121,20 @@ impl Service {
             }
         }
         Err(fault::of_refused(Refused::Rejudge))
+    }
+
+    /// A place among the registrations that are worked on; beyond what can be served nothing is looked up for anybody.
+    pub(super) fn place(&self) -> Result<Place<'_>, Fault> {
+        let (now, draw) = (self.inner.clock.monotonic(), self.inner.entropy.draw_u128());
+        self.inner.crowd.enter(now, draw).map_err(|wait| {
+            telemetry::overloaded(Queue::Registrations);
+            Fault::new(Reason::Overloaded, "more devices register at once than can be served").retry_after(wait)
+        })
+    }
+
+    /// Registrations that are worked on now.
+    pub fn registrations_inside(&self) -> usize {
+        self.inner.crowd.inside()
     }
 
     pub(super) fn registering(&self, id: &RegistrationId, accepted: Accepted) -> Result<Registering, Fault> {

@@ -122,7 +122,10 @@ mod tests {
             assert_eq!(Scenario::named(scenario.as_str()), Some(vec![*scenario]));
         }
         assert_eq!(Scenario::named("cold"), Some(vec![Scenario::ColdGroup, Scenario::ColdIndividual]));
-        assert_eq!(Scenario::named("storm"), Some(vec![Scenario::StormStay, Scenario::StormMove]));
+        assert_eq!(
+            Scenario::named("storm"),
+            Some(vec![Scenario::StormStay, Scenario::StormMove, Scenario::StormReturn])
+        );
         for word in ["", "co", "cold-", "warm-", "everything"] {
             assert_eq!(Scenario::named(word), None, "{word:?}");
         }
