@@ -5,6 +5,7 @@
 mod advice;
 mod audit;
 mod bench;
+mod connection_string;
 mod context;
 mod demo;
 mod device;
@@ -14,6 +15,7 @@ mod group;
 mod hub;
 mod import;
 mod input;
+mod keys;
 mod output;
 mod pki;
 mod proof;
@@ -77,6 +79,8 @@ enum Command {
     Twin(twin::TwinCommand),
     /// Act as a device and register
     Register(register::Register),
+    /// Make the key of a group's device
+    DeriveKey(keys::DeriveKey),
     /// Look at a device's TPM, to enroll it
     #[command(subcommand)]
     Tpm(tpm::TpmCommand),
@@ -91,6 +95,8 @@ enum Command {
     /// Make authorities and certificates
     #[command(subcommand)]
     Pki(pki::PkiCommand),
+    /// Print what the users of existing Azure SDKs paste
+    ConnectionString(connection_string::ConnectionString),
     /// Put load on a server, and say what it can do
     Bench(bench::Bench),
 }
@@ -115,12 +121,14 @@ impl Cli {
             Command::Demo(command) => command.run(&context),
             Command::Pki(command) => command.run(&context),
             Command::Bench(command) => command.run(&context),
+            Command::ConnectionString(command) => wait_for(command.run(&context)),
             Command::Hub(command) => wait_for(command.run(&context)),
             Command::Enroll(command) => wait_for(command.run(&context)),
             Command::Group(command) => wait_for(command.run(&context)),
             Command::Device(command) => wait_for(command.run(&context)),
             Command::Twin(command) => wait_for(command.run(&context)),
             Command::Register(command) => wait_for(command.run(&context)),
+            Command::DeriveKey(command) => wait_for(command.run(&context)),
             Command::Tpm(command) => wait_for(command.run(&context)),
             Command::Audit(command) => wait_for(command.run(&context)),
             Command::Reconcile(command) => wait_for(command.run(&context)),

@@ -16,6 +16,7 @@ pub mod limits;
 pub mod registration;
 pub mod role;
 pub mod scope;
+pub mod shared_access;
 pub mod time;
 pub mod token;
 pub mod tpm;
@@ -36,12 +37,13 @@ pub use ids::{
     DeviceId, GroupId, HubId, IdFault, Incarnation, OperationId, Order, RegistrationId, RequestId, Thumbprint,
     TrackingId, Version,
 };
-pub use key::{DeliveredKeys, KeyFingerprint, SealedKey};
+pub use key::{DeliveredKeys, KeyFingerprint, KeyPair, SealedKey};
 pub use registration::{
     Assignment, Credential, DataSource, Operation, OperationStatus, Past, Pin, Registration, SubStatus, TpmDelivery,
 };
 pub use role::{Role, RoleGrant};
 pub use scope::IdScope;
+pub use shared_access::{Permission, PolicyArea, PolicyName, SharedAccessPolicy};
 pub use time::Timestamp;
 pub use token::{SasToken, TokenFault, TokenKey, UnsignedToken};
 pub use tpm::{

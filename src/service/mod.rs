@@ -11,10 +11,13 @@ mod enrollment;
 mod fault;
 mod fleet;
 mod import;
+mod keys;
 mod operators;
+mod policies;
 mod proof;
 mod reconcile;
 mod registration;
+mod registry;
 mod throttle;
 mod tpm;
 mod twin;
@@ -34,23 +37,26 @@ use tokio::sync::Mutex;
 
 use crate::actors::Directory;
 use crate::ambient::{Clock, Entropy};
-use crate::domain::{CertificateRef, Timestamp};
+use crate::domain::{CertificateRef, IdScope, Timestamp};
 use crate::hubs::HubFactory;
 use crate::store::Store;
 
 pub use self::backup::BackupPart;
 pub use self::devices::{Explained, KeptState, PinRequest, RegistrationView, Revoked};
+pub use self::enrollment::describe_certificate;
 pub use self::fleet::{HubDebts, HubReading};
 pub use self::import::Imported;
+pub use self::policies::{Door, PolicyHolder, SharedAccess, hub_policy_key};
 pub use self::reconcile::{DeviceNews, ReconcileNews, Reinstatement};
 #[cfg(any(test, feature = "testing"))]
 pub use self::reconcile::{Ground, News, Tidings};
 pub use self::registration::{DeviceView, Peer, RegisterAsk, Registering};
+pub use self::registry::HubDevice;
 pub use self::tpm::{BeginAsk, Begun, QuoteAsk, TOKEN_KEY_NAME, TOKEN_SCOPE, TpmAnswer};
 pub use self::twin::DesiredWatch;
 pub use self::vault::{VAULT_KEY_BYTES, Vault};
 pub use crate::actors::UndoWish;
-pub use crate::attestation::x509::Operator;
+pub use crate::attestation::x509::{CertificateInfo, Operator};
 pub use crate::hubs::{DesiredEvent, Resident, TwinWrite};
 pub use crate::moves::{CallKey, Effect, Episode, Resolve, Tries, Way};
 pub use crate::policy::Outcome;
@@ -85,8 +91,12 @@ pub struct Config {
     pub embedded_domain: String,
     /// Where embedded hubs are reached when their operator does not say: `host:port` of this very service.
     pub embedded_endpoint: String,
+    /// What existing SDKs name the service by: tokens may be for it by this name, too.
+    pub id_scope: Option<IdScope>,
     /// Where copies lie while a backup is read.
     pub scratch_folder: PathBuf,
+    /// Who calls by a key, and what the service is called by those.
+    pub shared_access: SharedAccess,
 }
 
 impl Default for Config {
@@ -106,7 +116,9 @@ impl Default for Config {
             proofs_max: 10_000,
             embedded_domain: "rehome.local".to_owned(),
             embedded_endpoint: "localhost:8443".to_owned(),
+            id_scope: None,
             scratch_folder: PathBuf::from("tmp"),
+            shared_access: SharedAccess::default(),
         }
     }
 }

@@ -1011,6 +1011,7 @@ fn trouble_of(unexpected: Unexpected) -> Trouble {
         | Unexpected::Hub { .. }
         | Unexpected::HubInUse { .. }
         | Unexpected::CertificateTaken { .. }
+        | Unexpected::MasterKeyTaken { .. }
         | Unexpected::MoveNotOpen { .. }
         | Unexpected::Journal { .. } => Trouble::Stop(unexpected.to_string()),
     }

@@ -19,18 +19,20 @@ use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
 
 use crate::api::azure::fault::Refusal;
 use crate::api::listener::{self, Counted};
-use crate::api::peer;
+use crate::api::{mqtt, peer};
 use crate::domain::limits;
 use crate::service::{Peer, Service};
 use crate::telemetry;
 
 use super::answer::refused;
 use super::path::canonical;
-use super::{Edge, Settings, routes};
+use super::websocket::Alive;
+use super::{Edge, Settings, hub, routes};
 
 /// Bounds of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +74,13 @@ pub async fn serve(
 ) {
     let (stop, stopping) = watch::channel(false);
     let (connections_max, drain_for) = (limits.connections_max, limits.drain_for);
-    let edge = Edge { service, settings: Arc::new(settings) };
+    let mqtt = mqtt::Endpoint::new(
+        service.clone(),
+        mqtt::Settings { id_scope: settings.id_scope.clone() },
+        mqtt::Limits { connections_max, handshake_timeout: limits.handshake_timeout, drain_for },
+        stopping.clone(),
+    );
+    let edge = Edge { service, settings: Arc::new(settings), mqtt };
     let server = Server { routes: routes(edge.clone()), edge, limits: Arc::new(limits), stopping };
     let acceptor = TlsAcceptor::from(tls);
     let serve = |stream, address| {
@@ -99,8 +107,18 @@ impl Server {
         };
         let peer = Arc::new(peer::of_connection(address, tls.get_ref().1.peer_certificates()));
         let _counted = Counted::new();
+        // A WebSocket goes on when HTTP has come to its end; until then the connection keeps its place.
+        let (alive, mut goes_on) = Alive::new();
+        self.http(tls, address, peer, alive).await;
+        let _ = goes_on.recv().await;
+    }
+
+    async fn http(&mut self, tls: TlsStream<TcpStream>, address: SocketAddr, peer: Arc<Peer>, alive: Alive) {
         let this = self.clone();
-        let answer = service_fn(move |request| this.clone().answer(peer.clone(), request));
+        let answer = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(alive.clone());
+            this.clone().answer(peer.clone(), request)
+        });
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(self.limits.headers_timeout)
@@ -126,20 +144,32 @@ impl Server {
     async fn answer(self, peer: Arc<Peer>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         let began = self.edge.service.monotonic();
         let (mut parts, body) = request.into_parts();
+        // Faults from before a handler are told as its SDKs read them.
+        let told = if is_of_a_hub(&canonical(parts.uri.path())) { hub::refused } else { told };
         parts.extensions.insert(peer);
         parts.uri = with_path(&parts.uri, canonical);
         let request = Request::from_parts(parts, Body::new(body.map_err(axum::Error::new)));
         let answered = tokio::time::timeout(self.limits.request_timeout, self.routes.clone().oneshot(request));
         let response = match answered.await {
             Ok(Ok(response)) if is_ours(&response) => response,
-            Ok(Ok(response)) => refused(&refusal_of(response.status()), self.edge.service.now()),
+            Ok(Ok(response)) => told(&self.edge, &refusal_of(response.status())),
             Ok(Err(never)) => match never {},
-            Err(_) => refused(&Refusal::new(408_001, "the request took too long to arrive"), self.edge.service.now()),
+            Err(_) => told(&self.edge, &Refusal::new(408_001, "the request took too long to arrive")),
         };
         let took = self.edge.service.monotonic().saturating_sub(began);
         telemetry::api_call_finished("https", status_word(response.status()), took);
         Ok(response)
     }
+}
+
+fn told(edge: &Edge, refusal: &Refusal) -> Response<Body> {
+    refused(refusal, edge.service.now())
+}
+
+fn is_of_a_hub(path: &str) -> bool {
+    ["/devices", "/twins"]
+        .iter()
+        .any(|collection| path.strip_prefix(collection).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
 
 /// Whether one of the handlers made the answer: what is refused before one of them sees it comes as plain text.
@@ -187,10 +217,16 @@ fn with_path(uri: &Uri, change: impl FnOnce(&str) -> String) -> Uri {
     path.parse().unwrap_or_else(|_| uri.clone())
 }
 
-pub(super) async fn no_such_address(State(edge): State<Edge>) -> Response<Body> {
-    refused(&Refusal::new(404_001, "there is nothing at this address"), edge.service.now())
+pub(super) async fn no_such_address(State(edge): State<Edge>, uri: Uri) -> Response<Body> {
+    let message = "there is nothing at this address";
+    if is_of_a_hub(uri.path()) {
+        hub::refused(&edge, &Refusal::new(400_003, message))
+    } else {
+        told(&edge, &Refusal::new(404_001, message))
+    }
 }
 
-pub(super) async fn no_such_method(State(edge): State<Edge>) -> Response<Body> {
-    refused(&Refusal::new(405_001, "this address does not know that method"), edge.service.now())
+pub(super) async fn no_such_method(State(edge): State<Edge>, uri: Uri) -> Response<Body> {
+    let refusal = Refusal::new(405_001, "this address does not know that method");
+    if is_of_a_hub(uri.path()) { hub::refused(&edge, &refusal) } else { told(&edge, &refusal) }
 }

@@ -4,23 +4,40 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use mqtt_proto::v3::{Connack, Connect, ConnectReturnCode, Header, Packet, Publish, Subscribe};
 use mqtt_proto::{Pid, PollHeader, QoS, QosPid, TopicFilter, TopicName};
 use rehome::pki::Issued;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::tungstenite;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use crate::world::{Site, in_time};
 
 /// TLS to an edge, with a client certificate or without.
 pub async fn connect(site: &Site, address: SocketAddr, issued: Option<&Issued>) -> TlsStream<TcpStream> {
+    connect_with(site, address, issued.map(|issued| (issued.chain().to_vec(), issued.key()))).await
+}
+
+/// As above, with a certificate and a key in PEM.
+pub async fn connect_as(site: &Site, address: SocketAddr, chain: &[u8], key: &[u8]) -> TlsStream<TcpStream> {
+    let chain = CertificateDer::pem_slice_iter(chain).map(Result::unwrap).collect();
+    connect_with(site, address, Some((chain, PrivateKeyDer::from_pem_slice(key).unwrap()))).await
+}
+
+async fn connect_with(
+    site: &Site,
+    address: SocketAddr,
+    identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+) -> TlsStream<TcpStream> {
     let mut roots = rustls::RootCertStore::empty();
     for root in CertificateDer::pem_slice_iter(&site.roots_pem()) {
         roots.add(root.unwrap()).unwrap();
@@ -28,8 +45,8 @@ pub async fn connect(site: &Site, address: SocketAddr, issued: Option<&Issued>) 
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let config = config.with_root_certificates(roots);
-    let config = match issued {
-        Some(issued) => config.with_client_auth_cert(issued.chain().to_vec(), issued.key()).unwrap(),
+    let config = match identity {
+        Some((chain, key)) => config.with_client_auth_cert(chain, key).unwrap(),
         None => config.with_no_client_auth(),
     };
     let name = ServerName::try_from("localhost").unwrap();
@@ -56,7 +73,9 @@ impl Answer {
 
 /// One request on a connection of its own.
 pub async fn send(stream: TlsStream<TcpStream>, request: http::request::Builder, body: &str) -> Answer {
-    let request = request.header("host", "localhost").body(Full::new(Bytes::from(body.to_owned()))).unwrap();
+    let has_host = request.headers_ref().is_some_and(|headers| headers.contains_key("host"));
+    let request = if has_host { request } else { request.header("host", "localhost") };
+    let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
     in_time(async {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         let connection = tokio::spawn(connection);
@@ -71,16 +90,61 @@ pub async fn send(stream: TlsStream<TcpStream>, request: http::request::Builder,
     .await
 }
 
+/// Something that MQTT is spoken on.
+pub trait Carrier: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Carrier for S {}
+
+/// A WebSocket that carries MQTT, as a stream of bytes; the status of the answer where it is refused.
+pub async fn websocket(stream: TlsStream<TcpStream>, path: &str, protocol: &str) -> Result<DuplexStream, u16> {
+    let mut request = format!("ws://localhost{path}").into_client_request().unwrap();
+    request.headers_mut().insert("sec-websocket-protocol", protocol.parse().unwrap());
+    let (socket, _) = match in_time(tokio_tungstenite::client_async(request, stream)).await {
+        Ok(opened) => opened,
+        Err(tungstenite::Error::Http(answer)) => return Err(answer.status().as_u16()),
+        Err(other) => panic!("{other}"),
+    };
+    let (ours, theirs) = tokio::io::duplex(1024 * 1024);
+    tokio::spawn(async move {
+        let (mut to, mut from) = socket.split();
+        let (mut read, mut write) = tokio::io::split(theirs);
+        let out = async {
+            let mut bytes = vec![0; 64 * 1024];
+            while let Ok(length @ 1..) = read.read(&mut bytes).await {
+                if to.send(tungstenite::Message::Binary(Bytes::copy_from_slice(&bytes[..length]))).await.is_err() {
+                    break;
+                }
+            }
+            let _ = to.close().await;
+        };
+        let back = async {
+            while let Some(Ok(message)) = from.next().await {
+                match message {
+                    tungstenite::Message::Binary(bytes) => write.write_all(&bytes).await.unwrap(),
+                    tungstenite::Message::Close(_) => break,
+                    _ => {}
+                }
+            }
+            let _ = write.shutdown().await;
+        };
+        tokio::select! {
+            () = out => {}
+            () = back => {}
+        }
+    });
+    Ok(ours)
+}
+
 /// A device's MQTT connection.
 pub struct Mqtt {
-    stream: TlsStream<TcpStream>,
+    stream: Box<dyn Carrier>,
     last: u16,
 }
 
 impl Mqtt {
     /// Sends CONNECT and says what came back.
     pub async fn open(
-        stream: TlsStream<TcpStream>,
+        stream: impl Carrier + 'static,
         client_id: &str,
         user_name: &str,
         password: Option<&str>,
@@ -92,7 +156,7 @@ impl Mqtt {
     }
 
     /// Sends this CONNECT and says what came back.
-    pub async fn open_with(stream: TlsStream<TcpStream>, connect: Connect) -> Result<Self, ConnectReturnCode> {
+    pub async fn open_with(stream: impl Carrier + 'static, connect: Connect) -> Result<Self, ConnectReturnCode> {
         let mut this = Self::over(stream);
         this.write(&connect.into()).await;
         match this.next().await {
@@ -103,8 +167,8 @@ impl Mqtt {
     }
 
     /// A connection on which nothing was said yet.
-    pub fn over(stream: TlsStream<TcpStream>) -> Self {
-        Self { stream, last: 0 }
+    pub fn over(stream: impl Carrier + 'static) -> Self {
+        Self { stream: Box::new(stream), last: 0 }
     }
 
     pub async fn write(&mut self, packet: &Packet) {
