@@ -3,8 +3,10 @@
 //! Keys lie closed in the store ([`super::Vault`]). They are opened to verify a token, and where an operator asks for
 //! them; they leave the service no other way.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use aws_lc_rs::digest;
 use zeroize::Zeroizing;
 
 use crate::attestation::symmetric_key::{self, Enrolled};
@@ -29,26 +31,50 @@ impl Service {
     /// not. What a token is of shows by its signature alone.
     pub(super) async fn prove_by_key(&self, token: &PresentedToken, id: &RegistrationId) -> Result<Proven, Unproven> {
         let read = |fault| Unproven::Fault(fault::of_store(fault));
-        let token = SasToken::parse(token.text().as_bytes()).map_err(|fault| Unproven::refused(fault, None))?;
+        let text = token.text();
+        let token = SasToken::parse(text.as_bytes()).map_err(|fault| Unproven::refused(fault, None))?;
         let individual = EnrollmentId::Individual(id.clone());
         if let Some(enrollment) = self.inner.store.load_enrollment(&individual).await.map_err(read)? {
             return match &enrollment.attestation {
                 Attestation::SymmetricKey(keys) => {
-                    self.judge_key(&token, &enrollment, keys, id).map_err(Unjudged::told)
+                    let proven = self.judge_key(&token, &enrollment, keys, id).map_err(Unjudged::told)?;
+                    self.inner.tokens.keep(text, individual);
+                    Ok(proven)
                 }
                 other => Err(Unproven::refused(asked_for(other), Some(&enrollment))),
             };
         }
+        // A token is shown several times: at first it is held against every group, then against its own before all others.
+        let known = match self.inner.tokens.group_of(text) {
+            Some(group) => self.inner.store.load_enrollment(&group).await.map_err(read)?,
+            None => None,
+        };
+        if let Some(Ok(proven)) = known.as_ref().map(|group| self.judge_group(&token, group, id)) {
+            return Ok(proven);
+        }
         let groups = self.inner.store.key_groups().await.map_err(read)?;
         for group in &groups {
-            let Attestation::MasterKey(keys) = &group.attestation else { continue };
-            match self.judge_key(&token, group, keys, id) {
+            match self.judge_group(&token, group, id) {
                 Err(Unjudged::Another) => {}
                 Err(refused @ Unjudged::Refused(_)) => return Err(refused.told()),
-                Ok(proven) => return Ok(proven),
+                Ok(proven) => {
+                    self.inner.tokens.keep(text, group.id.clone());
+                    return Ok(proven);
+                }
             }
         }
         Err(Unproven::refused("no enrollment has a key that signed the token", None))
+    }
+
+    fn judge_group(&self, token: &SasToken, group: &Arc<Enrollment>, id: &RegistrationId) -> Result<Proven, Unjudged> {
+        match &group.attestation {
+            Attestation::MasterKey(keys) => self.judge_key(token, group, keys, id),
+            Attestation::X509Leaf(_)
+            | Attestation::X509Ca(_)
+            | Attestation::Tpm(_)
+            | Attestation::TpmFleet(_)
+            | Attestation::SymmetricKey(_) => Err(Unjudged::Another),
+        }
     }
 
     fn judge_key(
@@ -168,6 +194,67 @@ impl Service {
         self.inner.entropy.fill(bytes.as_mut_slice());
         TokenKey::new(bytes.as_slice()).expect("it has as many bytes as a key may have")
     }
+}
+
+/// Tokens that verified lately, and by which enrollment. A memory only: each is judged anew at every call. Two generations,
+/// as of the checked chains.
+#[derive(Debug)]
+pub struct Tokens {
+    kept: Mutex<Kept>,
+    generation_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    young: HashMap<[u8; 32], EnrollmentId>,
+    old: HashMap<[u8; 32], EnrollmentId>,
+}
+
+impl Tokens {
+    pub fn new(tokens_max: usize) -> Self {
+        Self { kept: Mutex::default(), generation_max: (tokens_max / 2).max(1) }
+    }
+
+    /// Whether it verified before: then its bearer is no stranger.
+    pub fn knows(&self, text: &str) -> bool {
+        self.enrollment_of(text).is_some()
+    }
+
+    fn group_of(&self, text: &str) -> Option<EnrollmentId> {
+        self.enrollment_of(text).filter(|id| matches!(id, EnrollmentId::Group(_)))
+    }
+
+    fn enrollment_of(&self, text: &str) -> Option<EnrollmentId> {
+        let (digest, mut kept) = (digest_of(text), self.lock());
+        if let Some(id) = kept.young.get(&digest) {
+            return Some(id.clone());
+        }
+        let id = kept.old.remove(&digest)?;
+        self.put(&mut kept, digest, id.clone());
+        Some(id)
+    }
+
+    fn keep(&self, text: &str, id: EnrollmentId) {
+        let mut kept = self.lock();
+        self.put(&mut kept, digest_of(text), id);
+    }
+
+    fn put(&self, kept: &mut Kept, digest: [u8; 32], id: EnrollmentId) {
+        if kept.young.len() >= self.generation_max {
+            kept.old = std::mem::take(&mut kept.young);
+        }
+        kept.young.insert(digest, id);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn digest_of(text: &str) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
+    bytes
 }
 
 /// Why one enrollment does not let a token's bearer in.

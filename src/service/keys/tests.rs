@@ -243,3 +243,25 @@ async fn an_import_takes_keys_and_knows_them_again() {
     assert_eq!(import(vec![other]).await, [Imported::Exists { differs: true }]);
     check(&world, &key(6), "dev-5", Ok("assigned")).await;
 }
+
+#[tokio::test]
+async fn a_device_behind_the_address_of_a_stranger_is_heard_with_the_token_it_showed_before() {
+    let world = World::with(Config { refuse_after: Duration::ZERO, refusals_per_peer: 3, ..Config::default() });
+    world.link("a").await;
+    world.service.create_enrollment(keys(lamps(), Some(key(11)), Some(key(12))), BY).await.unwrap();
+    let lamp = token(&device_key(&key(11), "lamp-1"), "rehome", "lamp-1");
+    register(&world, &lamp, "lamp-1").await.unwrap();
+    let mut last = None;
+    for number in 0..9 {
+        let id = format!("x{number}");
+        last = register(&world, &token(&key(3), "rehome", &id), &id).await.err().map(|fault| fault.reason);
+    }
+    assert_eq!(last, Some(Reason::RateLimited));
+    assert!(register(&world, &lamp, "lamp-1").await.is_ok());
+    let other = token(&device_key(&key(11), "lamp-2"), "rehome", "lamp-2");
+    assert_eq!(register(&world, &other, "lamp-2").await.unwrap_err().reason, Reason::RateLimited);
+    // What was shown before is judged as anything else.
+    let stored = world.service.enrollment(&lamps()).await.unwrap();
+    world.service.update_enrollment(keys(lamps(), Some(key(13)), Some(key(14))), stored.version, BY).await.unwrap();
+    assert_eq!(register(&world, &lamp, "lamp-1").await.unwrap_err().reason, Reason::RegistrationRefused);
+}
