@@ -275,7 +275,7 @@ impl Service {
         let found = found.ok_or_else(|| outdated("the challenge is not known, or not any more"))?;
         let (prepared, is_fresh) = match &found.used {
             None => (self.prepare(), true),
-            Some(used) if used.is_repeated_by(digest, ask.request_id.as_ref()) => {
+            Some(used) if used.is_repeated_by(digest, ask.request_id.as_ref(), now) => {
                 if *found.challenge.registration_id() != ask.registration_id {
                     return Err(refused(&Refusal::ChallengeMismatch, None));
                 }
