@@ -12,15 +12,18 @@ use zeroize::Zeroizing;
 use crate::attestation::symmetric_key::{self, Enrolled};
 use crate::domain::token::{SasToken, TokenKey, registration_resource};
 use crate::domain::{
-    Attestation, AuditAction, AuditEntry, Credential, Enrollment, EnrollmentId, Fault, KeyPair, PresentedToken, Reason,
-    RegistrationId, SealedKey, limits,
+    Attestation, AuditAction, AuditEntry, Claim, Credential, Enrollment, EnrollmentId, Fault, KeyPair, PresentedToken,
+    Reason, Registration, RegistrationId, SealedKey, limits,
 };
-use crate::store::Commit;
+use crate::store::{Commit, EnrollmentListing, PageRequest};
 
 use super::proof::{Proven, Unproven};
 use super::tpm::TOKEN_SCOPE;
 use super::{Service, fault};
 
+/// Told to the audit log of a token that leads nowhere.
+const NOT_SIGNED: &str =
+    "no enrollment has a key that signed the token, and it is of no registration that was made lately";
 /// A drawn key: as long as keys may be.
 const DRAWN_KEY_BYTES: usize = limits::TOKEN_KEY_BYTES_MAX;
 
@@ -50,6 +53,7 @@ impl Service {
             None => None,
         };
         if let Some(Ok(proven)) = known.as_ref().map(|group| self.judge_group(&token, group, id)) {
+            self.check_taken_over(id, &proven.enrollment).await?;
             return Ok(proven);
         }
         let groups = self.inner.store.key_groups().await.map_err(read)?;
@@ -58,12 +62,13 @@ impl Service {
                 Err(Unjudged::Another) => {}
                 Err(refused @ Unjudged::Refused(_)) => return Err(refused.told()),
                 Ok(proven) => {
+                    self.check_taken_over(id, group).await?;
                     self.inner.tokens.keep(text, group.id.clone());
                     return Ok(proven);
                 }
             }
         }
-        Err(Unproven::refused("no enrollment has a key that signed the token", None))
+        Err(Unproven::refused(NOT_SIGNED, None))
     }
 
     fn judge_group(&self, token: &SasToken, group: &Arc<Enrollment>, id: &RegistrationId) -> Result<Proven, Unjudged> {
@@ -85,7 +90,7 @@ impl Service {
         id: &RegistrationId,
     ) -> Result<Proven, Unjudged> {
         let refused = |why: &dyn std::fmt::Display| Unjudged::Refused(Unproven::refused(why, Some(enrollment)));
-        let Some(keys) = self.open_keys(keys) else {
+        let Some(keys) = self.open_either(keys) else {
             tracing::error!("the keys of {} cannot be opened: was the vault's key replaced?", enrollment.id);
             return Err(match &enrollment.id {
                 EnrollmentId::Individual(_) => refused(&"its keys cannot be opened"),
@@ -169,9 +174,24 @@ impl Service {
         }
     }
 
-    /// There is room for one more group by keys.
-    pub(super) async fn check_key_groups(&self, attestation: &Attestation, id: &EnrollmentId) -> Result<(), Fault> {
-        let Attestation::MasterKey(_) = attestation else { return Ok(()) };
+    /// There is room for one more group by keys, and no device is given a group's key.
+    pub(super) async fn check_keys(&self, attestation: &Attestation, id: &EnrollmentId) -> Result<(), Fault> {
+        match attestation {
+            Attestation::MasterKey(_) => {}
+            Attestation::SymmetricKey(keys) => {
+                for key in keys.both() {
+                    let claim = Claim::MasterKey(key.fingerprint());
+                    if let Some(owner) = self.inner.store.find_claim(&claim).await.map_err(fault::of_store)? {
+                        let message = format!("a key of it belongs to {owner}, and no device may hold a group's");
+                        return Err(Fault::new(Reason::KeyInUse, message).with("enrollment", owner.to_string()));
+                    }
+                }
+                return Ok(());
+            }
+            Attestation::X509Leaf(_) | Attestation::X509Ca(_) | Attestation::Tpm(_) | Attestation::TpmFleet(_) => {
+                return Ok(());
+            }
+        }
         let groups = self.inner.store.key_groups().await.map_err(fault::of_store)?;
         if groups.iter().filter(|group| group.id != *id).count() < limits::KEY_GROUPS_MAX {
             return Ok(());
@@ -187,6 +207,66 @@ impl Service {
     pub(super) fn open_keys(&self, keys: &KeyPair<SealedKey>) -> Option<KeyPair<TokenKey>> {
         let open = |key| self.inner.vault.open(key);
         Some(KeyPair { primary: open(&keys.primary)?, secondary: open(&keys.secondary)? })
+    }
+
+    /// What of two keys can be opened: a key that was lost must not keep out who has the other.
+    fn open_either(&self, keys: &KeyPair<SealedKey>) -> Option<KeyPair<TokenKey>> {
+        let [primary, secondary] = keys.both().map(|key| self.inner.vault.open(key));
+        let one = primary.clone().or_else(|| secondary.clone())?;
+        Some(KeyPair { primary: primary.unwrap_or_else(|| one.clone()), secondary: secondary.unwrap_or(one) })
+    }
+
+    /// An enrollment with a key that this vault cannot open. Looks at all groups by keys and at the first page of individual
+    /// enrollments, or at every one.
+    pub async fn find_lost_key(&self, in_all: bool) -> Result<Option<EnrollmentId>, Fault> {
+        let is_lost = |enrollment: &Arc<Enrollment>| {
+            let keys = enrollment.attestation.keys();
+            keys.is_some_and(|keys| keys.both().iter().any(|key| self.inner.vault.open(key).is_none()))
+        };
+        let groups = self.inner.store.key_groups().await.map_err(fault::of_store)?;
+        if let Some(group) = groups.iter().find(|group| is_lost(group)) {
+            return Ok(Some(group.id.clone()));
+        }
+        let mut token = None;
+        loop {
+            let page = PageRequest { size: limits::PAGE_SIZE_MAX, token };
+            let page = self.enrollments(EnrollmentListing::Individuals, &page).await?;
+            if let Some(enrollment) = page.rows.iter().find(|enrollment| is_lost(enrollment)) {
+                return Ok(Some(enrollment.id.clone()));
+            }
+            match page.next.filter(|_| in_all) {
+                Some(next) => token = Some(next),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The enrollment as this device is held to it: the keys of a group made into the device's. So what an operator moves
+    /// goes to its hub with the keys that are enrolled now, not with those that it once registered with.
+    pub(super) fn as_of_device(&self, enrollment: Arc<Enrollment>, record: &Registration) -> Arc<Enrollment> {
+        let recorded = record.assignment.as_ref().and_then(|assignment| assignment.credential.as_ref());
+        let (Attestation::MasterKey(masters), Some(Credential::Shared(recorded))) = (&enrollment.attestation, recorded)
+        else {
+            return enrollment;
+        };
+        let Some(masters) = self.open_either(masters) else { return enrollment };
+        // The casing that the device makes its key of shows in the keys that were not rolled; else it is the recorded one.
+        let made = [record.id.as_str().to_owned(), record.id.folded()]
+            .map(|id| masters.map(|master| self.seal(&symmetric_key::device_key(master, &id))));
+        let is_of_it = |keys: &&KeyPair<SealedKey>| keys.both().iter().any(|key| recorded.both().contains(key));
+        let keys = made.iter().find(is_of_it).unwrap_or(&made[0]).clone();
+        Arc::new(Enrollment { attestation: Attestation::SymmetricKey(keys), ..Enrollment::clone(&enrollment) })
+    }
+
+    /// What became of the keys of an enrollment, for the audit log.
+    pub(super) fn rolled(before: &Attestation, after: &Attestation) -> String {
+        let (Some(before), Some(after)) = (before.keys(), after.keys()) else { return String::new() };
+        let slots = [("primary", &before.primary, &after.primary), ("secondary", &before.secondary, &after.secondary)];
+        let changed = slots.into_iter().filter(|(_, before, after)| before != after);
+        let told = changed.map(|(slot, before, after)| {
+            format!("; its {slot} key {} became {}", before.fingerprint(), after.fingerprint())
+        });
+        told.collect()
     }
 
     fn draw_key(&self) -> TokenKey {
@@ -267,7 +347,7 @@ enum Unjudged {
 impl Unjudged {
     fn told(self) -> Unproven {
         match self {
-            Unjudged::Another => Unproven::refused("no enrollment has a key that signed the token", None),
+            Unjudged::Another => Unproven::refused(NOT_SIGNED, None),
             Unjudged::Refused(unproven) => unproven,
         }
     }
