@@ -140,12 +140,14 @@ impl Running {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
-        let credentials = Credentials::load(config, clock.as_ref(), entropy.as_ref())?;
-        let tls = credentials.tls(Spoken::Http2)?;
         // The same names as in a backup: a copy of the folder is a data folder.
         let folder = config.data_dir.clone();
         make_folder(&folder)?;
         let store = open_store(config).await?;
+        let linked = store.hubs().await.map_err(|fault| StartFault::StoreRead(fault.to_string()))?;
+        let linked: Vec<String> = linked.into_iter().map(|(hub, _)| hub.host_name).collect();
+        let credentials = Credentials::load(config, &linked, clock.as_ref(), entropy.as_ref())?;
+        let tls = credentials.tls(Spoken::Http2)?;
         let hubs = EmbeddedHubs::new(folder, config.hubs.cache_bytes, clock.clone(), entropy.clone())
             .observed(Arc::new(|| telemetry::disk_synced(DiskFile::Hub)));
         let allocator = Webhook::new(&webhook_config(config), clock.clone()).map_err(StartFault::Trust)?;
@@ -326,11 +328,12 @@ struct Credentials {
 }
 
 impl Credentials {
-    fn load(config: &Config, clock: &dyn Clock, entropy: &dyn Entropy) -> Result<Self, StartFault> {
+    /// The development certificate names the hubs that are `linked`, too.
+    fn load(config: &Config, linked: &[String], clock: &dyn Clock, entropy: &dyn Entropy) -> Result<Self, StartFault> {
         match &config.tls {
             config::Tls::DevelopmentPki => {
                 make_folder(&config.certs_dir)?;
-                let names = host_names(config);
+                let names = host_names(config, linked);
                 let made = Development::ensure(&config.certs_dir, clock, entropy, &names).map_err(StartFault::Pki)?;
                 for path in &made.written {
                     tracing::info!("made {}", path.display());
@@ -386,8 +389,8 @@ fn make_folder(path: &Path) -> Result<(), StartFault> {
 }
 
 /// Every name that a device, a back end or an operator may call the server by.
-fn host_names(config: &Config) -> Vec<String> {
-    let hubs = config.hubs.initial.iter().map(|hub| hub.host_name.clone());
+fn host_names(config: &Config, linked: &[String]) -> Vec<String> {
+    let hubs = config.hubs.initial.iter().map(|hub| hub.host_name.clone()).chain(linked.iter().cloned());
     let ours = ["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned(), config.azure.host_name.clone()];
     let listen = Some(config.listen.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback());
     ours.into_iter().chain(listen.map(|ip| ip.to_string())).chain(hubs).collect()

@@ -71,6 +71,27 @@ impl Service {
         Err(Unproven::refused(NOT_SIGNED, None))
     }
 
+    /// Whoever has a group's key can be any device of the group, but none that another proof made what it is: a
+    /// registration that stands under an enrollment by certificate or TPM is not replaced for as long as that is there.
+    /// An operator can want it: by an individual enrollment, or by deleting the registration.
+    async fn check_taken_over(&self, id: &RegistrationId, group: &Enrollment) -> Result<(), Unproven> {
+        let read = |fault| Unproven::Fault(fault::of_store(fault));
+        let standing = self.standing(id).await.map_err(Unproven::Fault)?;
+        let Some(other) = standing.map(|standing| standing.enrollment).filter(|other| *other != group.id) else {
+            return Ok(());
+        };
+        let stands = self.inner.store.load_enrollment(&other).await.map_err(read)?;
+        match stands.as_ref().map(|stands| &stands.attestation) {
+            None | Some(Attestation::MasterKey(_) | Attestation::SymmetricKey(_)) => Ok(()),
+            Some(
+                Attestation::X509Leaf(_) | Attestation::X509Ca(_) | Attestation::Tpm(_) | Attestation::TpmFleet(_),
+            ) => {
+                let why = format!("the registration stands under {other}, which a group's key does not replace");
+                Err(Unproven::refused(why, Some(group)))
+            }
+        }
+    }
+
     fn judge_group(&self, token: &SasToken, group: &Arc<Enrollment>, id: &RegistrationId) -> Result<Proven, Unjudged> {
         match &group.attestation {
             Attestation::MasterKey(keys) => self.judge_key(token, group, keys, id),

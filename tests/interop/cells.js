@@ -110,6 +110,11 @@ const tables = [
     ],
   },
   {
+    name: 'the programs of docs/sdk',
+    columns: ['Node', 'Python'],
+    rows: ['registers, lives at its hub, is moved and goes on'],
+  },
+  {
     name: 'hostile clients',
     columns: ['rehome'],
     rows: [

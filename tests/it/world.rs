@@ -285,6 +285,19 @@ impl World {
         devices
     }
 
+    /// The folder of everything, for commands to be run in.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn data(&self) -> &Path {
+        &self.config.data_dir
+    }
+
+    pub fn certs(&self) -> &Path {
+        &self.config.certs_dir
+    }
+
     /// The keys of the shared access policies, as `rehome connection-string` reads them.
     pub fn policy_keys(&self) -> PolicyKeys {
         PolicyKeys::read(&self.config).unwrap()
