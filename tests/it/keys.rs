@@ -135,14 +135,14 @@ async fn a_service_without_the_key_of_its_keys_does_not_start_unless_told_to() {
     register(&lamp).await.unwrap();
     let (folder, config) = world.stopped().await;
     let secrets = config.data_dir.join("secrets.key");
-    let kept = std::fs::read(&secrets).unwrap();
-    std::fs::remove_file(&secrets).unwrap();
+    let kept = folder.path().join("kept.key");
+    std::fs::rename(&secrets, &kept).unwrap();
     for _ in 0..2 {
         let fault = rehome::compose::Running::start(&config).await.map(drop).unwrap_err();
         assert!(fault.to_string().contains("the keys of individual dev-1 cannot be opened"), "{fault}");
         assert!(!secrets.exists(), "no other key is left behind");
     }
-    std::fs::write(&secrets, &kept).unwrap();
+    std::fs::rename(&kept, &secrets).unwrap();
     let running = rehome::compose::Running::start(&config).await.unwrap();
     running.stop().await.unwrap();
     std::fs::remove_file(&secrets).unwrap();
@@ -150,5 +150,4 @@ async fn a_service_without_the_key_of_its_keys_does_not_start_unless_told_to() {
     config.store.accept_lost_keys = true;
     let running = rehome::compose::Running::start(&config).await.unwrap();
     running.stop().await.unwrap();
-    drop(folder);
 }
