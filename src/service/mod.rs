@@ -88,7 +88,7 @@ pub struct Config {
     pub id_challenge_regained_after: Duration,
     /// Challenges that are out, and registrations whose tokens still read, some 6 KiB each; beyond it the oldest go.
     pub challenges_max: usize,
-    /// Checked chains that are remembered, some 2 KiB each.
+    /// Checked chains that are remembered, some 2 KiB each; and tokens that verified, some 200 bytes each.
     pub proofs_max: usize,
     /// What an embedded hub is called when its operator does not say: its id under this domain.
     pub embedded_domain: String,
@@ -157,6 +157,7 @@ struct Inner {
     config: Config,
     proofs: proof::Proofs,
     crowd: crowd::Crowd,
+    tokens: keys::Tokens,
     throttle: throttle::Throttle,
     challenges: challenges::Challenges,
     challenge_throttle: throttle::Throttle,
@@ -191,6 +192,7 @@ impl Service {
         let Parts { store, directory, clock, entropy, hubs, vault, operator_authorities, config } = parts;
         let proofs = proof::Proofs::new(config.proofs_max);
         let crowd = crowd::Crowd::new(config.registrations_max);
+        let tokens = keys::Tokens::new(config.proofs_max);
         let throttle = throttle::Throttle::new(&config);
         let challenges = challenges::Challenges::new(config.challenges_max);
         let challenge_throttle = throttle::Throttle::of_challenges(&config);
@@ -205,6 +207,7 @@ impl Service {
             config,
             proofs,
             crowd,
+            tokens,
             throttle,
             challenges,
             challenge_throttle,

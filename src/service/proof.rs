@@ -37,9 +37,15 @@ impl Unproven {
 }
 
 impl Service {
-    /// Whether the caller presents a chain that was checked lately: then it is no stranger.
+    /// Whether the caller presents a chain or a token that was checked lately: then it is no stranger.
     pub(super) fn is_known(&self, peer: &Peer) -> bool {
-        peer.presented().is_ok_and(|presented| self.inner.proofs.knows(presented.digest()))
+        match &peer.evidence {
+            Evidence::None => false,
+            Evidence::Token(token) => self.inner.tokens.knows(token.text()),
+            Evidence::X509 { .. } => {
+                peer.presented().is_ok_and(|presented| self.inner.proofs.knows(presented.digest()))
+            }
+        }
     }
 
     /// Finds out whether the caller is the device it says.
