@@ -23,9 +23,9 @@ use crate::service::{Door, HubDevice, PageRequest, Peer, TwinWrite};
 
 use super::Edge;
 use super::answer::{again_after, json};
+use super::call::{condition, gone};
 use super::caller::{self, Caller};
 use super::device::parameter;
-use super::enrollments::{condition, gone};
 use super::paging::{self, Shown};
 
 const ERROR_CODE: HeaderName = HeaderName::from_static("iothub-errorcode");
@@ -91,7 +91,7 @@ fn check(condition: &Condition, etag: &str) -> Result<(), Refusal> {
 }
 
 /// `GET /devices/{id}`
-pub async fn get_device(
+pub async fn read_device(
     State(edge): State<Edge>,
     Extension(peer): Extension<Arc<Peer>>,
     Path(id): Path<String>,
@@ -146,7 +146,7 @@ impl Edge {
 }
 
 /// `PUT /devices/{id}`: whether the device is let in, and nothing else.
-pub async fn put_device(
+pub async fn write_device(
     State(edge): State<Edge>,
     Extension(peer): Extension<Arc<Peer>>,
     Path(id): Path<String>,
@@ -171,7 +171,7 @@ pub async fn put_device(
 }
 
 /// `DELETE /devices/{id}`: ends the device's registration, which takes it out of the hub; its history stays.
-pub async fn delete_device(
+pub async fn remove_device(
     State(edge): State<Edge>,
     Extension(peer): Extension<Arc<Peer>>,
     Path(id): Path<String>,
@@ -226,7 +226,7 @@ async fn devices(
 }
 
 /// `POST /devices`: each by itself; what fails keeps out nothing else.
-pub async fn bulk_devices(
+pub async fn change_devices(
     State(edge): State<Edge>,
     Extension(peer): Extension<Arc<Peer>>,
     RawQuery(query): RawQuery,
@@ -254,7 +254,7 @@ pub async fn bulk_devices(
 }
 
 /// `POST /devices/query`: twins.
-pub async fn query_twins(
+pub async fn list_twins(
     State(edge): State<Edge>,
     Extension(peer): Extension<Arc<Peer>>,
     RawQuery(query): RawQuery,
@@ -271,7 +271,7 @@ pub async fn query_twins(
 }
 
 /// `GET /twins/{id}`
-pub async fn get_twin(
+pub async fn read_twin(
     State(edge): State<Edge>,
     Extension(peer): Extension<Arc<Peer>>,
     Path(id): Path<String>,
@@ -287,7 +287,7 @@ pub async fn get_twin(
 }
 
 /// `PATCH /twins/{id}`
-pub async fn patch_twin(
+pub async fn merge_twin(
     state: State<Edge>,
     peer: Extension<Arc<Peer>>,
     path: Path<String>,
@@ -299,7 +299,7 @@ pub async fn patch_twin(
 }
 
 /// `PUT /twins/{id}`
-pub async fn put_twin(
+pub async fn replace_twin(
     state: State<Edge>,
     peer: Extension<Arc<Peer>>,
     path: Path<String>,
