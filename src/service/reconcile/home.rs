@@ -21,8 +21,13 @@ pub(super) struct Newest {
 
 impl Run {
     /// What the home of `record` is to have, from all that is known of it.
-    pub(super) async fn newest(&self, record: &Registration, connector: &dyn HubConnector) -> Result<Newest, Fault> {
-        let inner = &self.service.inner;
+    pub(super) async fn newest(
+        &self,
+        record: &Registration,
+        open: &[Move],
+        connector: &dyn HubConnector,
+    ) -> Result<Newest, Fault> {
+        let inner = &self.ground;
         let Some(home) = &record.assignment else {
             return Err(Fault::new(crate::domain::Reason::Internal, format!("{} has no home", record.id)));
         };
@@ -33,17 +38,20 @@ impl Run {
         // A journal that cannot be replayed says nothing here, and its device's actor says that.
         let brought = inner.store.load_move(home.generation).await.map_err(fault::of_store)?;
         let brought = brought.and_then(|log| Move::replay(log).ok());
+        let of_here = |this: &Move| this.intent.plan.hub(Side::From) == Some(&home.hub);
         let mut journaled: Vec<_> =
             brought.and_then(|this| Some((this.arriving_state()?, this.at))).into_iter().collect();
-        // Moves away from here that came to nothing: what they sealed was this home's.
+        // Moves away from here that came to nothing, or may: what they sealed was this home's.
+        let leaving = open.iter().filter(|this| this.generation > home.generation && of_here(this));
+        journaled.extend(leaving.filter_map(Move::left_state).map(|known| (*known.state, known.seen_at)));
         for later in record.past.moves.iter().filter(|it| **it > home.generation) {
             let log = inner.store.load_move(*later).await.map_err(fault::of_store)?;
             let left = log.and_then(|log| Move::replay(log).ok());
-            let left = left.filter(|this| this.intent.plan.hub(Side::From) == Some(&home.hub));
+            let left = left.filter(of_here);
             let known = left.and_then(|this| this.left_state());
             journaled.extend(known.map(|known| (*known.state, known.seen_at)));
         }
-        let journaled = journaled.into_iter().max_by_key(|(state, _)| state.twin.version);
+        let journaled = journaled.into_iter().max_by_key(|(state, _)| state.twin.progress());
         if let Some(newest) = choose(own, seen, journaled) {
             return Ok(Newest { older, ..newest });
         }
