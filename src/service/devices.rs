@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::actors::{Answer, PinTo, UndoWish};
+use crate::actors::{Answer, PinTo, Seen, UndoWish};
 use crate::domain::{
     Attestation, AuditAction, CertificateRef, Credential, DeviceId, DeviceState, Document, Enrollment, EnrollmentId,
     Fault, HubId, Order, Pin, Reason, Registration, RegistrationId, RequestId, Thumbprint, Timestamp, Twin,
@@ -237,7 +237,19 @@ impl Service {
     ) -> Result<Option<RegistrationView>, Fault> {
         let standing = self.standing(id).await?.ok_or_else(|| fault::no_registration(id))?;
         fault::check_etag(format!("registration {id}"), version, standing.version)?;
-        self.release(id, by, "an operator deleted the registration").await
+        self.delete_as_seen(id, version.map(Seen::Version), by).await
+    }
+
+    /// As above, if the registration is still as it was seen when its actor comes to it.
+    pub(super) async fn delete_as_seen(
+        &self,
+        id: &RegistrationId,
+        seen: Option<Seen>,
+        by: &str,
+    ) -> Result<Option<RegistrationView>, Fault> {
+        let why = "an operator deleted the registration";
+        let accepted = fault::flat(self.inner.directory.release_as_seen(id, by, why, seen).await)?;
+        Ok(accepted.standing.map(|standing| RegistrationView { standing, tries: Vec::new() }))
     }
 
     /// Keeps a device out: blocks it, then ends its registration. A device of a group is blocked by a disabled individual

@@ -161,14 +161,17 @@ impl Edge {
     async fn entry(&self, kind: EnrollmentKind, mode: Mode, entry: &Value, by: &str) -> Result<(), Refusal> {
         let given = Members::of(entry)?;
         let id = enrollment::id_of(kind, &given)?;
-        let wanted = match mode {
-            Mode::Delete => return self.remove(&id, &Condition::None, by).await,
-            Mode::Create => Wanted::Create,
-            Mode::Update => Wanted::Replace(Condition::None),
-            Mode::UpdateIfMatch => match Condition::read(given.text("etag")?) {
-                Condition::None => return Err(Refusal::new(400_004, "etag is missing")),
-                condition => Wanted::Replace(condition),
+        let condition = Condition::read(given.text("etag")?);
+        let wanted = match (mode, condition) {
+            (Mode::Delete, condition) => return self.remove(&id, &condition, by).await,
+            (Mode::Create, _) => Wanted::Create,
+            (Mode::UpdateIfMatch, Condition::None) => return Err(Refusal::new(400_004, "etag is missing")),
+            // As it was recorded: what is written over another one without having read it would make it anew.
+            (Mode::Update, Condition::None) => match self.stored(&id).await? {
+                Some(_) => return Err(Refusal::new(409_201, format!("{id} exists already: its etag is missing"))),
+                None => return Err(missing(&id)),
             },
+            (Mode::Update | Mode::UpdateIfMatch, condition) => Wanted::Replace(condition),
         };
         self.write(&id, &given, &wanted, by).await.map(drop)
     }
