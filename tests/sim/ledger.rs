@@ -12,7 +12,7 @@ use rehome::store::{Change, Commit};
 use super::keys::Keys;
 
 /// How far a move has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     Before,
     After,
@@ -32,7 +32,7 @@ pub struct Note {
     planted: Keys,
     sealed: Option<Keys>,
     /// The old home was left unsealed: it is collected later.
-    bypassed: bool,
+    pub bypassed: bool,
     /// The writes in all states that its lines hold.
     kept: Keys,
     /// The move that made the home which the device had when this one began.

@@ -136,7 +136,7 @@ const FATES: &[(u32, Fate)] = &[
     (3, Fate::Refused),
 ];
 
-const STRIKES: &[Strike] = &[
+pub const STRIKES: &[Strike] = &[
     Strike::NotWritten,
     Strike::LostUnknown,
     Strike::WrittenUnknown,
