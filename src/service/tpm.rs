@@ -23,6 +23,7 @@ use crate::store::StoreFault;
 use crate::telemetry;
 
 use super::challenges::{Delivery, TokenDigest, Used};
+use super::keys::asked_for;
 use super::proof::Unproven;
 use super::registration::{JUDGEMENTS_MAX, Registering};
 use super::{Peer, RegisterAsk, Service, fault};
@@ -91,7 +92,10 @@ fn rule(enrollment: &Enrollment) -> Option<Rule<'_>> {
     match &enrollment.attestation {
         Attestation::Tpm(device) => Some(Rule::Device(device)),
         Attestation::TpmFleet(fleet) => Some(Rule::Fleet(fleet)),
-        Attestation::X509Leaf(_) | Attestation::X509Ca(_) => None,
+        Attestation::X509Leaf(_)
+        | Attestation::X509Ca(_)
+        | Attestation::SymmetricKey(_)
+        | Attestation::MasterKey(_) => None,
     }
 }
 
@@ -168,7 +172,7 @@ impl Service {
         let read = |fault| Unproven::Fault(fault::of_store(fault));
         let individual = EnrollmentId::Individual(id.clone());
         if let Some(enrollment) = self.inner.store.load_enrollment(&individual).await.map_err(read)? {
-            let other = Unproven::refused("the enrollment asks for a certificate", Some(&enrollment));
+            let other = Unproven::refused(asked_for(&enrollment.attestation), Some(&enrollment));
             return if rule(&enrollment).is_some() { Ok(vec![(enrollment, Reference::Presented)]) } else { Err(other) };
         }
         if let Some(owner) = self.owner_of(presented.ek_hash()).await.map_err(read)? {
@@ -278,7 +282,7 @@ impl Service {
             }
         };
         let Some(enrolled) = enrolled(&enrollment, *version) else {
-            return Err(refused(&"the enrollment asks for a certificate", Some(&enrollment)));
+            return Err(refused(&asked_for(&enrollment.attestation), Some(&enrollment)));
         };
         let verified = self
             .verify_answer(&found.challenge, answer, &token, enrolled, &ask.registration_id, prepared.credential(), now)
@@ -359,19 +363,13 @@ impl Service {
         Ok(Registering { view: self.device_view(standing), why, updates: report.updates })
     }
 
-    /// Which operation a token may ask after, of a caller that presents one.
+    /// Which operation a token may ask after that answered a challenge.
     pub(super) async fn read_by_token(&self, peer: &Peer, id: &RegistrationId) -> Result<Option<OperationId>, Fault> {
         let Evidence::Token(token) = &peer.evidence else { return Ok(None) };
         let started = self.inner.clock.now();
         self.check_throttle(peer, id, started)?;
-        let operation = self.inner.challenges.operation_of(id, TokenDigest::of(token.text()), started);
-        match operation {
-            Some(operation) => Ok(Some(operation)),
-            None => {
-                let unproven = Unproven::refused("the token is of no registration that was made lately", None);
-                Err(self.turn_away(peer, id, unproven, Reason::RegistrationRefused, started).await)
-            }
-        }
+        // Any other token must prove by itself who its bearer is.
+        Ok(self.inner.challenges.operation_of(id, TokenDigest::of(token.text()), started))
     }
 
     /// Has the storage root key forgotten that a device is held to.

@@ -5,9 +5,10 @@
 //! versions never go down: so the write must stand in the first state of that version or a later one, be it in the
 //! history or at the hub. A reset empties a twin, so what was written before it can only be found in the history.
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use rehome::ambient::{Entropy, SeededEntropy};
 use rehome::client::{
@@ -19,11 +20,11 @@ use rehome::domain::{
 };
 use rehome::pki::Issued;
 use serde_json::Value;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use crate::serving::Serving;
 use crate::world::{
-    Site, document, hub_id, identity_of, in_time, individual, registration_id, settled, tell_hubs_where_they_are,
+    DEADLINE, Site, document, hub_id, identity_of, individual, registration_id, settled, tell_hubs_where_they_are,
 };
 
 const DEVICES: usize = 12;
@@ -102,15 +103,23 @@ fn key_of(value: u64) -> String {
 struct Stage {
     /// Where the service listens in its current life, and which life that is.
     lives: watch::Receiver<Life>,
-    over: AtomicBool,
-    /// Calls that were answered.
-    calls: AtomicU64,
-    called: Notify,
+    pace: watch::Sender<Pace>,
+    /// Who is at what, for the case that nothing goes on.
+    doing: Mutex<BTreeMap<String, &'static str>>,
     kills: u64,
     moves: AtomicU64,
     resets: [AtomicU64; DEVICES],
     refreshes: AtomicU64,
     outages: AtomicU64,
+}
+
+/// What everybody waits by.
+#[derive(Debug, Default)]
+struct Pace {
+    /// Calls that the service answered, be it with a refusal. While a hub is down every device may be in a move that waits for
+    /// it, and then nothing but refusals is left to be counted.
+    calls: u64,
+    over: bool,
 }
 
 #[derive(Clone)]
@@ -121,22 +130,65 @@ struct Life {
 
 impl Stage {
     fn note_call(&self) {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        self.called.notify_one();
+        self.pace.send_modify(|pace| pace.calls += 1);
     }
 
     fn is_over(&self) -> bool {
-        self.over.load(Ordering::Relaxed)
+        self.pace.borrow().over
+    }
+
+    /// Counted in calls, so that what waits comes in the midst of them and not after some time. Sooner when all is over.
+    async fn calls_go_by(&self, count: u64) {
+        let mut pace = self.pace.subscribe();
+        let until = pace.borrow().calls + count;
+        pace.wait_for(|pace| pace.calls >= until || pace.over).await.expect("the stage has the sender");
+    }
+
+    fn does(&self, who: &str, what: &'static str) {
+        self.doing.lock().unwrap().insert(who.to_owned(), what);
+    }
+
+    /// Waits for something that the test cannot go on without; where it does not come, everything that is known is said.
+    async fn in_time<T>(&self, what: &str, awaited: impl Future<Output = T>) -> T {
+        if let Ok(came) = tokio::time::timeout(DEADLINE, awaited).await {
+            return came;
+        }
+        let Life { number, site } = self.lives.borrow().clone();
+        let fleet = match tokio::time::timeout(DEADLINE, fleet(&site)).await {
+            Ok(Ok(lines)) => lines,
+            Ok(Err(fault)) => format!("the service: {fault}"),
+            Err(_) => "the service does not answer".to_owned(),
+        };
+        let (calls, doing) = (self.pace.borrow().calls, self.doing.lock().unwrap());
+        panic!("no {what} within {DEADLINE:?}, in life {number}, after {calls} calls:\n{doing:#?}\n{fleet}");
     }
 
     /// Where to go on after a failure: a service that answered is there, one that did not comes again. `None` at the end.
-    async fn after(&self, fault: &ClientFault, life: &Life) -> Option<Life> {
+    async fn after(&self, who: &str, fault: &ClientFault, life: &Life) -> Option<Life> {
         if answered(fault) {
+            self.note_call();
             return Some(life.clone());
         }
+        self.does(who, "waits for the next life");
         let mut lives = self.lives.clone();
         lives.wait_for(|next| next.number > life.number).await.ok().map(|next| next.clone())
     }
+}
+
+/// Hubs and devices as an operator sees them, a line each.
+async fn fleet(site: &Site) -> Result<String, ClientFault> {
+    let operator = site.connect_operator().await?;
+    let mut lines = Vec::new();
+    for hub in operator.list_hubs().await? {
+        lines.push(format!("{}: {hub:?}", hub.draft.id));
+    }
+    for number in 0..DEVICES {
+        let record = operator.registration(&registration_id(&name(number))).await?;
+        let home = record.assignment.map(|assignment| assignment.hub);
+        let (status, running, owed) = (record.operation.status, record.running, record.obligations);
+        lines.push(format!("{}: at {home:?}, {status:?}, {running:?}, owes {owed:?}", name(number)));
+    }
+    Ok(lines.join("\n"))
 }
 
 /// Whether it was the service that said no, and not the connection.
@@ -159,10 +211,14 @@ struct Reporter {
 }
 
 impl Reporter {
+    fn who(&self) -> String {
+        format!("reporter of {}", self.name)
+    }
+
     async fn live(mut self, stage: Arc<Stage>) -> Self {
         let mut life = stage.lives.borrow().clone();
         while let Err(fault) = self.visit(&life, &stage).await
-            && let Some(next) = stage.after(&fault, &life).await
+            && let Some(next) = stage.after(&self.who(), &fault, &life).await
         {
             life = next;
         }
@@ -181,11 +237,16 @@ impl Reporter {
         };
         let target = life.site.target(Some(identity));
         let clock = Arc::new(rehome::ambient::SystemClock);
+        let who = self.who();
+        stage.does(&who, "connects");
         let device = Device::connect(registration_id(&self.name), target, clock, entropy).await?;
         while !stage.is_over() {
+            stage.does(&who, "registers");
             let update = device.register(&ClientFacts::default(), Patience::Tries(1), |_| ()).await?;
             stage.note_call();
+            stage.does(&who, "connects to its hub");
             let home = device.home(&update).await?;
+            stage.does(&who, "reports");
             self.report_at(&home, stage).await?;
         }
         Ok(())
@@ -222,10 +283,14 @@ struct Tagger {
 }
 
 impl Tagger {
+    fn who(&self) -> String {
+        "tagger".to_owned()
+    }
+
     async fn live(mut self, stage: Arc<Stage>) -> Self {
         let mut life = stage.lives.borrow().clone();
         while let Err(fault) = self.visit(&life, &stage).await
-            && let Some(next) = stage.after(&fault, &life).await
+            && let Some(next) = stage.after(&self.who(), &fault, &life).await
         {
             life = next;
         }
@@ -233,7 +298,10 @@ impl Tagger {
     }
 
     async fn visit(&mut self, life: &Life, stage: &Stage) -> Result<(), ClientFault> {
+        let who = self.who();
+        stage.does(&who, "connects");
         let operator = life.site.connect_operator().await?;
+        stage.does(&who, "tags");
         while !stage.is_over() {
             let number = below(&self.entropy, DEVICES as u64) as usize;
             let (key, value) = self.ledgers[number].draw();
@@ -256,20 +324,27 @@ impl Tagger {
 
 /// An operator who sends devices back and forth, and sets some of them back where they are.
 struct Mover {
+    number: u64,
     entropy: SeededEntropy,
 }
 
 impl Mover {
+    fn who(&self) -> String {
+        format!("mover {}", self.number)
+    }
+
     async fn live(self, stage: Arc<Stage>) {
         let mut life = stage.lives.borrow().clone();
         while let Err(fault) = self.visit(&life, &stage).await
-            && let Some(next) = stage.after(&fault, &life).await
+            && let Some(next) = stage.after(&self.who(), &fault, &life).await
         {
             life = next;
         }
     }
 
     async fn visit(&self, life: &Life, stage: &Stage) -> Result<(), ClientFault> {
+        let who = self.who();
+        stage.does(&who, "connects");
         let operator = life.site.connect_operator().await?;
         while !stage.is_over() {
             let number = below(&self.entropy, DEVICES as u64) as usize;
@@ -284,9 +359,11 @@ impl Mover {
                 }
                 goes = below(&self.entropy, 2) == 0;
             }
+            stage.does(&who, "looks a device up");
             let here = operator.registration(&registration).await?.assignment.map(|assignment| assignment.hub);
             let there = if here == Some(hub_id(HUBS[0])) { HUBS[1] } else { HUBS[0] };
             if !goes {
+                stage.does(&who, "changes an enrollment");
                 // A reset in place follows a change of the enrollment.
                 let id = EnrollmentId::Individual(registration.clone());
                 let EnrollmentRecord { mut draft, version, .. } = operator.enrollment(&id).await?;
@@ -301,6 +378,7 @@ impl Mover {
                 reason: String::new(),
                 request_id: None,
             };
+            stage.does(&who, "moves a device");
             operator.reprovision(&call).await?;
             stage.moves.fetch_add(1, Ordering::Relaxed);
             stage.note_call();
@@ -315,35 +393,42 @@ struct Outages {
 }
 
 impl Outages {
+    fn who(&self) -> String {
+        "outages".to_owned()
+    }
+
     async fn live(self, stage: Arc<Stage>) {
         let mut life = stage.lives.borrow().clone();
         while let Err(fault) = self.visit(&life, &stage).await
-            && let Some(next) = stage.after(&fault, &life).await
+            && let Some(next) = stage.after(&self.who(), &fault, &life).await
         {
             life = next;
         }
     }
 
     async fn visit(&self, life: &Life, stage: &Stage) -> Result<(), ClientFault> {
+        let who = self.who();
+        stage.does(&who, "connects");
         let operator = life.site.connect_operator().await?;
         while !stage.is_over() {
+            stage.does(&who, "brings the hubs up");
             for hub in HUBS {
                 operator.bring_up_hub(&hub_id(hub)).await?;
             }
+            stage.does(&who, "leaves both hubs up");
             self.pause(stage).await;
+            stage.does(&who, "takes a hub down");
             let hub = HUBS[below(&self.entropy, 2) as usize];
             operator.take_down_hub(&hub_id(hub)).await?;
             stage.outages.fetch_add(1, Ordering::Relaxed);
+            stage.does(&who, "leaves a hub down");
             self.pause(stage).await;
         }
         Ok(())
     }
 
     async fn pause(&self, stage: &Stage) {
-        let until = stage.calls.load(Ordering::Relaxed) + below(&self.entropy, CALLS_BETWEEN_KILLS);
-        while stage.calls.load(Ordering::Relaxed) < until && !stage.is_over() {
-            stage.called.notified().await;
-        }
+        stage.calls_go_by(below(&self.entropy, CALLS_BETWEEN_KILLS)).await;
     }
 }
 
@@ -380,14 +465,6 @@ async fn past(operator: &Operator, number: usize) -> Vec<Twin> {
         twins.extend(states.into_iter().map(|state| state.device.state.twin));
     }
     twins
-}
-
-/// Counted in calls, so that a kill comes in the midst of them and not after some time.
-async fn calls_go_by(stage: &Stage, count: u64) {
-    let until = stage.calls.load(Ordering::Relaxed) + count;
-    while stage.calls.load(Ordering::Relaxed) < until {
-        stage.called.notified().await;
-    }
 }
 
 /// Devices go on calling while it starts.
@@ -430,9 +507,8 @@ async fn nothing_acknowledged_is_lost_and_nobody_is_homeless() {
     let (lives, seen) = watch::channel(Life { number: 0, site: site.clone() });
     let stage = Arc::new(Stage {
         lives: seen,
-        over: AtomicBool::new(false),
-        calls: AtomicU64::new(0),
-        called: Notify::new(),
+        pace: watch::Sender::default(),
+        doing: Mutex::default(),
         kills,
         moves: AtomicU64::new(0),
         resets: Default::default(),
@@ -449,38 +525,37 @@ async fn nothing_acknowledged_is_lost_and_nobody_is_homeless() {
     let ledgers = (0..DEVICES).map(|_| Ledger::default()).collect();
     let tagger = tokio::spawn(Tagger { ledgers, entropy: SeededEntropy::new(2) }.live(stage.clone()));
     let movers: Vec<_> = (0..MOVERS)
-        .map(|number| tokio::spawn(Mover { entropy: SeededEntropy::new(3 + number) }.live(stage.clone())))
+        .map(|number| tokio::spawn(Mover { number, entropy: SeededEntropy::new(3 + number) }.live(stage.clone())))
         .collect();
     let outages = tokio::spawn(Outages { entropy: SeededEntropy::new(3 + MOVERS) }.live(stage.clone()));
 
     // When: it is killed while they write and move.
     for number in 1..=kills {
         let calls = 1 + below(&random, CALLS_BETWEEN_KILLS);
-        in_time(calls_go_by(&stage, calls)).await;
+        stage.in_time("calls before a kill", stage.calls_go_by(calls)).await;
         serving.kill();
         serving = started(folder.path()).await;
         let site = serving.site.clone();
         tell_hubs_where_they_are(&site.operator().await, site.address).await;
         lives.send_replace(Life { number, site });
     }
-    in_time(calls_go_by(&stage, CALLS_BETWEEN_KILLS)).await;
-    stage.over.store(true, Ordering::Relaxed);
-    stage.called.notify_waiters();
+    stage.in_time("calls after the last kill", stage.calls_go_by(CALLS_BETWEEN_KILLS)).await;
+    stage.pace.send_modify(|pace| pace.over = true);
     drop(lives);
-    in_time(outages).await.unwrap();
+    stage.in_time("the end of the outages", outages).await.unwrap();
     let operator = serving.site.operator().await;
     for hub in HUBS {
         operator.bring_up_hub(&hub_id(hub)).await.unwrap();
     }
-    let tagger = in_time(tagger).await.unwrap();
+    let tagger = stage.in_time("the end of the tagger", tagger).await.unwrap();
     for mover in movers {
-        in_time(mover).await.unwrap();
+        stage.in_time("the end of a mover", mover).await.unwrap();
     }
 
     // Then: every device is at one hub, and everything that was acknowledged is there or in the history.
     let (mut writes, mut in_history) = (0, 0);
     for (number, reporter) in reporters.into_iter().enumerate() {
-        let reporter = in_time(reporter).await.unwrap();
+        let reporter = stage.in_time(&format!("the end of the reporter of {}", name(number)), reporter).await.unwrap();
         let record = settled(&operator, &reporter.name).await;
         let home = record.assignment.expect("a home").hub;
         let places = places(&operator, number).await;

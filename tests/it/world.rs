@@ -406,15 +406,20 @@ pub async fn tell_hubs_where_they_are(operator: &Operator, address: SocketAddr) 
 
 pub async fn settled(operator: &Operator, device: &str) -> RegistrationRecord {
     let id = registration_id(device);
-    in_time(async {
+    let mut last = None;
+    let settled = async {
         loop {
             let record = operator.registration(&id).await.unwrap();
             if record.running.is_none() && record.obligations.is_empty() && record.operation.status.is_final() {
                 return record;
             }
+            last = Some(record);
         }
-    })
-    .await
+    };
+    match tokio::time::timeout(DEADLINE, settled).await {
+        Ok(record) => record,
+        Err(_) => panic!("{device} did not settle within {DEADLINE:?}: {last:?}"),
+    }
 }
 
 /// A device with its certificate.

@@ -51,6 +51,7 @@ pub fn run(script: &Script, aim: Option<Aim>, logs: bool) -> Ran {
         tally.moves = ledger.begun.clone();
         tally.abandoned += ledger.abandoned;
         tally.trimmed = ledger.trimmed;
+        tally.forgotten = ledger.forgotten;
     });
     Ran { tally, broken, log: log.unwrap_or_default() }
 }

@@ -1,6 +1,10 @@
 //! A device at its hub over MQTT (reference/dps.md §8.6): its twin, its reports, and changes of desired properties.
 //!
 //! Whoever is not let in, or has moved away, is refused or disconnected: that is what makes existing SDKs register again.
+//!
+//! No session outlives its connection, and yet SDKs count on one: they ask for it (a clean session is not wanted), and after
+//! a connection was cut they ask for their twin at once and never subscribe again. So such a device is taken for subscribed
+//! from the start, to all that there is to subscribe. Nothing has to be kept for that, across a restart neither.
 
 use std::sync::Arc;
 
@@ -23,6 +27,8 @@ pub struct AtHub {
     pub peer: Arc<Peer>,
     pub hub: HubId,
     pub device: DeviceId,
+    /// It did not ask for a clean session.
+    pub resumes: bool,
 }
 
 /// What is subscribed, and what of the desired properties the device was told.
@@ -49,6 +55,13 @@ impl AtHub {
         }
         to.accept().await?;
         let mut subscribed = Subscribed::default();
+        if self.resumes {
+            subscribed.answers_at = Some(QoS::Level1);
+            match self.changes(QoS::Level1).await {
+                Ok(changes) => subscribed.changes = Some(changes),
+                Err(_) => return Ok(()),
+            }
+        }
         loop {
             let mut next = std::pin::pin!(from.next());
             let packet = loop {
@@ -72,6 +85,11 @@ impl AtHub {
         }
     }
 
+    async fn changes(&self, level: QoS) -> Result<Changes, Fault> {
+        let events = self.service.watch_desired(&self.peer.evidence, &self.hub, &self.device).await?;
+        Ok(Changes { level, events, told: None })
+    }
+
     async fn handle<S: Stream>(
         &self,
         packet: Packet,
@@ -85,9 +103,7 @@ impl AtHub {
                     if filter == TWIN_ANSWERS {
                         subscribed.answers_at = Some(level);
                     } else {
-                        let watched = self.service.watch_desired(&self.peer.evidence, &self.hub, &self.device).await;
-                        let events = watched.map_err(|_| Ended::Left)?;
-                        subscribed.changes = Some(Changes { level, events, told: None });
+                        subscribed.changes = Some(self.changes(level).await.map_err(|_| Ended::Left)?);
                     }
                 }
                 Ok(())

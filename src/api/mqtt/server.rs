@@ -124,7 +124,8 @@ impl Endpoint {
             Name::Hub { host, device_id: device } => match self.service.hub_named(&host) {
                 Some(hub) => {
                     let service = self.service.clone();
-                    AtHub { service, peer: Arc::new(peer), hub, device }.serve(from, to).await
+                    let resumes = !connect.clean_session;
+                    AtHub { service, peer: Arc::new(peer), hub, device, resumes }.serve(from, to).await
                 }
                 None => to.refuse(ConnectReturnCode::NotAuthorized).await,
             },

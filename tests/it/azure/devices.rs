@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use http::request::Builder;
-use mqtt_proto::v3::ConnectReturnCode;
+use mqtt_proto::v3::{Connect, ConnectReturnCode};
 use rehome::domain::{EnrollmentId, GroupId};
 use rehome::pki::Issued;
 use serde_json::{Value, json};
@@ -151,6 +151,30 @@ async fn a_device_lives_at_its_hub_over_mqtt_until_it_moves_away() {
     let (_, twin) = device.ask("$iothub/twin/GET/?$rid=3", "").await.unwrap();
     assert_eq!(twin["reported"]["größe"], 7);
     assert_eq!(twin["desired"]["every"]["s"], 5);
+    world.stop().await;
+}
+
+/// SDKs ask for a session that outlives its connection, and after a cut they do not subscribe again.
+#[tokio::test]
+async fn a_device_that_comes_back_need_not_subscribe_again() {
+    let world = world().await;
+    let member = world.registered("meter-20").await;
+    let stream = connect(&world.site, world.mqtt_address(), Some(&member.issued)).await;
+    let mut asked = Connect::new("meter-20".into(), 60);
+    asked.username = Some("hub-a.localhost/meter-20/?api-version=2019-10-01".into());
+    asked.clean_session = false;
+    let mut device = Mqtt::open_with(stream, asked).await.unwrap();
+
+    let (topic, twin) = device.ask("$iothub/twin/GET/?$rid=1", " ").await.unwrap();
+    assert_eq!((topic.as_str(), &twin["desired"]["$version"]), ("$iothub/twin/res/200/?$rid=1", &json!(1)));
+    world.patch("hub-a", "meter-20", "{}", r#"{"every":5}"#).await;
+    let (topic, patch) = device.published().await.unwrap();
+    assert_eq!(topic, "$iothub/twin/PATCH/properties/desired/?$version=2");
+    assert_eq!(patch, json!({ "every": 5, "$version": 2 }));
+
+    // Who asks for a clean session has subscribed to nothing.
+    let mut device = at_hub(&world, &member.issued, "hub-a", "meter-20").await.unwrap();
+    assert_eq!(device.ask("$iothub/twin/GET/?$rid=1", " ").await, None);
     world.stop().await;
 }
 

@@ -88,6 +88,11 @@ impl Mqtt {
         let mut connect = Connect::new(client_id.into(), 60);
         connect.username = Some(user_name.into());
         connect.password = password.map(|text| Bytes::from(text.to_owned()));
+        Self::open_with(stream, connect).await
+    }
+
+    /// Sends this CONNECT and says what came back.
+    pub async fn open_with(stream: TlsStream<TcpStream>, connect: Connect) -> Result<Self, ConnectReturnCode> {
         let mut this = Self::over(stream);
         this.write(&connect.into()).await;
         match this.next().await {

@@ -1,0 +1,57 @@
+// One device through all front ends: gRPC (the command line), HTTPS, MQTT.
+'use strict';
+
+const assert = require('assert');
+const { device } = require('./columns');
+const { steps } = require('./cells');
+const { KINDS } = require('./kinds');
+const { HUBS, rehome } = require('./world');
+
+/** Both lists come newest first. */
+function oldestFirst(list) {
+  return [...list].reverse();
+}
+
+async function between() {
+  const identity = await KINDS['X.509, individual']();
+  const [https, mqtt, python] = [device('Node HTTP'), device('Node MQTT'), device('Python MQTT')];
+  const id = identity.registrationId;
+  const credential = ['--id', id, '--cert', identity.certFile, '--key', identity.keyFile];
+  await steps('between front ends', 'rehome', null, [
+    ['registered over HTTPS, moved by an operator, registered again over MQTT', async () => {
+      await identity.enroll({ hub: 'hub-a', twin: { tags: {}, desired: { first: 1 } } });
+      assert.equal((await https.register(identity)).assignedHub, HUBS['hub-a']);
+      await rehome('device', 'reprovision', id, '--to', 'hub-b', '--reason', 'by hand', '--wait');
+      const again = await mqtt.register(identity);
+      assert.deepEqual([again.assignedHub, again.deviceId], [HUBS['hub-b'], identity.deviceId]);
+    }],
+    ['registered over MQTT, moved by its enrollment, looked up over gRPC', async () => {
+      await rehome('device', 'unpin', id);
+      assert.equal((await python.register(identity)).assignedHub, HUBS['hub-a']);
+      const shown = await rehome('device', 'show', id);
+      assert.equal(shown.hub_id, 'hub-a');
+      const grpc = await rehome('register', ...credential);
+      assert.deepEqual([grpc.hub_id, grpc.device_id], ['hub-a', identity.deviceId]);
+      const home = await mqtt.open(identity, HUBS['hub-a'], identity.deviceId);
+      assert.equal((await home.twin()).desired.first, 1);
+      await home.close();
+    }],
+    ['one registration, one audit trail', async () => {
+      const all = (await rehome('device', 'list')).filter((one) => one.registration_id.toLowerCase() === id.toLowerCase());
+      assert.equal(all.length, 1);
+      const moves = (await rehome('device', 'history', id)).map((one) => [one.from_hub_id, one.to_hub_id]);
+      assert.deepEqual(oldestFirst(moves), [[null, 'hub-a'], ['hub-a', 'hub-b'], ['hub-b', 'hub-a']]);
+      const audit = await rehome('audit', 'list', '--registration', id);
+      const done = audit.filter(({ action }) => action === 'registration_assigned' || action === 'registration_unpinned');
+      assert.deepEqual(oldestFirst(done).map(({ actor, action, hub_id: hub }) => [actor, action, hub]), [
+        ['device', 'registration_assigned', 'hub-a'],
+        ['development operator', 'registration_assigned', 'hub-b'],
+        ['development operator', 'registration_unpinned', null],
+        ['device', 'registration_assigned', 'hub-a'],
+      ]);
+    }],
+  ]);
+  await Promise.all([https, mqtt, python].map((it) => it.close()));
+}
+
+module.exports = [{ name: 'between front ends', run: between }];
