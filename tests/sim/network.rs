@@ -45,6 +45,12 @@ impl Flight {
     fn is_aimed_copy(&self) -> bool {
         self.aimed && self.caller.is_none()
     }
+
+    /// Such a copy, of another call to the same device at the same hub.
+    fn haunts(&self, call: &HubCall) -> bool {
+        let other = &self.call;
+        self.is_aimed_copy() && (&other.hub, &other.device) == (&call.hub, &call.device) && other.order != call.order
+    }
 }
 
 #[derive(Debug, Default)]
@@ -93,6 +99,9 @@ impl World {
     }
 
     pub fn put_on_the_way(&mut self, caller: Caller, call: HubCall) {
+        if self.is_to_be_regained(&caller) {
+            self.heal_hubs();
+        }
         let hindrance = match self.hubs.get(&call.hub) {
             None => Some("it is not linked"),
             Some(hub) if hub.record.taken_down => Some("it was taken down by an operator"),
@@ -140,7 +149,13 @@ impl World {
             (Fate::Refused, _) => Fate::Arrives,
             (fate, _) => fate,
         };
-        let fate = if aimed && !cut { self.aimed_fate(fate) } else { fate };
+        let is_haunted = !cut && self.network.flights.iter().any(|flight| flight.haunts(&call));
+        let fate = match (cut, aimed) {
+            (false, true) => self.aimed_fate(fate),
+            // What lingers may come between this call and its repeat.
+            (false, false) if is_haunted && self.is_worst_moment() => Fate::AnswerLost,
+            (true | false, _) => fate,
+        };
         let late = Flight { call: call.clone(), incarnation, caller: None, given_up_at, unfenced, aimed };
         let copies = if aimed { self.copies() } else { 1 };
         let late = std::iter::repeat_n(late, copies);
@@ -180,14 +195,8 @@ impl World {
         });
         self.note_health(&call, &outcome);
         self.network.answers.push((caller, outcome));
-        let follows = |flight: &Flight| {
-            let other = &flight.call;
-            flight.is_aimed_copy()
-                && (&other.hub, &other.device) == (&call.hub, &call.device)
-                && other.order != call.order
-        };
         if !cut
-            && let Some(at) = self.network.flights.iter().position(follows)
+            && let Some(at) = self.network.flights.iter().position(|flight| flight.haunts(&call))
             && self.is_worst_moment()
         {
             let Flight { call, incarnation, unfenced, .. } = self.network.flights.remove(at);
@@ -292,8 +301,10 @@ impl World {
             let (effect, hub) = (caller.key.effect.as_str(), &caller.key.hub);
             format!("{} hears of {effect}({hub}): {}", identity(caller.device).id, short(&outcome))
         });
+        let aimed = self.is_aimed_at(&caller);
         self.trouble_around(&caller)?;
-        self.step_finished(caller.device, caller.seat, caller.key, outcome)
+        self.step_finished(caller.device, caller.seat, caller.key, outcome)?;
+        self.resolved_around(caller.device, aimed)
     }
 
     /// Calls that nobody answered in time are given up; they may arrive all the same.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use rehome::domain::{HubId, OperationStatus};
+use rehome::domain::{HubId, OperationStatus, Reason};
 use rehome::hubs::entry::Phase;
 use rehome::moves::{Machine, OwedState, Standing};
 use rehome::store::{DeviceFile, Store};
@@ -27,7 +27,21 @@ impl World {
             self.check()?;
         }
         self.come_to_rest()?;
-        self.check_rest()
+        self.check_rest()?;
+        (0..self.devices.len()).try_for_each(|device| self.check_first_home(device))
+    }
+
+    /// Nothing is wrong with any hub any more: none may go on refusing a device its first home.
+    fn check_first_home(&self, device: usize) -> Held {
+        let id = &identity(device).id;
+        let record = self.store.load_device(id).now_or_never().and_then(Result::ok).and_then(|file| file.registration);
+        let refused = record.filter(|record| record.assignment.is_none()).is_some_and(|record| {
+            matches!(record.operation.status, OperationStatus::Failed { reason: Reason::HubRefused, .. })
+        });
+        if refused && self.devices[device].enrollment.as_ref().is_some_and(|enrollment| enrollment.enabled) {
+            return broken(format!("{id} is refused its first home by a hub that has nothing against it"));
+        }
+        Ok(())
     }
 
     fn come_to_rest(&mut self) -> Held {

@@ -32,6 +32,9 @@ pub fn run(script: &Script, aim: Option<Aim>, logs: bool) -> Ran {
     let mut done = 0;
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         for event in &script.events {
+            if world.is_over() {
+                break;
+            }
             world.step(*event)?;
             done += 1;
         }

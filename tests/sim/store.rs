@@ -55,6 +55,8 @@ struct State {
     /// The lines that were written, where somebody wants to know.
     passed: Option<BTreeSet<(&'static str, Line)>>,
     commits: u64,
+    /// A mutation has left a line out.
+    has_left_out: bool,
 }
 
 impl std::fmt::Debug for SimStore {
@@ -90,6 +92,10 @@ impl SimStore {
 
     pub fn passed(&self) -> BTreeSet<(&'static str, Line)> {
         self.lock().passed.clone().unwrap_or_default()
+    }
+
+    pub fn has_left_out(&self) -> bool {
+        self.lock().has_left_out
     }
 
     pub fn calm(&self) {
@@ -229,6 +235,7 @@ impl Store for SimStore {
             state.struck = strike.or(state.struck);
             let State { mutation, ledger, .. } = &*state;
             let left_out = of_a_device && mutation.is_some_and(|mutation| is_left_out(mutation, ledger, &commit));
+            state.has_left_out |= left_out;
             (strike, left_out)
         };
         Box::pin(async move {

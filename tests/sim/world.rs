@@ -252,6 +252,7 @@ impl World {
                 self.stray(self.device_of(device), hub);
                 Ok(())
             }
+            Event::Tidy { device } => self.tidy(self.device_of(device)),
             Event::Strike(strike) => {
                 self.store.strike(strike);
                 self.note(|| format!("the next commit of a device meets: {strike:?}"));

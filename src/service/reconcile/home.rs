@@ -53,6 +53,30 @@ impl Run {
         let state = DeviceState { twin, capabilities: initial.capabilities, status: HubStatus::Enabled };
         Ok(Newest { state: Box::new(state), became: Reinstatement::StartedAnew, seen_at: None, older })
     }
+
+    /// The home of `record` in the middle of a move, as the journal has it. See [`at_least`].
+    pub(super) async fn journaled(
+        &self,
+        record: &Registration,
+        connector: &dyn HubConnector,
+        state: Box<DeviceState>,
+    ) -> Result<Newest, Fault> {
+        let Some(home) = &record.assignment else { return Ok(at_least(state, None)) };
+        let own = connector.read(&record.device_id).await.map_err(|why| away(&home.hub, why))?;
+        Ok(at_least(state, of_this_time(own, home.generation).0))
+    }
+}
+
+/// What a move brought, or sealed, unless the hub's copy is further: then the hub had obeyed the call that opens the home,
+/// and had accepted writes, before anybody heard of it. That call is due still, and is made again.
+fn at_least(journaled: Box<DeviceState>, own: Option<DeviceState>) -> Newest {
+    match own.filter(|own| own.twin.progress() > journaled.twin.progress()) {
+        Some(own) => {
+            let state = Box::new(DeviceState { twin: own.twin.ahead_of_lost_writes(), ..own });
+            Newest { state, became: Reinstatement::Kept, seen_at: None, older: None }
+        }
+        None => Newest { state: journaled, became: Reinstatement::AsJournaled, seen_at: None, older: None },
+    }
 }
 
 /// What a hub has, when it is of the time that the device lives there now; else what is for the history: versions of
@@ -104,6 +128,20 @@ mod tests {
             false => HubStatus::Enabled,
         };
         state
+    }
+
+    #[test]
+    fn a_home_that_opened_before_anybody_heard_of_it_keeps_what_it_accepted() {
+        use Reinstatement::{AsJournaled, Kept};
+        for (own, expected) in [
+            (None, (5, AsJournaled)),
+            (Some(4), (5, AsJournaled)),
+            (Some(5), (5, AsJournaled)),
+            (Some(6), (state(6, false).twin.ahead_of_lost_writes().version, Kept)),
+        ] {
+            let newest = at_least(Box::new(state(5, false)), own.map(|version| state(version, false)));
+            assert_eq!((newest.state.twin.version, newest.became), expected, "{own:?}");
+        }
     }
 
     #[test]

@@ -95,16 +95,19 @@ impl Run {
         let file = inner.store.load_device(id).await.map_err(fault::of_store)?;
         let Some(record) = &file.registration else { return Ok(()) };
         let moves = replay(&file)?;
-        let exact = |state| Newest { state, became: Reinstatement::AsJournaled, seen_at: None, older: None };
         let (tenancy, phase, newest) = match stand_at(hub, Some(record), moves.iter()) {
             Stand::Open(tenancy) => {
                 let mut newest = self.newest(record, patient.connector).await?;
                 newest.state.twin = newest.state.twin.ahead_of_lost_writes();
                 (tenancy, Phase::Open, newest)
             }
-            Stand::Sealed(tenancy, Some(state)) => (tenancy, Phase::Sealed, exact(state)),
+            Stand::Sealed(tenancy, Some(state)) => {
+                (tenancy, Phase::Sealed, self.journaled(record, patient.connector, state).await?)
+            }
             Stand::Sealed(tenancy, None) => (tenancy, Phase::Sealed, self.newest(record, patient.connector).await?),
-            Stand::Staged(tenancy, state) => (tenancy, Phase::Staged, exact(state)),
+            Stand::Staged(tenancy, state) => {
+                (tenancy, Phase::Staged, self.journaled(record, patient.connector, state).await?)
+            }
             Stand::Leaving | Stand::Elsewhere => return Ok(()),
         };
         let Newest { state, became, seen_at, older } = newest;

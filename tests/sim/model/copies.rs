@@ -100,11 +100,18 @@ impl State {
                 newest.twin = newest.twin.ahead_of_lost_writes();
                 becomes(tenancy, Phase::Open, Box::new(newest))
             }
-            Stand::Sealed(tenancy, known) => {
-                let state = known.unwrap_or_else(|| Box::new(self.newest_at(place, &tenancy)));
+            Stand::Sealed(tenancy, Some(state)) => {
+                let state = self.at_least(place, &tenancy, state);
                 becomes(tenancy, Phase::Sealed, state)
             }
-            Stand::Staged(tenancy, state) => becomes(tenancy, Phase::Staged, state),
+            Stand::Sealed(tenancy, None) => {
+                let state = Box::new(self.newest_at(place, &tenancy));
+                becomes(tenancy, Phase::Sealed, state)
+            }
+            Stand::Staged(tenancy, state) => {
+                let state = self.at_least(place, &tenancy, state);
+                becomes(tenancy, Phase::Staged, state)
+            }
             Stand::Leaving | Stand::Elsewhere => Reinstated::Sealed,
         };
         let is_home = matches!(set, Reinstated::As { .. });
@@ -118,6 +125,13 @@ impl State {
         let life = &mut self.hubs[place].life;
         (life.known, life.waits) = (life.incarnation, false);
         self.pump(self.now(), scenario);
+    }
+
+    /// What a move brought, or sealed, unless the copy is further: it had opened, and nobody had heard.
+    fn at_least(&self, place: usize, tenancy: &Tenancy, journaled: Box<DeviceState>) -> Box<DeviceState> {
+        let own = self.hubs[place].tenant().filter(|tenant| tenant.generation == tenancy.generation);
+        let further = own.filter(|own| own.state.twin.progress() > journaled.twin.progress());
+        further.map_or(journaled, |own| Box::new(own.state.clone()))
     }
 
     /// The newest that is known of a home: what the copy has of it, what a move brought, and what moves that came to
