@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::attestation::symmetric_key::{self, Enrolled};
 use crate::domain::token::{SasToken, TokenKey, registration_resource};
 use crate::domain::{
-    Attestation, AuditAction, AuditEntry, Enrollment, EnrollmentId, Fault, KeyPair, PresentedToken, Reason,
+    Attestation, AuditAction, AuditEntry, Credential, Enrollment, EnrollmentId, Fault, KeyPair, PresentedToken, Reason,
     RegistrationId, SealedKey, limits,
 };
 use crate::store::Commit;
@@ -87,6 +87,15 @@ impl Service {
     /// must have a right to: see [`Service::enrollment_keys`].
     pub fn keys_of(&self, enrollment: &Enrollment) -> Option<KeyPair<TokenKey>> {
         self.open_keys(enrollment.attestation.keys()?)
+    }
+
+    /// The keys that a device has signed in with at its hub since before it was assigned; never those that came through a
+    /// TPM. As above: whoever shows them must have a right to.
+    pub fn keys_of_credential(&self, credential: &Credential) -> Option<KeyPair<TokenKey>> {
+        match credential {
+            Credential::Shared(keys) => self.open_keys(keys),
+            Credential::X509 { .. } | Credential::Delivered(_) => None,
+        }
     }
 
     /// The keys of an enrollment for an operator. That they were shown stands in the audit log.

@@ -196,6 +196,25 @@ impl Service {
         self.inner.store.find_claim(&Claim::EndorsementKey(key)).await
     }
 
+    /// Whether the caller's token answers a challenge of that device, in a protocol that does not name challenges.
+    pub fn answers_a_challenge(&self, peer: &Peer, id: &RegistrationId) -> bool {
+        self.challenge_meant(peer, id).is_some()
+    }
+
+    fn challenge_meant(&self, peer: &Peer, id: &RegistrationId) -> Option<u128> {
+        let Evidence::Token(presented) = &peer.evidence else { return None };
+        let token = SasToken::parse(presented.text().as_bytes()).ok()?;
+        self.inner.challenges.meant_by(id, presented.text(), &token, self.inner.clock.now())
+    }
+
+    /// The same request with the challenge that its token answers, and an id by which a repeat is known.
+    pub(super) fn answered_unnamed(&self, peer: &Peer, ask: &RegisterAsk) -> Option<(RegisterAsk, TpmAnswer)> {
+        let challenge = self.challenge_meant(peer, &ask.registration_id)?;
+        let Evidence::Token(presented) = &peer.evidence else { return None };
+        let request_id = ask.request_id.clone().or_else(|| TokenDigest::of(presented.text()).request_id());
+        Some((RegisterAsk { request_id, ..ask.clone() }, TpmAnswer { challenge, quote: None }))
+    }
+
     /// A device answers its challenge with a registration, or repeats one.
     pub(super) async fn register_by_tpm(
         &self,
@@ -321,9 +340,12 @@ impl Service {
         credential: &Credential,
         now: Timestamp,
     ) -> Result<Verified, Refusal> {
-        let resource = registration_resource(TOKEN_SCOPE, id);
+        let named = token.resource();
+        let resources = self.resources(id);
+        let resource = resources.iter().find(|resource| resource.eq_ignore_ascii_case(&named)).or(resources.first());
+        let resource = resource.map(String::as_str).unwrap_or_default();
         let answer = Answer { token: token.clone(), quote: answer.quote.as_ref().map(Quote::from) };
-        challenge.judge(&answer, enrolled, id, &resource, credential.clone(), now)
+        challenge.judge(&answer, enrolled, id, resource, credential.clone(), now)
     }
 
     /// The key that the device will sign in at its hub with.

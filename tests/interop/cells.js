@@ -16,28 +16,46 @@ const STEPS = [
   'is refused when its enrollment is deleted',
 ];
 
-const KINDS = {
-  'X.509, individual': 'x509-individual',
-  'X.509, group': 'x509-group',
-  'X.509, group, through two intermediates': 'x509-chain',
-};
+const KINDS = [
+  'X.509, individual',
+  'X.509, group',
+  'X.509, group, through two intermediates',
+  'symmetric key, individual',
+  'symmetric key, group',
+];
+
+const AT_THE_HUB = [
+  'reads its twin',
+  'reports properties',
+  'is told what is desired',
+  'is hung up on when it moves, and let in nowhere but at its new hub',
+  'registers again by itself and goes on with its twin',
+];
 
 const tables = [
   {
     name: 'registration',
-    columns: ['Node HTTP', 'Node MQTT', 'Python MQTT'],
-    rows: Object.keys(KINDS).flatMap((kind) => STEPS.map((step) => `${kind}: ${step}`)),
+    columns: ['Node HTTP', 'Node MQTT', 'Node MQTT-WS', 'Python MQTT', 'Python MQTT-WS'],
+    rows: KINDS.flatMap((kind) => STEPS.map((step) => `${kind}: ${step}`)),
   },
   {
     name: 'at the hub',
-    columns: ['Node MQTT', 'Python MQTT'],
+    columns: ['Node MQTT', 'Node MQTT-WS', 'Python MQTT', 'Python MQTT-WS'],
+    rows: ['X.509', 'symmetric key'].flatMap((proof) => AT_THE_HUB.map((step) => `${proof}: ${step}`)),
+  },
+  {
+    name: 'after a restart of the service',
+    columns: ['Node MQTT', 'Node MQTT-WS', 'Python MQTT', 'Python MQTT-WS'],
+    rows: ['comes back by itself'],
+  },
+  {
+    name: 'TPM',
+    columns: ['Node HTTP'],
     rows: [
-      'reads its twin',
-      'reports properties',
-      'is told what is desired',
-      'is hung up on when it moves, and let in nowhere but at its new hub',
-      'registers again by itself and goes on with its twin',
-      'comes back by itself after a restart of the service',
+      'registers by its endorsement key',
+      'is let in by its hub with a token that the TPM signed',
+      'moves when it registers again, and is given another key',
+      'is refused when another TPM is enrolled under its id',
     ],
   },
   {
@@ -99,4 +117,4 @@ function within(seconds, promise) {
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
-module.exports = { KINDS, STEPS, tables, note, steps, within };
+module.exports = { tables, note, steps, within };

@@ -1,6 +1,7 @@
 // Ways to be enrolled: each makes an identity for a device and writes its enrollment.
 'use strict';
 
+const crypto = require('crypto');
 const { authority, fresh, issued, random, rehome, selfSigned, write } = require('./world');
 
 /** Options of an enrollment, as the command line has them. */
@@ -63,10 +64,58 @@ class X509Group {
   }
 }
 
+/** One device with keys of its own. */
+class KeyIndividual {
+  async prepare() {
+    this.registrationId = fresh('reg');
+    this.deviceId = fresh('device');
+    return this;
+  }
+
+  async enroll(wishes) {
+    await rehome('enroll', 'create', this.registrationId, '--symmetric-key', '--device-id', this.deviceId, ...rules(wishes));
+    this.symmetricKey = (await rehome('enroll', 'keys', this.registrationId)).primary_key;
+  }
+
+  async change(wishes) {
+    await rehome('enroll', 'update', this.registrationId, ...rules(wishes));
+  }
+
+  async remove() {
+    await rehome('enroll', 'delete', this.registrationId);
+  }
+}
+
+/** One of many devices whose keys are derived from the group's; the device has its own only. */
+class KeyGroup {
+  async prepare() {
+    this.registrationId = this.deviceId = fresh('Reg');
+    this.group = fresh('group');
+    return this;
+  }
+
+  async enroll(wishes) {
+    await rehome('group', 'create', this.group, '--symmetric-key', ...rules(wishes));
+    const { primary_key: master } = await rehome('group', 'keys', this.group);
+    // As the service's documentation tells people to.
+    this.symmetricKey = crypto.createHmac('sha256', Buffer.from(master, 'base64')).update(this.registrationId).digest('base64');
+  }
+
+  async change(wishes) {
+    await rehome('group', 'update', this.group, ...rules(wishes));
+  }
+
+  async remove() {
+    await rehome('group', 'delete', this.group);
+  }
+}
+
 const KINDS = {
   'X.509, individual': () => new X509Individual().prepare(),
   'X.509, group': () => new X509Group(0).prepare(),
   'X.509, group, through two intermediates': () => new X509Group(2).prepare(),
+  'symmetric key, individual': () => new KeyIndividual().prepare(),
+  'symmetric key, group': () => new KeyGroup().prepare(),
 };
 
 module.exports = { KINDS };
