@@ -242,6 +242,8 @@ struct World {
     commits: usize,
     calls: usize,
     late: Vec<HubCall>,
+    /// As above, of steps that nothing takes back.
+    late_unfenced: Vec<HubCall>,
     away: Option<(HubId, Timestamp)>,
     /// For how long a hub stays away.
     away_for: Duration,
@@ -272,6 +274,7 @@ impl World {
             commits: 0,
             calls: 0,
             late: vec![],
+            late_unfenced: vec![],
             away: None,
             away_for: WAIT * 3,
             rule: RULES[0],
@@ -409,6 +412,9 @@ impl World {
                 // The same answer again, as a network or a slow actor may bring it, changes nothing.
                 assert_eq!(machine.finished(&key, outcome, self.now).filter(|_| !still_due(&mut machine, &key)), None);
             }
+        }
+        for call in std::mem::take(&mut self.late_unfenced) {
+            let _ = self.hubs.get_mut(&call.hub).unwrap().obey(&call);
         }
         for call in std::mem::take(&mut self.late) {
             let before = self.hubs[&call.hub].tenant.clone();

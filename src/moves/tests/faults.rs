@@ -108,7 +108,11 @@ fn given_up(mut world: World, plan: &Plan, at: usize, asked: Asked) -> Option<(W
         match asked {
             Asked::Not | Asked::Lost => {}
             Asked::Done => drop(world.call(&call, Fault::None)),
-            Asked::Late => world.late.push(call),
+            // What needs no undo is below no later order: it may still arrive, and harm nobody.
+            Asked::Late => match plan.steps().before[at].undo {
+                plan::Undo::Call(_) => world.late.push(call),
+                plan::Undo::Nothing(_) => world.late_unfenced.push(call),
+            },
         }
         assert_eq!(machine.finished(&key, Err(CallFault::Unknown("lost".to_owned())), world.now), None);
     }
