@@ -58,5 +58,5 @@ async function atHub(column, proof) {
   await it.close();
 }
 
-module.exports = ['X.509', 'symmetric key'].flatMap((proof) =>
+module.exports.cases = ['X.509', 'symmetric key'].flatMap((proof) =>
   AT_HUBS.map((column) => ({ name: `at the hub | ${proof} | ${column}`, run: () => atHub(column, proof) })));

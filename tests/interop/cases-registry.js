@@ -74,4 +74,4 @@ async function registry() {
   await home.close();
 }
 
-module.exports = [{ name: 'azure-iothub', run: registry }];
+module.exports.cases = [{ name: 'azure-iothub', run: registry }];

@@ -47,4 +47,4 @@ async function eventually(ask) {
   }
 }
 
-module.exports = [{ name: 'restart', run: restarted }];
+module.exports.cases = [{ name: 'restart', run: restarted }];

@@ -72,4 +72,4 @@ async function tpm() {
   end();
 }
 
-module.exports = [{ name: 'TPM', run: tpm }];
+module.exports.cases = [{ name: 'TPM', run: tpm }];
