@@ -48,6 +48,8 @@ pub use self::fleet::{HubDebts, HubReading};
 pub use self::import::Imported;
 pub use self::policies::{Door, PolicyHolder, SharedAccess, hub_policy_key};
 pub use self::reconcile::{DeviceNews, ReconcileNews, Reinstatement};
+#[cfg(any(test, feature = "testing"))]
+pub use self::reconcile::{Ground, News, Tidings};
 pub use self::registration::{DeviceView, Peer, RegisterAsk, Registering};
 pub use self::registry::HubDevice;
 pub use self::tpm::{BeginAsk, Begun, QuoteAsk, TOKEN_KEY_NAME, TOKEN_SCOPE, TpmAnswer};
@@ -155,7 +157,7 @@ struct Inner {
     challenge_throttle: throttle::Throttle,
     vault: Arc<Vault>,
     /// Held while a hub is linked, changed or unlinked: opening its files and writing its record are two things.
-    fleet_gate: Mutex<()>,
+    fleet_gate: Arc<Mutex<()>>,
     /// Held while a backup is made and read.
     backup_gate: Arc<Mutex<()>>,
     /// Held while hubs are gone through.
@@ -186,7 +188,7 @@ impl Service {
         let throttle = throttle::Throttle::new(&config);
         let challenges = challenges::Challenges::new(config.challenges_max);
         let challenge_throttle = throttle::Throttle::of_challenges(&config);
-        let (fleet_gate, backup_gate, reconcile_gate) = (Mutex::new(()), Arc::default(), Arc::default());
+        let (fleet_gate, backup_gate, reconcile_gate) = (Arc::default(), Arc::default(), Arc::default());
         let inner = Inner {
             store,
             directory,

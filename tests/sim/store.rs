@@ -20,6 +20,7 @@ use rehome::store::{
 };
 
 use super::ledger::Ledger;
+use super::line::take_turns;
 use super::mutation::{Line, Mutation, is_left_out, lines_of};
 
 /// What happens to one commit of a device.
@@ -57,6 +58,8 @@ struct State {
     commits: u64,
     /// A mutation has left a line out.
     has_left_out: bool,
+    /// Whoever asks now lets others go first.
+    paced: bool,
 }
 
 impl std::fmt::Debug for SimStore {
@@ -96,6 +99,11 @@ impl SimStore {
 
     pub fn has_left_out(&self) -> bool {
         self.lock().has_left_out
+    }
+
+    /// Whether commits and reads of devices take turns with whatever else happens.
+    pub fn pace(&self, paced: bool) {
+        self.lock().paced = paced;
     }
 
     pub fn calm(&self) {
@@ -168,7 +176,13 @@ impl Store for SimStore {
     }
 
     fn load_device<'a>(&'a self, id: &'a RegistrationId) -> BoxFuture<'a, Result<DeviceFile, StoreFault>> {
-        self.memory.load_device(id)
+        if !self.lock().paced {
+            return self.memory.load_device(id);
+        }
+        Box::pin(async move {
+            take_turns().await;
+            self.memory.load_device(id).await
+        })
     }
 
     fn load_move(&self, generation: Order) -> BoxFuture<'_, Result<Option<MoveLog>, StoreFault>> {
@@ -229,16 +243,20 @@ impl Store for SimStore {
 
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Order, CommitFault>> {
         let of_a_device = commit.expect.iter().any(|expect| matches!(expect, Expect::Journal { .. }));
-        let (strike, left_out) = {
+        let (strike, left_out, paced) = {
             let mut state = self.lock();
+            let paced = state.paced;
             let strike = if of_a_device { state.strikes.pop_front() } else { None };
             state.struck = strike.or(state.struck);
             let State { mutation, ledger, .. } = &*state;
             let left_out = of_a_device && mutation.is_some_and(|mutation| is_left_out(mutation, ledger, &commit));
             state.has_left_out |= left_out;
-            (strike, left_out)
+            (strike, left_out, paced)
         };
         Box::pin(async move {
+            if paced {
+                take_turns().await;
+            }
             let outcome = match strike {
                 _ if left_out => self.memory.commit(Commit::default()).await,
                 None => self.write(commit),

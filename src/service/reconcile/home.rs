@@ -21,8 +21,13 @@ pub(super) struct Newest {
 
 impl Run {
     /// What the home of `record` is to have, from all that is known of it.
-    pub(super) async fn newest(&self, record: &Registration, connector: &dyn HubConnector) -> Result<Newest, Fault> {
-        let inner = &self.service.inner;
+    pub(super) async fn newest(
+        &self,
+        record: &Registration,
+        open: &[Move],
+        connector: &dyn HubConnector,
+    ) -> Result<Newest, Fault> {
+        let inner = &self.ground;
         let Some(home) = &record.assignment else {
             return Err(Fault::new(crate::domain::Reason::Internal, format!("{} has no home", record.id)));
         };
@@ -33,17 +38,20 @@ impl Run {
         // A journal that cannot be replayed says nothing here, and its device's actor says that.
         let brought = inner.store.load_move(home.generation).await.map_err(fault::of_store)?;
         let brought = brought.and_then(|log| Move::replay(log).ok());
+        let of_here = |this: &Move| this.intent.plan.hub(Side::From) == Some(&home.hub);
         let mut journaled: Vec<_> =
             brought.and_then(|this| Some((this.arriving_state()?, this.at))).into_iter().collect();
-        // Moves away from here that came to nothing: what they sealed was this home's.
+        // Moves away from here that came to nothing, or may: what they sealed was this home's.
+        let leaving = open.iter().filter(|this| this.generation > home.generation && of_here(this));
+        journaled.extend(leaving.filter_map(Move::left_state).map(|known| (*known.state, known.seen_at)));
         for later in record.past.moves.iter().filter(|it| **it > home.generation) {
             let log = inner.store.load_move(*later).await.map_err(fault::of_store)?;
             let left = log.and_then(|log| Move::replay(log).ok());
-            let left = left.filter(|this| this.intent.plan.hub(Side::From) == Some(&home.hub));
+            let left = left.filter(of_here);
             let known = left.and_then(|this| this.left_state());
             journaled.extend(known.map(|known| (*known.state, known.seen_at)));
         }
-        let journaled = journaled.into_iter().max_by_key(|(state, _)| state.twin.version);
+        let journaled = journaled.into_iter().max_by_key(|(state, _)| state.twin.progress());
         if let Some(newest) = choose(own, seen, journaled) {
             return Ok(Newest { older, ..newest });
         }
@@ -52,30 +60,6 @@ impl Run {
         let twin = Twin::initial(&initial, inner.clock.now());
         let state = DeviceState { twin, capabilities: initial.capabilities, status: HubStatus::Enabled };
         Ok(Newest { state: Box::new(state), became: Reinstatement::StartedAnew, seen_at: None, older })
-    }
-
-    /// The home of `record` in the middle of a move, as the journal has it. See [`at_least`].
-    pub(super) async fn journaled(
-        &self,
-        record: &Registration,
-        connector: &dyn HubConnector,
-        state: Box<DeviceState>,
-    ) -> Result<Newest, Fault> {
-        let Some(home) = &record.assignment else { return Ok(at_least(state, None)) };
-        let own = connector.read(&record.device_id).await.map_err(|why| away(&home.hub, why))?;
-        Ok(at_least(state, of_this_time(own, home.generation).0))
-    }
-}
-
-/// What a move brought, or sealed, unless the hub's copy is further: then the hub had obeyed the call that opens the home,
-/// and had accepted writes, before anybody heard of it. That call is due still, and is made again.
-fn at_least(journaled: Box<DeviceState>, own: Option<DeviceState>) -> Newest {
-    match own.filter(|own| own.twin.progress() > journaled.twin.progress()) {
-        Some(own) => {
-            let state = Box::new(DeviceState { twin: own.twin.ahead_of_lost_writes(), ..own });
-            Newest { state, became: Reinstatement::Kept, seen_at: None, older: None }
-        }
-        None => Newest { state: journaled, became: Reinstatement::AsJournaled, seen_at: None, older: None },
     }
 }
 
@@ -128,20 +112,6 @@ mod tests {
             false => HubStatus::Enabled,
         };
         state
-    }
-
-    #[test]
-    fn a_home_that_opened_before_anybody_heard_of_it_keeps_what_it_accepted() {
-        use Reinstatement::{AsJournaled, Kept};
-        for (own, expected) in [
-            (None, (5, AsJournaled)),
-            (Some(4), (5, AsJournaled)),
-            (Some(5), (5, AsJournaled)),
-            (Some(6), (state(6, false).twin.ahead_of_lost_writes().version, Kept)),
-        ] {
-            let newest = at_least(Box::new(state(5, false)), own.map(|version| state(version, false)));
-            assert_eq!((newest.state.twin.version, newest.became), expected, "{own:?}");
-        }
     }
 
     #[test]

@@ -7,11 +7,18 @@ mod home;
 mod hub;
 mod store;
 
-use futures_util::Stream;
-use futures_util::stream;
-use tokio::sync::{OwnedMutexGuard, mpsc};
+use std::fmt;
+use std::sync::Arc;
 
-use crate::domain::{DeviceId, Fault, HubId, Order, Reason, RegistrationId, Timestamp};
+use futures_util::future::BoxFuture;
+use futures_util::stream;
+use futures_util::{FutureExt, Stream};
+use tokio::sync::{Mutex, mpsc};
+
+use crate::actors::{Directory, Fleet};
+use crate::ambient::{Clock, Entropy};
+use crate::domain::{DeviceId, Fault, Hub, HubId, Order, Reason, RegistrationId, Timestamp};
+use crate::store::Store;
 
 use super::{Service, fault};
 
@@ -113,9 +120,51 @@ impl Teller {
     }
 }
 
+/// Who must hear of what a run has changed.
+pub trait Tidings: fmt::Debug + Send + Sync {
+    /// Somebody else than the device's actor has written lines of it.
+    fn read_again(&self, id: &RegistrationId);
+
+    fn hub_changed(&self, hub: Hub) -> BoxFuture<'_, ()>;
+}
+
+impl Tidings for Directory {
+    fn read_again(&self, id: &RegistrationId) {
+        self.read_again(id);
+    }
+
+    fn hub_changed(&self, hub: Hub) -> BoxFuture<'_, ()> {
+        self.hub_changed(hub).boxed()
+    }
+}
+
+/// What a run works on. It knows neither actors nor threads: a simulation (`tests/sim`) runs the same code step by step.
+#[derive(Debug, Clone)]
+pub struct Ground {
+    pub store: Arc<dyn Store>,
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+    pub fleet: Arc<Fleet>,
+    pub tidings: Arc<dyn Tidings>,
+    /// Held while a hub's record and the hub itself are changed together.
+    pub fleet_gate: Arc<Mutex<()>>,
+}
+
+/// News of a run, as they come.
+pub type News = mpsc::Receiver<Result<ReconcileNews, Fault>>;
+
+impl Ground {
+    /// A run, and its news. Dropped half way it can be started again.
+    pub fn go_through(self, only: Option<HubId>, dry_run: bool, by: &str) -> (BoxFuture<'static, ()>, News) {
+        let (news, read) = mpsc::channel(NEWS_MAX);
+        let run = Run { ground: self, by: by.to_owned(), dry_run, teller: Teller(news) };
+        (run.go(only).boxed(), read)
+    }
+}
+
 /// One run.
 struct Run {
-    service: Service,
+    ground: Ground,
     by: String,
     dry_run: bool,
     teller: Teller,
@@ -136,15 +185,26 @@ impl Service {
         if let Some(hub) = &only {
             self.hub(hub).await?;
         }
-        let (news, read) = mpsc::channel(NEWS_MAX);
-        let run = Run { service: self.clone(), by: by.to_owned(), dry_run, teller: Teller(news) };
-        tokio::spawn(run.go(only, turn));
+        let inner = &self.inner;
+        let ground = Ground {
+            store: inner.store.clone(),
+            clock: inner.clock.clone(),
+            entropy: inner.entropy.clone(),
+            fleet: inner.directory.fleet().clone(),
+            tidings: Arc::new(inner.directory.clone()),
+            fleet_gate: inner.fleet_gate.clone(),
+        };
+        let (run, read) = ground.go_through(only, dry_run, by);
+        tokio::spawn(async move {
+            let _turn = turn;
+            run.await;
+        });
         Ok(stream::unfold(read, |mut read| async move { Some((read.recv().await?, read)) }))
     }
 }
 
 impl Run {
-    async fn go(self, only: Option<HubId>, _turn: OwnedMutexGuard<()>) {
+    async fn go(self, only: Option<HubId>) {
         if let Err(fault) = self.attempt(only).await {
             tracing::warn!("reconcile ended early: {}", fault.message);
             // Nobody may listen any more.
@@ -153,9 +213,9 @@ impl Run {
     }
 
     async fn attempt(&self, only: Option<HubId>) -> Result<(), Fault> {
-        let inner = &self.service.inner;
+        let inner = &self.ground;
         let life = inner.store.life().await.map_err(fault::of_store)?;
-        if life.restored || inner.directory.fleet().halted().is_some() {
+        if life.restored || inner.fleet.halted().is_some() {
             if let Some(hub) = only {
                 let message = format!("the store was put back: all hubs are gone through, not {hub} alone");
                 return Err(Fault::new(Reason::HubStateConflict, message));

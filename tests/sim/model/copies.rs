@@ -96,20 +96,16 @@ impl State {
         };
         let set = match stand_at(&at, self.record.as_deref(), moves.iter()) {
             Stand::Open(tenancy) => {
-                let mut newest = self.newest_at(place, &tenancy);
-                newest.twin = newest.twin.ahead_of_lost_writes();
-                becomes(tenancy, Phase::Open, Box::new(newest))
+                let state = self.newest_at(place, &tenancy, None);
+                becomes(tenancy, Phase::Open, state)
             }
-            Stand::Sealed(tenancy, Some(state)) => {
-                let state = self.at_least(place, &tenancy, state);
-                becomes(tenancy, Phase::Sealed, state)
-            }
-            Stand::Sealed(tenancy, None) => {
-                let state = Box::new(self.newest_at(place, &tenancy));
+            Stand::Held(tenancy, state) => becomes(tenancy, Phase::Sealed, state),
+            Stand::Sealed(tenancy, state) => {
+                let state = self.newest_at(place, &tenancy, state);
                 becomes(tenancy, Phase::Sealed, state)
             }
             Stand::Staged(tenancy, state) => {
-                let state = self.at_least(place, &tenancy, state);
+                let state = self.newest_at(place, &tenancy, Some(state));
                 becomes(tenancy, Phase::Staged, state)
             }
             Stand::Leaving | Stand::Elsewhere => Reinstated::Sealed,
@@ -127,16 +123,9 @@ impl State {
         self.pump(self.now(), scenario);
     }
 
-    /// What a move brought, or sealed, unless the copy is further: it had opened, and nobody had heard.
-    fn at_least(&self, place: usize, tenancy: &Tenancy, journaled: Box<DeviceState>) -> Box<DeviceState> {
-        let own = self.hubs[place].tenant().filter(|tenant| tenant.generation == tenancy.generation);
-        let further = own.filter(|own| own.state.twin.progress() > journaled.twin.progress());
-        further.map_or(journaled, |own| Box::new(own.state.clone()))
-    }
-
-    /// The newest that is known of a home: what the copy has of it, what a move brought, and what moves that came to
-    /// nothing had sealed.
-    fn newest_at(&self, place: usize, tenancy: &Tenancy) -> DeviceState {
+    /// The newest that is known of a home: what the copy has of it, what a move brought, what moves that came to nothing had
+    /// sealed, and what a move under way has of it. Above the versions of whatever is lost.
+    fn newest_at(&self, place: usize, tenancy: &Tenancy, under_way: Option<Box<DeviceState>>) -> Box<DeviceState> {
         let own = self.hubs[place].tenant().filter(|tenant| tenant.generation == tenancy.generation);
         let own = own.map(|tenant| tenant.state.clone());
         let replayed = self.logs().map(|log| Move::replay((*log.lines).clone()).unwrap());
@@ -149,8 +138,9 @@ impl State {
             this.left_state().filter(|_| later).map(|known| *known.state)
         });
         let first = (tenancy.generation == Order(1)).then(first_state);
-        let all = first.into_iter().chain(journaled).chain(own);
-        all.max_by_key(|state| state.twin.progress()).unwrap_or_else(first_state)
+        let all = first.into_iter().chain(journaled).chain(own).chain(under_way.map(|state| *state));
+        let newest = all.max_by_key(|state| state.twin.progress()).unwrap_or_else(first_state);
+        Box::new(DeviceState { twin: newest.twin.ahead_of_lost_writes(), ..newest })
     }
 
     /// What a hub has of a device that lives elsewhere goes to the history, and is deleted there.
