@@ -44,7 +44,7 @@ pub struct Flight {
 
 impl Flight {
     /// A copy that nobody waits for, of a call that a mutation is about.
-    fn is_aimed_copy(&self) -> bool {
+    pub fn is_aimed_copy(&self) -> bool {
         self.aimed && self.caller.is_none()
     }
 
@@ -101,6 +101,11 @@ impl World {
     }
 
     pub fn put_on_the_way(&mut self, caller: Caller, call: HubCall) {
+        if self.is_to_be_passed_by(&caller)
+            && let Some(hub) = self.hubs.get(&call.hub)
+        {
+            hub.set_cut(true);
+        }
         if self.is_to_be_regained(&caller) {
             self.heal_hubs();
         }

@@ -53,6 +53,7 @@ impl World {
 
     fn come_to_rest(&mut self) -> Held {
         self.store.calm();
+        self.mutant.is_resting = true;
         self.heal_hubs();
         for (device, seats) in self.devices.iter_mut().zip(&mut self.seats) {
             if std::mem::take(&mut device.doubled) {

@@ -124,11 +124,11 @@ impl World {
                 self.store.take_crash();
                 self.crash();
             }
-            Some(Ok(_)) => {
+            // Written or not: nobody else would tell who works on the device.
+            Some(Ok(_) | Err(_)) => {
                 self.note(|| why);
                 self.seats[device].clear();
             }
-            Some(Err(_)) => {}
         }
         Ok(())
     }
