@@ -27,7 +27,7 @@ use crate::api::tls::{self, Spoken};
 use crate::api::{grpc, mqtt, rest};
 use crate::attestation::x509;
 use crate::config::{self, Config, PoliciesFault};
-use crate::domain::{Fault, HubDraft, HubId, HubKind, PolicyArea, SharedAccessPolicy, TokenKey, limits};
+use crate::domain::{EnrollmentId, Fault, HubDraft, HubId, HubKind, PolicyArea, SharedAccessPolicy, TokenKey, limits};
 use crate::hubs::embedded::EmbeddedHubs;
 use crate::pki::{Development, PkiFault};
 use crate::service::{self, Parts, Service, SharedAccess, Vault};
@@ -72,6 +72,11 @@ pub enum StartFault {
     StoreRead(String),
     #[error("the key of the stored secrets cannot be had")]
     Vault(#[source] SecretFault),
+    #[error(
+        "the keys of {enrollment} cannot be opened with {}: put the key file of that store there, or let every device \
+         with a symmetric key be enrolled anew and start with --set store.accept_lost_keys=true", .path.display()
+    )]
+    KeysLost { path: PathBuf, enrollment: EnrollmentId },
     #[error("the shared access policies cannot be had")]
     PoliciesFile(#[source] SecretFault),
     #[error("the shared access policies in {path} cannot be used")]
@@ -135,12 +140,14 @@ impl Running {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
-        let credentials = Credentials::load(config, clock.as_ref(), entropy.as_ref())?;
-        let tls = credentials.tls(Spoken::Http2)?;
         // The same names as in a backup: a copy of the folder is a data folder.
         let folder = config.data_dir.clone();
         make_folder(&folder)?;
         let store = open_store(config).await?;
+        let linked = store.hubs().await.map_err(|fault| StartFault::StoreRead(fault.to_string()))?;
+        let linked: Vec<String> = linked.into_iter().map(|(hub, _)| hub.host_name).collect();
+        let credentials = Credentials::load(config, &linked, clock.as_ref(), entropy.as_ref())?;
+        let tls = credentials.tls(Spoken::Http2)?;
         let hubs = EmbeddedHubs::new(folder, config.hubs.cache_bytes, clock.clone(), entropy.clone())
             .observed(Arc::new(|| telemetry::disk_synced(DiskFile::Hub)));
         let allocator = Webhook::new(&webhook_config(config), clock.clone()).map_err(StartFault::Trust)?;
@@ -154,7 +161,7 @@ impl Running {
         let directory = Directory::start(actors_config(config), surroundings).map_err(StartFault::Threads)?;
         let listener = listen(config.listen).await?;
         let address = local_address(&listener, config.listen)?;
-        let vault = open_vault(config, entropy.as_ref())?;
+        let (vault, vault_is_new) = open_vault(config, entropy.as_ref())?;
         let shared_access = open_shared_access(config, entropy.as_ref())?;
         let service = Service::new(Parts {
             vault,
@@ -166,6 +173,7 @@ impl Running {
             operator_authorities: credentials.operator_authorities.clone(),
             config: service::Config { shared_access, ..service_config(config, address) },
         });
+        check_vault(config, &service, vault_is_new).await?;
         let taken_up = service.start().await.map_err(StartFault::Hubs)?;
         let hubs_made = link_initial_hubs(config, &service, store.as_ref(), address).await?;
         let (stop, stopping) = watch::channel(false);
@@ -320,11 +328,12 @@ struct Credentials {
 }
 
 impl Credentials {
-    fn load(config: &Config, clock: &dyn Clock, entropy: &dyn Entropy) -> Result<Self, StartFault> {
+    /// The development certificate names the hubs that are `linked`, too.
+    fn load(config: &Config, linked: &[String], clock: &dyn Clock, entropy: &dyn Entropy) -> Result<Self, StartFault> {
         match &config.tls {
             config::Tls::DevelopmentPki => {
                 make_folder(&config.certs_dir)?;
-                let names = host_names(config);
+                let names = host_names(config, linked);
                 let made = Development::ensure(&config.certs_dir, clock, entropy, &names).map_err(StartFault::Pki)?;
                 for path in &made.written {
                     tracing::info!("made {}", path.display());
@@ -380,8 +389,8 @@ fn make_folder(path: &Path) -> Result<(), StartFault> {
 }
 
 /// Every name that a device, a back end or an operator may call the server by.
-fn host_names(config: &Config) -> Vec<String> {
-    let hubs = config.hubs.initial.iter().map(|hub| hub.host_name.clone());
+fn host_names(config: &Config, linked: &[String]) -> Vec<String> {
+    let hubs = config.hubs.initial.iter().map(|hub| hub.host_name.clone()).chain(linked.iter().cloned());
     let ours = ["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned(), config.azure.host_name.clone()];
     let listen = Some(config.listen.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback());
     ours.into_iter().chain(listen.map(|ip| ip.to_string())).chain(hubs).collect()
@@ -414,16 +423,34 @@ async fn open_store(config: &Config) -> Result<Arc<RedbStore>, StartFault> {
 }
 
 /// The key that closes the secrets in the store and in the hubs' files. It lies beside them and in no backup.
-fn open_vault(config: &Config, entropy: &dyn Entropy) -> Result<Vault, StartFault> {
+/// The vault, and whether its key was made just now.
+fn open_vault(config: &Config, entropy: &dyn Entropy) -> Result<(Vault, bool), StartFault> {
     let path = config.data_dir.join(VAULT_FILE);
     let key = own_secret(&path, entropy).map_err(StartFault::Vault)?;
     if key.is_new {
         tracing::info!(
-            "made {}, the key of stored secrets; where it is lost, devices with a TPM must register again",
+            "made {}, the key of stored secrets: keep a copy; where it is lost, devices with a TPM must register again, and \
+             those with a symmetric key be enrolled again",
             path.display()
         );
     }
-    Ok(Vault::new(&key.bytes))
+    Ok((Vault::new(&key.bytes), key.is_new))
+}
+
+/// Whether the vault opens what is enrolled. With another one's key devices would be refused one by one; better nobody
+/// starts so without wanting it. A key that was made for nothing is not left behind.
+async fn check_vault(config: &Config, service: &Service, is_new: bool) -> Result<(), StartFault> {
+    let lost = service.find_lost_key(is_new).await.map_err(|fault| StartFault::StoreRead(fault.to_string()))?;
+    let Some(enrollment) = lost else { return Ok(()) };
+    let path = config.data_dir.join(VAULT_FILE);
+    if config.store.accept_lost_keys {
+        tracing::error!("the keys of {enrollment}, and perhaps others, cannot be opened: enroll their devices again");
+        return Ok(());
+    }
+    if is_new && let Err(error) = std::fs::remove_file(&path) {
+        tracing::warn!("{} was made for nothing and stays: {error}", path.display());
+    }
+    Err(StartFault::KeysLost { path, enrollment })
 }
 
 fn policies_file(config: &Config) -> PathBuf {

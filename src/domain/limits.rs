@@ -68,6 +68,8 @@ pub const POLICIES_MAX: usize = 64;
 pub const POLICIES_BYTES_MAX: usize = 64 * 1024;
 /// Entries of one bulk operation (reference/dps.md §9).
 pub const BULK_MAX: usize = 10;
+/// Devices of one bulk operation at a hub (reference/dps.md §8.1).
+pub const BULK_DEVICES_MAX: usize = 100;
 /// A page over HTTP, in bytes of JSON: a thousand rows of usual size.
 pub const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// Text of a query.

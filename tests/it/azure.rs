@@ -3,6 +3,7 @@
 mod backend;
 mod devices;
 mod hubs;
+mod lines;
 mod proofs;
 mod service;
 mod websocket;

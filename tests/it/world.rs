@@ -223,6 +223,14 @@ impl World {
         Self { site, operator, config, running, folder }
     }
 
+    /// Stops the service; its folder, and what it was started with.
+    pub async fn stopped(self) -> (TempDir, Config) {
+        let Self { operator, config, running, folder, .. } = self;
+        drop(operator);
+        running.stop().await.unwrap();
+        (folder, config)
+    }
+
     /// Stops the service and starts it again on the same folders, at another port, which the hubs are told.
     pub async fn restarted(self) -> Self {
         let Self { operator, config, running, folder, .. } = self;
@@ -275,6 +283,19 @@ impl World {
         }
         devices.sort_by_key(|device| (device.hub.to_string(), device.device.to_string()));
         devices
+    }
+
+    /// The folder of everything, for commands to be run in.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn data(&self) -> &Path {
+        &self.config.data_dir
+    }
+
+    pub fn certs(&self) -> &Path {
+        &self.config.certs_dir
     }
 
     /// The keys of the shared access policies, as `rehome connection-string` reads them.

@@ -141,7 +141,7 @@ pub fn state(view: &DeviceView, version: ApiVersion) -> Value {
         "createdDateTimeUtc": seven_digits(standing.created_at),
         "lastUpdatedDateTimeUtc": seven_digits(standing.updated_at),
         "status": standing.operation.status.as_str(),
-        "etag": etag::of_version(standing.version),
+        "etag": etag::of(standing.version, standing.created_at),
     });
     match &standing.operation.status {
         OperationStatus::Assigned { sub_status, .. } => {

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::api::azure::bulk::{self, Bulk, Mode};
 use crate::api::azure::enrollment::{self, EnrollmentKind, attestation};
-use crate::api::azure::etag::Condition;
+use crate::api::azure::etag::{self, Condition};
 use crate::api::azure::fault::Refusal;
 use crate::api::azure::members::{self, Members};
 use crate::api::azure::query::Query;
@@ -69,7 +69,8 @@ pub fn condition(headers: &HeaderMap) -> Condition {
     match headers.get(IF_MATCH).map(|value| value.to_str()) {
         None => Condition::None,
         Some(Ok(text)) => Condition::read(Some(text)),
-        Some(Err(_)) => Condition::Never,
+        // What cannot be read is no etag of ours.
+        Some(Err(_)) => Condition::Etag(String::new()),
     }
 }
 
@@ -78,7 +79,7 @@ fn changed(id: &EnrollmentId) -> Refusal {
 }
 
 /// What must be there for a write, and what must not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Wanted {
     /// Either, as far as the condition allows.
     Put(Condition),
@@ -87,29 +88,28 @@ enum Wanted {
 }
 
 impl Wanted {
-    fn admit(self, id: &EnrollmentId, stored: Option<&Enrollment>) -> Result<(), Refusal> {
+    fn admit(&self, id: &EnrollmentId, stored: Option<&Enrollment>) -> Result<(), Refusal> {
         match (self, stored) {
             (Wanted::Put(Condition::None) | Wanted::Create, None) => Ok(()),
             (Wanted::Put(_), None) => Err(changed(id)),
             (Wanted::Replace(_), None) => Err(missing(id)),
             (Wanted::Create, Some(_)) => Err(Refusal::new(409_201, format!("{id} exists already"))),
-            (Wanted::Put(condition) | Wanted::Replace(condition), Some(stored)) => match condition {
-                Condition::None | Condition::Any => Ok(()),
-                Condition::Version(version) if version == stored.version => Ok(()),
-                Condition::Version(_) | Condition::Never => Err(changed(id)),
-            },
+            (Wanted::Put(condition) | Wanted::Replace(condition), Some(stored)) => check(id, condition, stored),
         }
     }
 
     /// Whether it holds again once somebody else's write came between.
-    fn is_repeated(self) -> bool {
+    fn is_repeated(&self) -> bool {
         match self {
-            Wanted::Put(condition) | Wanted::Replace(condition) => {
-                matches!(condition, Condition::None | Condition::Any)
-            }
+            Wanted::Put(condition) | Wanted::Replace(condition) => condition.is_open(),
             Wanted::Create => false,
         }
     }
+}
+
+fn check(id: &EnrollmentId, condition: &Condition, stored: &Enrollment) -> Result<(), Refusal> {
+    let etag = etag::of(stored.version, stored.created_at);
+    if condition.holds(&etag) { Ok(()) } else { Err(changed(id)) }
 }
 
 fn missing(id: &EnrollmentId) -> Refusal {
@@ -133,7 +133,7 @@ impl Edge {
         &self,
         id: &EnrollmentId,
         given: &Members<'_>,
-        wanted: Wanted,
+        wanted: &Wanted,
         by: &str,
     ) -> Result<Arc<Enrollment>, Refusal> {
         let names = self.names();
@@ -155,13 +155,13 @@ impl Edge {
         }
     }
 
-    async fn remove(&self, id: &EnrollmentId, condition: Condition, by: &str) -> Result<(), Refusal> {
-        let version = match condition {
-            Condition::None | Condition::Any => None,
-            Condition::Version(version) => Some(version),
-            Condition::Never => {
-                self.service.enrollment(id).await?;
-                return Err(changed(id));
+    async fn remove(&self, id: &EnrollmentId, condition: &Condition, by: &str) -> Result<(), Refusal> {
+        let version = match condition.is_open() {
+            true => None,
+            false => {
+                let stored = self.service.enrollment(id).await?;
+                check(id, condition, &stored)?;
+                Some(stored.version)
             }
         };
         Ok(self.service.delete_enrollment(id, version, by).await?)
@@ -185,11 +185,21 @@ impl Edge {
         Ok(body)
     }
 
+    /// The keys of an enrollment, for who may see them; that they were shown stands in the audit log.
+    async fn enrollment_keys(&self, enrollment: &Enrollment, call: &Call) -> Result<Option<KeyPair<TokenKey>>, Fault> {
+        match enrollment.attestation.keys() {
+            Some(_) if call.caller.sees_keys => {
+                self.service.enrollment_keys(&enrollment.id, &call.caller.by).await.map(Some)
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+
     async fn entry(&self, kind: EnrollmentKind, mode: Mode, entry: &Value, by: &str) -> Result<(), Refusal> {
         let given = Members::of(entry)?;
         let id = enrollment::id_of(kind, &given)?;
         let wanted = match mode {
-            Mode::Delete => return self.remove(&id, Condition::None, by).await,
+            Mode::Delete => return self.remove(&id, &Condition::None, by).await,
             Mode::Create => Wanted::Create,
             Mode::Update => Wanted::Replace(Condition::None),
             Mode::UpdateIfMatch => match Condition::read(given.text("etag")?) {
@@ -197,7 +207,7 @@ impl Edge {
                 condition => Wanted::Replace(condition),
             },
         };
-        self.write(&id, &given, wanted, by).await.map(drop)
+        self.write(&id, &given, &wanted, by).await.map(drop)
     }
 }
 
@@ -239,9 +249,10 @@ pub async fn put(
     let asked = async {
         let call = Call::begin(&edge, &peer, &headers, query.as_deref(), Permission::EnrollmentWrite)?;
         let (id, body) = (id_of(kind, &id)?, members::json(&body)?);
-        let written = edge.write(&id, &Members::of(&body)?, Wanted::Put(condition(&headers)), &call.caller.by).await?;
-        // The answer to whoever writes has the keys, so that those that were drawn are known.
-        let keys = edge.service.keys_of(&written).filter(|_| call.caller.sees_keys);
+        let written = edge.write(&id, &Members::of(&body)?, &Wanted::Put(condition(&headers)), &call.caller.by).await?;
+        // The answer to whoever writes has the keys, so that those that were drawn are known. What was written stands,
+        // whether they can be shown or not.
+        let keys = edge.enrollment_keys(&written, &call).await.ok().flatten();
         Ok(json(200, &Value::Object(edge.shown(&written, call.version, keys.as_ref()).await?)))
     };
     answered(&edge, asked.await)
@@ -258,7 +269,7 @@ pub async fn delete(
 ) -> Response<Body> {
     let asked = async {
         let call = Call::begin(&edge, &peer, &headers, query.as_deref(), Permission::EnrollmentWrite)?;
-        edge.remove(&id_of(kind, &id)?, condition(&headers), &call.caller.by).await?;
+        edge.remove(&id_of(kind, &id)?, &condition(&headers), &call.caller.by).await?;
         Ok(gone())
     };
     answered(&edge, asked.await)
@@ -284,10 +295,7 @@ pub async fn attestation_mechanism(
         // Whoever reads keys may act as the device: that is no reader's.
         let call = Call::begin(&edge, &peer, &headers, query.as_deref(), Permission::EnrollmentWrite)?;
         let found = edge.service.enrollment(&id_of(kind, &id)?).await?;
-        let keys = match found.attestation.keys() {
-            Some(_) if call.caller.sees_keys => Some(edge.service.enrollment_keys(&found.id, &call.caller.by).await?),
-            Some(_) | None => None,
-        };
+        let keys = edge.enrollment_keys(&found, &call).await?;
         Ok(json(200, &attestation::shown(&found.attestation, &edge.names(), keys.as_ref())))
     };
     answered(&edge, asked.await)
@@ -349,31 +357,31 @@ pub async fn run_bulk(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Attestation, CertificateRef, Thumbprint, Version, X509Leaves};
+    use crate::domain::{Attestation, CertificateRef, Thumbprint, Timestamp, Version, X509Leaves};
 
     #[test]
     fn what_must_be_there_and_what_must_not() {
-        use Condition::{Any, Never, None, Version as At};
         let id = id_of(EnrollmentKind::Individual, "dev-1").unwrap();
         let pair = json!({ "clientCertificates": { "primary": { "certificate": "AQID" } } });
         let body = json!({ "attestation": { "type": "x509", "x509": pair } });
-        let draft = enrollment::draft(&id, &Members::of(&body).unwrap(), Option::None, &Default::default()).unwrap();
+        let draft = enrollment::draft(&id, &Members::of(&body).unwrap(), None, &Default::default()).unwrap();
         let primary = CertificateRef { der: Vec::new(), thumbprint: Thumbprint([1; 32]), subject: Thumbprint([2; 32]) };
-        let leaves = Attestation::X509Leaf(X509Leaves { primary, secondary: Option::None });
-        let stored = draft.into_enrollment(leaves, Default::default(), Default::default(), Version(7));
+        let leaves = Attestation::X509Leaf(X509Leaves { primary, secondary: None });
+        let stored = draft.into_enrollment(leaves, Timestamp(5), Timestamp(6), Version(7));
+        let at = |version: u64, created: i64| Condition::Etag(etag::of(Version(version), Timestamp(created)));
         for (wanted, absent, there) in [
-            (Wanted::Put(None), Ok(()), Ok(())),
-            (Wanted::Put(Any), Err(412_001), Ok(())),
-            (Wanted::Put(Never), Err(412_001), Err(412_001)),
-            (Wanted::Put(At(Version(7))), Err(412_001), Ok(())),
-            (Wanted::Put(At(Version(6))), Err(412_001), Err(412_001)),
+            (Wanted::Put(Condition::None), Ok(()), Ok(())),
+            (Wanted::Put(Condition::Any), Err(412_001), Ok(())),
+            (Wanted::Put(at(7, 5)), Err(412_001), Ok(())),
+            (Wanted::Put(at(6, 5)), Err(412_001), Err(412_001)),
+            (Wanted::Put(at(7, 4)), Err(412_001), Err(412_001)),
             (Wanted::Create, Ok(()), Err(409_201)),
-            (Wanted::Replace(None), Err(404_201), Ok(())),
-            (Wanted::Replace(At(Version(7))), Err(404_201), Ok(())),
-            (Wanted::Replace(At(Version(8))), Err(404_201), Err(412_001)),
+            (Wanted::Replace(Condition::None), Err(404_201), Ok(())),
+            (Wanted::Replace(at(7, 5)), Err(404_201), Ok(())),
+            (Wanted::Replace(at(8, 5)), Err(404_201), Err(412_001)),
         ] {
             let judged = |stored| wanted.admit(&id, stored).map_err(|refusal| refusal.code.code);
-            assert_eq!(judged(Option::None), absent, "{wanted:?}");
+            assert_eq!(judged(None), absent, "{wanted:?}");
             assert_eq!(judged(Some(&stored)), there, "{wanted:?}");
         }
     }

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Extension, Path, RawQuery, State};
-use axum::http::header::IF_MATCH;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response};
 use bytes::Bytes;
 use serde_json::Value;
 
+use crate::api::azure::etag::Condition;
 use crate::api::azure::fault::Refusal;
+use crate::api::azure::hub::bulk::{self, Deed};
 use crate::api::azure::hub::twin::Way;
 use crate::api::azure::hub::{self, device, fault, twin};
 use crate::api::azure::members::{self, Members};
@@ -24,7 +25,7 @@ use super::Edge;
 use super::answer::{again_after, json};
 use super::caller::{self, Caller};
 use super::device::parameter;
-use super::enrollments::gone;
+use super::enrollments::{condition, gone};
 use super::paging::{self, Shown};
 
 const ERROR_CODE: HeaderName = HeaderName::from_static("iothub-errorcode");
@@ -83,9 +84,10 @@ fn id_of(text: &str) -> Result<DeviceId, Refusal> {
     DeviceId::parse(text).map_err(|fault| Refusal::new(400_004, fault.to_string()))
 }
 
-fn if_match(headers: &HeaderMap) -> Option<&str> {
-    // What cannot be read matches nothing.
-    headers.get(IF_MATCH).map(|value| value.to_str().unwrap_or("?"))
+/// Holds the etag that is asked for against the one of what is there.
+fn check(condition: &Condition, etag: &str) -> Result<(), Refusal> {
+    let changed = || Refusal::new(412_001, "it changed since it was read: read it again");
+    if condition.holds(etag) { Ok(()) } else { Err(changed()) }
 }
 
 /// `GET /devices/{id}`
@@ -99,15 +101,43 @@ pub async fn get_device(
     let asked = async {
         let call = Call::begin(&edge, &peer, &headers, query.as_deref(), Permission::RegistryRead)?;
         let found = edge.service.hub_device(&call.hub, &id_of(&id)?).await?;
-        let keys = edge.keys(&call, &found).await?;
+        let keys = edge.device_keys(&call, &found).await?;
         Ok(json(200, &device::shown(&found, keys.as_ref())))
     };
     answered(&edge, asked.await)
 }
 
 impl Edge {
+    /// Does to one device what may be done to it here.
+    async fn carry_out(&self, call: &Call, id: &DeviceId, given: &Members<'_>, deed: &Deed) -> Result<(), Refused> {
+        let known = match self.service.hub_device(&call.hub, id).await {
+            Ok(known) => Some(known),
+            Err(fault) if fault.kind() == Kind::NotFound => None,
+            Err(fault) => return Err(fault.into()),
+        };
+        let missing = || Refusal::new(404_001, format!("hub {} has no device {id}", call.hub));
+        match (deed, known) {
+            (Deed::Create | Deed::Write(Condition::None), None) => Err(device::not_made_here().into()),
+            (Deed::Write(_) | Deed::Remove(_), None) => Err(missing().into()),
+            (Deed::Create, Some(_)) => Err(Refusal::new(409_001, format!("device {id} exists already")).into()),
+            (Deed::Write(condition), Some(known)) => {
+                check(condition, &device::etag(&known))?;
+                let keys = self.device_keys(call, &known).await?;
+                let wanted = device::wanted_status(given, &known, keys.as_ref())?;
+                if let Some(status) = wanted.filter(|status| *status != known.resident.state.status) {
+                    self.service.write_twin(&call.hub, id, None, TwinWrite::Status(status)).await?;
+                }
+                Ok(())
+            }
+            (Deed::Remove(condition), Some(known)) => {
+                check(condition, &device::etag(&known))?;
+                Ok(self.service.remove_hub_device(&call.hub, id, &call.caller.by).await?)
+            }
+        }
+    }
+
     /// The keys that a device signs in with, for who may see them.
-    async fn keys(&self, call: &Call, device: &HubDevice) -> Result<Option<KeyPair<TokenKey>>, Fault> {
+    async fn device_keys(&self, call: &Call, device: &HubDevice) -> Result<Option<KeyPair<TokenKey>>, Fault> {
         match call.caller.sees_keys {
             true => self.service.device_keys(&call.hub, device, &call.caller.by).await,
             false => Ok(None),
@@ -128,23 +158,13 @@ pub async fn put_device(
         let call = Call::begin(&edge, &peer, &headers, query.as_deref(), Permission::RegistryWrite)?;
         let (id, body) = (id_of(&id)?, members::json(&body)?);
         let given = Members::of(&body)?;
-        let known = match edge.service.hub_device(&call.hub, &id).await {
-            Ok(known) => known,
-            Err(fault) if fault.kind() == Kind::NotFound && if_match(&headers).is_none() => {
-                return Err(device::not_made_here().into());
-            }
-            Err(fault) => return Err(fault.into()),
+        let deed = match condition(&headers) {
+            Condition::None => Deed::Create,
+            condition => Deed::Write(condition),
         };
-        if if_match(&headers).is_none() {
-            return Err(Refusal::new(409_001, format!("device {id} exists already")).into());
-        }
-        device::check_etag(if_match(&headers), &known)?;
-        let keys = edge.keys(&call, &known).await?;
-        let wanted = device::wanted_status(&given, &known, keys.as_ref())?;
-        if let Some(status) = wanted.filter(|status| *status != known.resident.state.status) {
-            edge.service.write_twin(&call.hub, &id, None, TwinWrite::Status(status)).await?;
-        }
+        edge.carry_out(&call, &id, &given, &deed).await?;
         let written = edge.service.hub_device(&call.hub, &id).await?;
+        let keys = edge.device_keys(&call, &written).await?;
         Ok(json(200, &device::shown(&written, keys.as_ref())))
     };
     answered(&edge, asked.await)
@@ -160,10 +180,9 @@ pub async fn delete_device(
 ) -> Response<Body> {
     let asked = async {
         let call = Call::begin(&edge, &peer, &headers, query.as_deref(), Permission::RegistryWrite)?;
-        let id = id_of(&id)?;
-        let known = edge.service.hub_device(&call.hub, &id).await?;
-        device::check_etag(if_match(&headers), &known)?;
-        edge.service.remove_hub_device(&call.hub, &id, &call.caller.by).await?;
+        let (id, nothing) = (id_of(&id)?, Value::Object(Default::default()));
+        let deed = Deed::Remove(condition(&headers));
+        edge.carry_out(&call, &id, &Members::of(&nothing)?, &deed).await?;
         Ok(gone())
     };
     answered(&edge, asked.await)
@@ -206,16 +225,30 @@ async fn devices(
     .await
 }
 
-/// `POST /devices`: many at once are not made here either.
+/// `POST /devices`: each by itself; what fails keeps out nothing else.
 pub async fn bulk_devices(
     State(edge): State<Edge>,
     Extension(peer): Extension<Arc<Peer>>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
+    body: Bytes,
 ) -> Response<Body> {
     let asked = async {
-        Call::begin(&edge, &peer, &headers, query.as_deref(), Permission::RegistryWrite)?;
-        Err(device::not_made_here().into())
+        let call = Call::begin(&edge, &peer, &headers, query.as_deref(), Permission::RegistryWrite)?;
+        let body = members::json(&body)?;
+        let mut errors = Vec::new();
+        for entry in bulk::entries(&body)? {
+            let done = async {
+                let given = Members::of(entry)?;
+                let (id, deed) = bulk::read(&given)?;
+                edge.carry_out(&call, &id, &given, &deed).await
+            };
+            if let Err(Refused(refusal)) = done.await {
+                errors.push(bulk::failed(entry, &refusal));
+            }
+        }
+        let (status, body) = bulk::outcome(errors);
+        Ok(json(status, &body))
     };
     answered(&edge, asked.await)
 }
@@ -289,8 +322,16 @@ async fn write_twin(
     let asked = async {
         let call = Call::begin(&edge, &peer, &headers, query.as_deref(), Permission::ServiceConnect)?;
         let (id, body) = (id_of(&id)?, members::json(&body)?);
-        let version = twin::condition(if_match(&headers))?;
         let write = twin::write(&Members::of(&body)?, &id, way)?;
+        let condition = condition(&headers);
+        let version = match condition.is_open() {
+            true => None,
+            false => {
+                let known = edge.service.hub_device(&call.hub, &id).await?;
+                check(&condition, &twin::etag(&known))?;
+                Some(known.resident.state.twin.version)
+            }
+        };
         let resident = edge.service.write_twin(&call.hub, &id, version, write).await?;
         // What was written, whatever others have made of it since.
         let known = edge.service.hub_device(&call.hub, &id).await?;

@@ -7,7 +7,7 @@ use axum::extract::{Extension, Path, RawQuery, State};
 use axum::http::{HeaderMap, Response};
 use bytes::Bytes;
 
-use crate::api::azure::etag::Condition;
+use crate::api::azure::etag;
 use crate::api::azure::fault::Refusal;
 use crate::api::azure::query::Query;
 use crate::api::azure::registration;
@@ -57,13 +57,16 @@ pub async fn delete(
     let asked = async {
         let call = Call::begin(&edge, &peer, &headers, query.as_deref(), Permission::RegistrationStatusWrite)?;
         let id = id_of(&id)?;
-        let version = match condition(&headers) {
-            Condition::None | Condition::Any => None,
-            Condition::Version(version) => Some(version),
-            Condition::Never => {
-                edge.state(&id).await?;
-                let message = format!("registration {id} changed since it was read: read it again");
-                return Err(Refusal::new(412_001, message));
+        let condition = condition(&headers);
+        let version = match condition.is_open() {
+            true => None,
+            false => {
+                let standing = edge.state(&id).await?.standing;
+                if !condition.holds(&etag::of(standing.version, standing.created_at)) {
+                    let message = format!("registration {id} changed since it was read: read it again");
+                    return Err(Refusal::new(412_001, message));
+                }
+                Some(standing.version)
             }
         };
         edge.service.delete_registration(&id, version, &call.caller.by).await?;

@@ -2,7 +2,7 @@
 
 use rehome::client::Patience;
 use rehome::compose::PolicyKeys;
-use rehome::domain::{AuditAction, ClientFacts, PolicyArea, TokenKey};
+use rehome::domain::{AuditAction, ClientFacts, PolicyArea, StoredAudit, TokenKey};
 use serde_json::{Value, json};
 
 use super::backend::{
@@ -85,7 +85,16 @@ async fn devices_are_seen_kept_out_and_removed() {
     ] {
         is(&put("*", &change).await, 400, "InvalidOperation");
     }
-    is(&owner.post(&format!("/devices?{HUB_VERSION}"), &json!([{ "id": "x" }])).await, 400, "InvalidOperation");
+    let bulk = async |entries: Value| owner.post(&format!("/devices?{HUB_VERSION}"), &entries).await;
+    let created = json!({ "id": "x", "importMode": "create", "authentication": { "type": "sas" } });
+    let either = json!({ "id": "x", "importMode": "createOrUpdate" });
+    let answer =
+        bulk(json!([created, either, 7, { "id": "meter-1", "importMode": "updateIfMatchETag", "eTag": "x" }])).await;
+    assert_eq!((answer.status, &answer.body["isSuccessful"]), (400, &json!(false)));
+    let codes: Vec<&Value> =
+        answer.body["errors"].as_array().unwrap().iter().map(|error| &error["errorCode"]).collect();
+    assert_eq!(codes, [400_003, 400_003, 400_004, 412_001]);
+    is(&bulk(json!({})).await, 400, "ArgumentInvalid");
     assert_eq!(world.records().await, before);
 
     world.patch("hub-a", "meter-2", "{}", r#"{"kept":"yes"}"#).await;
@@ -95,11 +104,17 @@ async fn devices_are_seen_kept_out_and_removed() {
     assert_eq!((gone.status, gone.body), (204, Value::Null));
     is(&owner.get(&device("meter-2")).await, 404, "DeviceNotFound");
     is(&owner.delete(&device("meter-2")).await, 404, "DeviceNotFound");
+    let updated = good(bulk(json!([{ "id": "meter-3", "importMode": "update", "status": "disabled" }])).await);
+    assert_eq!(updated, json!({ "isSuccessful": true, "errors": [], "warnings": [] }));
+    assert_eq!(good(owner.get(&device("meter-3")).await)["status"], "disabled");
+    good(bulk(json!([{ "id": "meter-3", "importMode": "delete" }])).await);
+    is(&owner.get(&device("meter-3")).await, 404, "DeviceNotFound");
     let history = world.operator.history(&registration_id("meter-2")).await.unwrap();
     assert!(!history.is_empty(), "what it had is in the history");
     let audit = world.audit().await;
-    let removed = audit.iter().find(|entry| entry.entry.actor == format!("policy {HUB_OWNER}"));
-    assert!(removed.is_some_and(|entry| entry.entry.registration == Some(registration_id("meter-2"))));
+    let by_us = |entry: &&StoredAudit| entry.entry.actor == format!("policy {HUB_OWNER}");
+    let removed: Vec<_> = audit.iter().filter(by_us).filter_map(|entry| entry.entry.registration.clone()).collect();
+    assert!(removed.contains(&registration_id("meter-2")) && removed.contains(&registration_id("meter-3")));
     world.stop().await;
 }
 

@@ -329,6 +329,8 @@ async fn requests_that_are_refused() {
         changed[member] = value;
         changed
     };
+    let mut of_two = with("allocationPolicy", json!("static"));
+    of_two["iotHubs"] = json!(["hub-a.localhost", "hub-b.localhost"]);
     let large = with("initialTwin", json!({ "tags": { "a": "x".repeat(300_000) } }));
     let deep = "[".repeat(100_000);
     for (method, path, body, code) in [
@@ -342,7 +344,7 @@ async fn requests_that_are_refused() {
         ("PUT", enrollment("dev-1"), other_name.to_string(), 400_004),
         ("PUT", enrollment("a%20b"), fits.to_string(), 400_004),
         ("PUT", enrollment("dev-1"), with("iotHubs", json!(["hub-x.localhost"])).to_string(), 400_004),
-        ("PUT", enrollment("dev-1"), with("allocationPolicy", json!("static")).to_string(), 400_004),
+        ("PUT", enrollment("dev-1"), of_two.to_string(), 400_004),
         ("PUT", enrollment("dev-1"), with("allocationPolicy", json!("custom")).to_string(), 400_004),
         ("PUT", enrollment("dev-1"), with("optionalDeviceInformation", json!({ "a": 1 })).to_string(), 400_004),
         ("PUT", enrollment("dev-1"), with("initialTwin", json!({ "tags": { "a.b": 1 } })).to_string(), 400_004),
@@ -518,5 +520,26 @@ async fn symmetric_keys_are_drawn_shown_to_who_may_write_and_kept() {
     let path = format!("/enrollments/lamp-1/attestationmechanism?{VERSION}");
     assert_eq!(enroller("POST", &path, "").await, hidden);
     assert_eq!(enroller("PUT", &enrollment("lamp-1"), &read.to_string()).await["attestation"], hidden);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn settings_as_other_suites_write_them() {
+    let world = world().await;
+    let owner = Backend::owner(&world);
+    let uuid = data_encoding::BASE64.encode(b"0b5c0a5e-30f4-4f07-8d9c-1b6f5f3a9d11");
+    let keys = json!({ "primaryKey": uuid, "secondaryKey": uuid });
+    let attestation = json!({ "type": "symmetricKey", "symmetricKey": keys });
+    let webhook = json!({ "webhookUrl": "https://web.hook/", "apiVersion": "2018-11-01" });
+    for (policy, more) in
+        [("static", Value::Null), ("hashed", Value::Null), ("geoLatency", Value::Null), ("custom", webhook)]
+    {
+        let mut wanted = json!({ "attestation": attestation, "allocationPolicy": policy });
+        wanted["customAllocationDefinition"] = more.clone();
+        let made = good(owner.put(&enrollment(policy), &wanted).await);
+        assert_eq!(made["allocationPolicy"], policy);
+        assert_eq!(made.get("customAllocationDefinition"), Some(&more).filter(|more| !more.is_null()));
+        assert_eq!(made["attestation"], attestation);
+    }
     world.stop().await;
 }

@@ -26,7 +26,7 @@ pub fn shown(enrollment: &Enrollment, names: &Names, keys: Option<&KeyPair<Token
         let (tags, desired) = (initial.tags.to_value(), initial.desired.to_value());
         put("initialTwin", json!({ "tags": tags, "properties": { "desired": desired } }));
     }
-    put("etag", etag::of_version(enrollment.version).into());
+    put("etag", etag::of(enrollment.version, enrollment.created_at).into());
     put("provisioningStatus", if enrollment.enabled { "enabled" } else { "disabled" }.into());
     if let Some(policy) = enrollment.reprovision {
         let (update, migrate) = match policy {

@@ -7,7 +7,6 @@ use data_encoding::{BASE64, HEXUPPER};
 use serde_json::{Value, json};
 
 use crate::api::azure::enrollment::attestation::{shown_keys, token_key};
-use crate::api::azure::etag::unquoted;
 use crate::api::azure::fault::Refusal;
 use crate::api::azure::members::{Members, wrong};
 use crate::domain::{Credential, DeviceId, HubStatus, KeyPair, TokenKey};
@@ -95,16 +94,6 @@ pub fn etag(device: &HubDevice) -> String {
 fn fnv(bytes: &[u8]) -> u64 {
     let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
-}
-
-/// Holds `If-Match` against the identity as it is.
-pub fn check_etag(asked: Option<&str>, device: &HubDevice) -> Result<(), Refusal> {
-    let asked = asked.map(|text| unquoted(text.trim()));
-    match asked {
-        None | Some("" | "*") => Ok(()),
-        Some(asked) if asked == etag(device) => Ok(()),
-        Some(_) => Err(Refusal::new(412_001, "the device changed since it was read: read it again")),
-    }
 }
 
 /// The status that a written identity asks for; `None` leaves it. Refuses whatever else it would change.
@@ -206,13 +195,6 @@ mod tests {
         assert!(changed(&|device| device.resident.state.status = HubStatus::Disabled { reason: String::new() }));
         assert!(changed(&|device| device.credential = None));
         assert!(changed(&|device| device.resident.state.capabilities.iot_edge = true));
-        let here = etag(&plain);
-        let quoted = format!("\"{here}\"");
-        for (asked, fits) in
-            [(None, true), (Some("*"), true), (Some("\"*\""), true), (Some(quoted.as_str()), true), (Some("x"), false)]
-        {
-            assert_eq!(check_etag(asked, &plain).is_ok(), fits, "{asked:?}");
-        }
     }
 
     #[test]

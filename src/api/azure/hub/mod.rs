@@ -1,5 +1,6 @@
 //! A hub's devices and twins as existing service SDKs read and write them (reference/dps.md §8).
 
+pub mod bulk;
 pub mod device;
 pub mod fault;
 pub mod twin;
