@@ -85,7 +85,7 @@ pub struct Config {
     pub id_challenge_regained_after: Duration,
     /// Challenges that are out, and registrations whose tokens still read, some 6 KiB each; beyond it the oldest go.
     pub challenges_max: usize,
-    /// Checked chains that are remembered, some 2 KiB each.
+    /// Checked chains that are remembered, some 2 KiB each; and tokens that verified, some 200 bytes each.
     pub proofs_max: usize,
     /// What an embedded hub is called when its operator does not say: its id under this domain.
     pub embedded_domain: String,
@@ -152,6 +152,7 @@ struct Inner {
     operator_authorities: Vec<CertificateRef>,
     config: Config,
     proofs: proof::Proofs,
+    tokens: keys::Tokens,
     throttle: throttle::Throttle,
     challenges: challenges::Challenges,
     challenge_throttle: throttle::Throttle,
@@ -185,6 +186,7 @@ impl Service {
     pub fn new(parts: Parts) -> Self {
         let Parts { store, directory, clock, entropy, hubs, vault, operator_authorities, config } = parts;
         let proofs = proof::Proofs::new(config.proofs_max);
+        let tokens = keys::Tokens::new(config.proofs_max);
         let throttle = throttle::Throttle::new(&config);
         let challenges = challenges::Challenges::new(config.challenges_max);
         let challenge_throttle = throttle::Throttle::of_challenges(&config);
@@ -198,6 +200,7 @@ impl Service {
             operator_authorities,
             config,
             proofs,
+            tokens,
             throttle,
             challenges,
             challenge_throttle,

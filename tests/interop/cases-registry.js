@@ -65,8 +65,17 @@ async function registry() {
       const stranger = Registry.fromConnectionString(line.replace(/SharedAccessKey=.*/, /SharedAccessKey=.*/.exec(other)[0]));
       await assert.rejects(called(stranger, 'get', id), (error) => error.name === 'UnauthorizedError');
     }],
+    ['changes many at once, and says which it could not', async () => {
+      const change = (status) => called(hub, 'updateDevices', [{ ...found, status }, { deviceId: 'nobody', status }], true);
+      const found = await called(hub, 'get', id);
+      // Where one of them fails the SDK's call fails, and the others are done.
+      await assert.rejects(change('disabled'), (error) => /nobody/.test(error.responseBody ?? error.message));
+      assert.equal((await called(hub, 'get', id)).status, 'disabled');
+      await called(hub, 'updateDevices', [{ ...found, status: 'enabled' }], true);
+      assert.equal((await called(hub, 'get', id)).status, 'enabled');
+    }],
     ['deletes a device, which is let in no longer', async () => {
-      await called(hub, 'delete', id);
+      await called(hub, 'removeDevices', [{ deviceId: id }], true);
       await assert.rejects(called(hub, 'get', id), (error) => error.name === 'DeviceNotFoundError');
       await assert.rejects(it.open(identity, HUBS['hub-a'], id));
     }],

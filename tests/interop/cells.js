@@ -97,6 +97,7 @@ const tables = [
       'shuts a device out and lets it in again',
       'makes no device: it gets to a hub by registering',
       "is refused with another hub's key",
+      'changes many at once, and says which it could not',
       'deletes a device, which is let in no longer',
     ],
   },

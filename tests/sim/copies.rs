@@ -137,7 +137,8 @@ impl Ledger {
         for (device, (phase, _)) in there {
             let home = self.home_of(device);
             let lives = home.is_some_and(|home| home.hub.as_ref() == Some(hub));
-            if home.is_none() {
+            // Without a home, what is there waits for a first one, which takes it over.
+            if home.is_none_or(|home| home.hub.is_none()) {
                 self.left.insert((hub.clone(), device.clone()));
             }
             // A home that was given up is open until it is collected.

@@ -114,6 +114,10 @@ pub enum Event {
         device: usize,
         hub: usize,
     },
+    /// What some hub has of a device that lives elsewhere is ordered into the history, as for a hub that was restored.
+    Tidy {
+        device: usize,
+    },
     /// The next commit of a device meets a fault.
     Strike(Strike),
     Crash,
@@ -173,7 +177,7 @@ const FATES: &[(u32, Fate)] = &[
     (3, Fate::Refused),
 ];
 
-const STRIKES: &[Strike] = &[
+pub const STRIKES: &[Strike] = &[
     Strike::NotWritten,
     Strike::LostUnknown,
     Strike::WrittenUnknown,
@@ -204,6 +208,7 @@ enum Kind {
     SetBack,
     Write,
     Stray,
+    Tidy,
     Strike,
     Crash,
     Passivate,
@@ -237,6 +242,7 @@ const KINDS: &[(u32, Kind)] = &[
     (3, Kind::SetBack),
     (90, Kind::Write),
     (8, Kind::Stray),
+    (6, Kind::Tidy),
     (24, Kind::Strike),
     (4, Kind::Crash),
     (8, Kind::Passivate),
@@ -262,6 +268,7 @@ const OPTIONAL: &[Kind] = &[
     Kind::Corner,
     Kind::SetBack,
     Kind::Stray,
+    Kind::Tidy,
     Kind::Strike,
     Kind::Crash,
     Kind::Double,
@@ -313,6 +320,7 @@ fn event(dice: &mut Dice, kinds: &[(u32, Kind)], fates: &[(u32, Fate)]) -> Event
         Kind::SetBack => Event::SetBack { span: Duration::from_millis(1 + dice.draw() % 600_000) },
         Kind::Write => Event::Write { device, seed },
         Kind::Stray => Event::Stray { device, hub },
+        Kind::Tidy => Event::Tidy { device },
         Kind::Strike => Event::Strike(*dice.pick(STRIKES)),
         Kind::Crash => Event::Crash,
         Kind::Passivate => Event::Passivate { device },

@@ -18,7 +18,7 @@ use super::clock::SimClock;
 use super::feed::Reading;
 use super::hub::SimHub;
 use super::identity::identity;
-use super::mutation::{Mutant, Mutation};
+use super::mutation::{Aim, Mutant};
 use super::network::Network;
 use super::script::{Event, Script};
 use super::seat::Seat;
@@ -142,7 +142,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(script: &Script, mutation: Option<Mutation>, logs: bool) -> Self {
+    pub fn new(script: &Script, aim: Option<Aim>, logs: bool) -> Self {
         let clock = Arc::new(SimClock::at(NOW));
         let store = Arc::new(SimStore::new());
         let surroundings = surroundings(&store, &clock, script.seed);
@@ -166,7 +166,7 @@ impl World {
             written: BTreeMap::new(),
             versions: BTreeMap::new(),
             dirty: BTreeSet::new(),
-            mutant: Mutant::default(),
+            mutant: Mutant::new(aim, script.seed),
             ops: script.recorded.then(Vec::new),
             tally: Tally::default(),
             log: logs.then(Vec::new),
@@ -175,9 +175,8 @@ impl World {
         let mut dice = super::dice::Dice::new(script.seed ^ 0x5eed);
         (0..script.hubs).for_each(|_| this.link_hub(&mut dice));
         (0..script.devices).for_each(|device| this.enroll(device, &mut dice));
-        this.mutant.mutation = mutation;
-        if let Some(mutation) = mutation {
-            this.store.mutate(mutation);
+        if let Some(aim) = aim.filter(|aim| aim.is_lacking) {
+            this.store.mutate(aim.mutation);
         }
         this
     }
@@ -276,6 +275,7 @@ impl World {
                 self.stray(self.device_of(device), hub);
                 Ok(())
             }
+            Event::Tidy { device } => self.tidy(self.device_of(device)),
             Event::Strike(strike) => {
                 self.store.strike(strike);
                 self.note(|| format!("the next commit of a device meets: {strike:?}"));

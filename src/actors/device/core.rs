@@ -13,9 +13,9 @@ use tokio::sync::watch;
 use crate::allocators::{AllocationAnswer, AllocationQuestion, AllocatorFault, CertificateFacts, ChosenHub};
 use crate::attestation::Verified;
 use crate::domain::{
-    AllocationPolicy, AuditAction, AuditEntry, CallFault, CallOutcome, ClientFacts, Credential, DeviceId, Enrollment,
-    Fault, HubCall, HubId, HubState, Incarnation, InitialState, OperationId, OperationStatus, Order, Pin, Reason,
-    Registration, RegistrationId, RequestId, SubStatus, Timestamp, TpmDelivery, UnreachableRule,
+    AllocationPolicy, Attestation, AuditAction, AuditEntry, CallFault, CallOutcome, ClientFacts, Credential, DeviceId,
+    Enrollment, Fault, HubCall, HubId, HubState, Incarnation, InitialState, OperationId, OperationStatus, Order, Pin,
+    Reason, Registration, RegistrationId, RequestId, SubStatus, Timestamp, TpmDelivery, UnreachableRule,
 };
 use crate::moves::{
     self, CallKey, EndLease, Intent, KnownState, Machine, Move, Phase, Plan, Preconditions, Resolve, Standing, Tries,
@@ -309,7 +309,7 @@ impl Core {
             facts,
             request_id,
             certificate: None,
-            credential: None,
+            credential: enrolled_keys(&enrollment, record),
             device: record.device_id.clone(),
             tpm: None,
             enrollment,
@@ -478,7 +478,7 @@ impl Core {
             facts: policy::remembered_facts(record.policy, enrollment.reprovision),
             request_id: wish.request_id,
             certificate: None,
-            credential: None,
+            credential: enrolled_keys(&enrollment, record),
             device: record.device_id.clone(),
             enrollment,
             undo: Some(Undo { restore }),
@@ -993,6 +993,16 @@ fn unresolved(fault: &Unresolved) -> Fault {
         Unresolved::NothingKnown => Reason::NoLastKnownState,
     };
     Fault::new(reason, fault.to_string())
+}
+
+/// What a device signs in with by its enrollment as it is now, where that can be told without the device: its keys. A device
+/// that signed in with something else before must come by itself.
+fn enrolled_keys(enrollment: &Enrollment, record: &Registration) -> Option<Credential> {
+    let recorded = record.assignment.as_ref().and_then(|assignment| assignment.credential.as_ref());
+    match (&enrollment.attestation, recorded) {
+        (Attestation::SymmetricKey(keys), Some(Credential::Shared(_))) => Some(Credential::Shared(keys.clone())),
+        (_, _) => None,
+    }
 }
 
 fn not_registered(id: &RegistrationId) -> Fault {
