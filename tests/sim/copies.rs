@@ -6,9 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use rehome::domain::{AuditAction, DeviceId, DeviceState, HubId, Order};
-#[cfg(test)]
-use rehome::domain::RegistrationId;
+use rehome::domain::{AuditAction, DeviceId, DeviceState, HubId, Order, RegistrationId};
 use rehome::hubs::entry::Phase;
 use rehome::moves::Plan;
 use rehome::moves::plan::Side;
