@@ -478,6 +478,7 @@ fn service_config(config: &Config, address: SocketAddr) -> service::Config {
         challenges_per_id: device_challenges,
         id_challenge_regained_after: Duration::from_secs(60) / device_challenges,
         embedded_endpoint: address.to_string(),
+        id_scope: Some(config.azure.id_scope.clone()),
         scratch_folder: config.data_dir.join("tmp"),
         ..service::Config::default()
     }

@@ -98,8 +98,14 @@ struct ContextBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     x509: Option<X509Body<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    symmetric_key: Option<SymmetricKeyBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<&'a Value>,
 }
+
+/// Says that a key proved the device, and nothing of the key.
+#[derive(Debug, Serialize)]
+struct SymmetricKeyBody {}
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -200,6 +206,7 @@ fn attestation_type(attestation: &Attestation) -> &'static str {
     match attestation {
         Attestation::X509Leaf(_) | Attestation::X509Ca(_) => "x509",
         Attestation::Tpm(_) | Attestation::TpmFleet(_) => "tpm",
+        Attestation::SymmetricKey(_) | Attestation::MasterKey(_) => "symmetricKey",
     }
 }
 
@@ -241,13 +248,17 @@ impl<'a> ContextBody<'a> {
             Attestation::X509Leaf(_) | Attestation::X509Ca(_) => {
                 Some(X509Body { client_certificates: question.certificate.as_ref().map(CertificatesBody::of) })
             }
-            Attestation::Tpm(_) | Attestation::TpmFleet(_) => None,
+            Attestation::Tpm(_)
+            | Attestation::TpmFleet(_)
+            | Attestation::SymmetricKey(_)
+            | Attestation::MasterKey(_) => None,
         };
         Self {
             registration_id: question.registration_id.as_str(),
             current_iot_hub_host_name: question.current.as_ref().map(|home| home.host_name.as_str()),
             current_device_id: question.current.as_ref().map(|home| home.device_id.as_str()),
             x509,
+            symmetric_key: question.enrollment.attestation.keys().map(|_| SymmetricKeyBody {}),
             payload: question.payload.as_ref(),
         }
     }

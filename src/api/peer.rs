@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use rustls_pki_types::CertificateDer;
 
-use crate::domain::{Evidence, limits};
+use crate::domain::{Evidence, IdFault, PresentedToken, limits};
 use crate::service::Peer;
 
 /// The caller as the service knows it. Of a chain that is longer than any that is accepted, as much is kept as shows that
@@ -21,9 +21,28 @@ pub fn of_connection(address: SocketAddr, certificates: Option<&[CertificateDer<
     Peer { address, evidence }
 }
 
+/// The same caller with the token that it presents beside its connection: that goes before the certificates, since whoever
+/// presents one means it. No text is no token.
+pub fn with_token(peer: &Peer, text: &str) -> Result<Peer, IdFault> {
+    let evidence = match text {
+        "" => peer.evidence.clone(),
+        text => Evidence::Token(PresentedToken::new(text)?),
+    };
+    Ok(Peer { address: peer.address, evidence })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_goes_before_certificates() {
+        let certificates = [CertificateDer::from(vec![1])];
+        let peer = of_connection("192.0.2.1:5".parse().unwrap(), Some(&certificates));
+        assert!(matches!(with_token(&peer, "x").unwrap().evidence, Evidence::Token(_)));
+        assert_eq!(with_token(&peer, "").unwrap().evidence, peer.evidence);
+        assert!(with_token(&peer, &"x".repeat(limits::TOKEN_BYTES_MAX + 1)).is_err());
+    }
 
     #[test]
     fn a_chain_is_kept_leaf_first_and_bounded() {

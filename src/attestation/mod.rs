@@ -4,6 +4,7 @@
 //! an operator's decision and belongs to `policy`.
 
 pub mod sas;
+pub mod symmetric_key;
 pub mod tpm;
 mod verified;
 pub mod x509;

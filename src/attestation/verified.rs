@@ -8,7 +8,7 @@ use super::tpm::TpmProof;
 use super::x509::{CertificateInfo, describe};
 use crate::domain::{Credential, EkHash, EnrollmentId, RegistrationId, Thumbprint, Timestamp, Version};
 
-/// Which of an enrollment's two certificates. Two, so that one can be rolled while the other stays in use.
+/// Which of an enrollment's two certificates or keys. Two, so that one can be rolled while the other stays in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Slot {
     Primary,
@@ -33,6 +33,8 @@ pub enum Matched {
     Anchor { slot: Slot, anchor: Thumbprint },
     /// The TPM is the one with the enrolled endorsement key.
     EndorsementKey(EkHash),
+    /// The token was signed with this enrolled key, or with one made of it.
+    Key(Slot),
 }
 
 /// A device that proved itself against one version of one enrollment.
@@ -51,6 +53,7 @@ pub struct Verified {
 enum Proof {
     Leaf { not_after: Timestamp, der: Arc<[u8]> },
     Tpm(Arc<TpmProof>),
+    Key,
 }
 
 impl Verified {
@@ -74,6 +77,15 @@ impl Verified {
     ) -> Self {
         let proof = Proof::Tpm(Arc::new(tpm));
         Self { registration_id, enrollment_id, enrollment_version, credential, matched, proof }
+    }
+
+    pub(in crate::attestation) fn of_key(
+        registration_id: RegistrationId,
+        (enrollment_id, enrollment_version): (EnrollmentId, Version),
+        credential: Credential,
+        matched: Matched,
+    ) -> Self {
+        Self { registration_id, enrollment_id, enrollment_version, credential, matched, proof: Proof::Key }
     }
 
     /// In the casing the device asked with.
@@ -103,7 +115,7 @@ impl Verified {
     pub fn leaf(&self) -> Option<CertificateInfo> {
         match &self.proof {
             Proof::Leaf { not_after: _, der } => describe(der).ok(),
-            Proof::Tpm(_) => None,
+            Proof::Tpm(_) | Proof::Key => None,
         }
     }
 
@@ -111,14 +123,14 @@ impl Verified {
     pub fn leaf_not_after(&self) -> Option<Timestamp> {
         match &self.proof {
             Proof::Leaf { not_after, der: _ } => Some(*not_after),
-            Proof::Tpm(_) => None,
+            Proof::Tpm(_) | Proof::Key => None,
         }
     }
 
     /// The TPM, if it was one that proved itself.
     pub fn tpm(&self) -> Option<&Arc<TpmProof>> {
         match &self.proof {
-            Proof::Leaf { .. } => None,
+            Proof::Leaf { .. } | Proof::Key => None,
             Proof::Tpm(tpm) => Some(tpm),
         }
     }

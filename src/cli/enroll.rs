@@ -8,12 +8,14 @@ use crate::domain::{DeviceId, EnrollmentId, RegistrationId};
 use super::context::{Context, Limit};
 use super::enrollment::{self, Changes, Exactly, New};
 use super::import;
+use super::keys;
 
 const CREATE_HELP: &str = "Examples:
   rehome enroll create dev-1 --certificate dev-1.pem
   rehome enroll create dev-1 --certificate dev-1.pem --reprovision reset --hub hub-a
   rehome enroll create dev-1 --certificate old.pem --secondary new.pem --initial-twin twin.json
   rehome enroll create pump-1 --endorsement-key pump-1.ek
+  rehome enroll create lamp-1 --symmetric-key
 
 The certificate's common name must be the registration id; a TPM may have any. Writing an enrollment moves no device:
 it counts from the device's next registration on.";
@@ -38,7 +40,11 @@ pub enum EnrollCommand {
     #[command(after_help = import::IMPORT_HELP)]
     Import(Box<import::Import>),
     /// Print every individual enrollment as a line that `import` reads
-    Export,
+    Export {
+        /// With the symmetric keys, in the clear; without it enrollments that have some are left out
+        #[arg(long)]
+        with_keys: bool,
+    },
     /// List the individual enrollments
     List(Limit),
     /// Show one individual enrollment
@@ -53,6 +59,8 @@ pub enum EnrollCommand {
         #[arg(long, value_name = "ID")]
         device_id: Option<DeviceId>,
     },
+    /// Show the symmetric keys of an individual enrollment; needs the role operator, and stands in the audit log
+    Keys { id: RegistrationId },
     /// Let the device register again
     Enable {
         id: RegistrationId,
@@ -82,8 +90,9 @@ impl EnrollCommand {
                 enrollment::create(new.draft(Individual(id), device_id)?, context).await
             }
             EnrollCommand::Import(import) => import.run(context).await,
-            EnrollCommand::Export => import::export(context).await,
+            EnrollCommand::Export { with_keys } => import::export(with_keys, context).await,
             EnrollCommand::List(limit) => enrollment::list(EnrollmentKind::Individual, limit, context).await,
+            EnrollCommand::Keys { id } => keys::show(Individual(id), context).await,
             EnrollCommand::Show { id } => enrollment::show(Individual(id), context).await,
             EnrollCommand::Update { id, changes, device_id } => {
                 enrollment::update(Individual(id), &changes, device_id, context).await

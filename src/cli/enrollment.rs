@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use crate::ambient::SystemEntropy;
 use crate::client::{EnrollmentKind, EnrollmentRecord};
 use crate::domain::{DeviceId, EnrollmentDraft, EnrollmentId, Version};
 
@@ -9,7 +10,7 @@ use super::advice::Advised;
 use super::context::{Context, Limit, pages};
 use super::input;
 use super::proof::ProofFlags;
-use super::settings::{CertificateChanges, SettingsFlags};
+use super::settings::{CertificateChanges, KeyChanges, SettingsFlags};
 use super::view::enrollment::EnrollmentView;
 
 /// What a new enrollment is made of, beside its id.
@@ -29,6 +30,8 @@ pub struct New {
 pub struct Changes {
     #[command(flatten)]
     pub certificates: CertificateChanges,
+    #[command(flatten)]
+    pub keys: KeyChanges,
     #[command(flatten)]
     pub settings: SettingsFlags,
     #[command(flatten)]
@@ -53,10 +56,12 @@ impl New {
 impl Changes {
     /// Changes a record that was read; the version that must still hold when it is written back.
     fn apply(&self, record: &mut EnrollmentRecord, device_id: Option<DeviceId>) -> anyhow::Result<Version> {
-        if self.certificates.is_empty() && self.settings.is_empty() && device_id.is_none() {
+        let proof_stays = self.certificates.is_empty() && self.keys.is_empty();
+        if proof_stays && self.settings.is_empty() && device_id.is_none() {
             return Err(Advised::usage("there is nothing to change", "--help lists what can be").into());
         }
         self.certificates.apply(&mut record.draft.attestation)?;
+        self.keys.apply(&mut record.draft.attestation, &SystemEntropy::new())?;
         self.settings.apply(&mut record.draft)?;
         record.draft.device_id = device_id.or(record.draft.device_id.take());
         Ok(self.exactly.etag.unwrap_or(record.version))
@@ -141,6 +146,7 @@ mod tests {
         let stored = || EnrollmentRecord {
             draft: new_dev_1(false),
             endorsement_key_hash: None,
+            key_fingerprints: Vec::new(),
             thumbprints: Vec::new(),
             created_at: Timestamp(0),
             updated_at: Timestamp(0),

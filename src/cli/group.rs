@@ -7,13 +7,16 @@ use crate::domain::{EnrollmentId, GroupId};
 
 use super::context::{Context, Limit};
 use super::enrollment::{self, Changes, Exactly, New};
+use super::keys;
 
 const CREATE_HELP: &str = "Examples:
   rehome group create plant --certificate certs/device-ca.pem
   rehome group create plant --certificate ca.pem --allocation lowest-latency --hub hub-a --hub hub-b
+  rehome group create lamps --symmetric-key
 
 The certificate is an authority's: every device whose certificate comes from it may register, under
-its common name. An individual enrollment of a device goes before its group. Writing a group moves
+its common name. With --symmetric-key every device may register that has a key made of the group's (see
+`rehome derive-key`). An individual enrollment of a device goes before its group. Writing a group moves
 no device: it counts from each device's next registration on.";
 
 #[derive(Debug, PartialEq, Subcommand)]
@@ -37,6 +40,8 @@ pub enum GroupCommand {
         #[command(flatten)]
         changes: Changes,
     },
+    /// Show the symmetric keys of a group; needs the role operator, and stands in the audit log
+    Keys { id: GroupId },
     /// Let its devices register again
     Enable {
         id: GroupId,
@@ -63,6 +68,7 @@ impl GroupCommand {
         match self {
             GroupCommand::Create { id, new } => enrollment::create(new.draft(Group(id), None)?, context).await,
             GroupCommand::List(limit) => enrollment::list(EnrollmentKind::Group, limit, context).await,
+            GroupCommand::Keys { id } => keys::show(Group(id), context).await,
             GroupCommand::Show { id } => enrollment::show(Group(id), context).await,
             GroupCommand::Update { id, changes } => enrollment::update(Group(id), &changes, None, context).await,
             GroupCommand::Enable { id, exactly } => enrollment::enable(Group(id), exactly, context).await,

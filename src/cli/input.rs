@@ -12,7 +12,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde_json::Value;
 
-use crate::domain::{Document, Latency, Timestamp, Version, limits};
+use crate::domain::{Document, Latency, Timestamp, TokenKey, Version, limits};
 
 /// Files that an operator hands in are small; more is a mistake that should not fill the memory.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -222,6 +222,14 @@ pub fn file_bytes(path: &Path) -> anyhow::Result<Vec<u8>> {
         bail!("{} is larger than a mebibyte: is it the right file?", path.display());
     }
     Ok(bytes)
+}
+
+/// A symmetric key: base64 on one line.
+pub fn key_file(path: &Path) -> anyhow::Result<TokenKey> {
+    let line = zeroize::Zeroizing::new(secret_line(path)?);
+    let bytes = data_encoding::BASE64.decode(line.trim().as_bytes()).map(zeroize::Zeroizing::new);
+    let bytes = bytes.map_err(|_| anyhow::anyhow!("{} holds no key: it is not base64", path.display()))?;
+    TokenKey::new(&bytes).with_context(|| format!("{} holds no key", path.display()))
 }
 
 fn file_text(path: &Path) -> anyhow::Result<String> {

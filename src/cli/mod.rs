@@ -14,6 +14,7 @@ mod group;
 mod hub;
 mod import;
 mod input;
+mod keys;
 mod output;
 mod pki;
 mod proof;
@@ -77,6 +78,8 @@ enum Command {
     Twin(twin::TwinCommand),
     /// Act as a device and register
     Register(register::Register),
+    /// Make the key of a group's device
+    DeriveKey(keys::DeriveKey),
     /// Look at a device's TPM, to enroll it
     #[command(subcommand)]
     Tpm(tpm::TpmCommand),
@@ -121,6 +124,7 @@ impl Cli {
             Command::Device(command) => wait_for(command.run(&context)),
             Command::Twin(command) => wait_for(command.run(&context)),
             Command::Register(command) => wait_for(command.run(&context)),
+            Command::DeriveKey(command) => wait_for(command.run(&context)),
             Command::Tpm(command) => wait_for(command.run(&context)),
             Command::Audit(command) => wait_for(command.run(&context)),
             Command::Reconcile(command) => wait_for(command.run(&context)),

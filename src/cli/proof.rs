@@ -1,4 +1,4 @@
-//! What a new enrollment proves its devices by: certificates, or the endorsement keys of TPMs.
+//! What a new enrollment proves its devices by: certificates, the endorsement keys of TPMs, or symmetric keys.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -70,12 +70,12 @@ impl FromStr for Make {
     }
 }
 
-/// How the devices of a new enrollment prove themselves: exactly one of the first three.
+/// How the devices of a new enrollment prove themselves: exactly one of the first four.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Proof")]
 pub struct ProofFlags {
     /// The certificate that devices prove themselves with: PEM or DER
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["endorsement_key", "endorsement_ca"])]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["endorsement_key", "endorsement_ca", "symmetric_key"])]
     pub certificate: Option<PathBuf>,
     /// The TPM of one device: its endorsement key, as `rehome tpm show --out` writes it
     #[arg(long, value_name = "FILE", conflicts_with_all = ["certificate", "endorsement_ca"])]
@@ -83,6 +83,16 @@ pub struct ProofFlags {
     /// For a group, every TPM whose endorsement key this authority certifies: PEM or DER
     #[arg(long, value_name = "FILE", conflicts_with = "certificate")]
     pub endorsement_ca: Option<PathBuf>,
+    /// Symmetric keys: drawn by the service, unless files name them. `keys` shows them
+    #[arg(long, conflicts_with_all = ["certificate", "endorsement_key", "endorsement_ca", "secondary", "storage_root_key",
+        "registers", "makes"])]
+    pub symmetric_key: bool,
+    /// The primary symmetric key: base64 of 16 to 64 bytes on one line
+    #[arg(long, value_name = "FILE", requires = "symmetric_key")]
+    pub primary_key: Option<PathBuf>,
+    /// The secondary symmetric key
+    #[arg(long, value_name = "FILE", requires = "symmetric_key")]
+    pub secondary_key: Option<PathBuf>,
     /// A second certificate or authority, so that they can be rolled
     #[arg(long, value_name = "FILE", conflicts_with = "endorsement_key")]
     pub secondary: Option<PathBuf>,
@@ -102,6 +112,12 @@ pub struct ProofFlags {
 
 impl ProofFlags {
     pub fn read(&self) -> anyhow::Result<AttestationDraft> {
+        if self.symmetric_key {
+            return Ok(AttestationDraft::SymmetricKey {
+                primary: self.primary_key.as_deref().map(input::key_file).transpose()?,
+                secondary: self.secondary_key.as_deref().map(input::key_file).transpose()?,
+            });
+        }
         let secondary = self.secondary.as_deref().map(input::certificate).transpose()?;
         match (&self.certificate, &self.endorsement_key, &self.endorsement_ca) {
             (Some(certificate), None, None) => {
@@ -122,7 +138,7 @@ impl ProofFlags {
             }),
             (_, _, _) => Err(Advised::usage(
                 "an enrollment has one way of proof",
-                "give one of --certificate FILE, --endorsement-key FILE and --endorsement-ca FILE",
+                "give one of --certificate FILE, --endorsement-key FILE, --endorsement-ca FILE and --symmetric-key",
             )
             .into()),
         }

@@ -20,6 +20,7 @@ const HELP: &str = "Examples:
   rehome register --id dev-1 --cert dev-1.pem --key dev-1.key --latency hub-a=80 --latency hub-b=12
   rehome register --id dev-1 --cert dev-1.pem --key dev-1.key --api-version 2018-04-01
   rehome register --tpm /dev/tpmrm0
+  rehome register --id lamp-1 --key-file lamp-1.key
 
 Every update is a line, the last one final; with --json each is a JSON object on a line of its own.
 The exit code is 0 when the device is assigned.";
@@ -32,6 +33,9 @@ pub struct Register {
     pub id: Option<RegistrationId>,
     #[command(flatten)]
     pub tpm: TpmFlags,
+    /// A file with the device's symmetric key, in place of a certificate: base64 on one line
+    #[arg(long, value_name = "FILE", conflicts_with = "tpm", requires = "id")]
+    pub key_file: Option<PathBuf>,
     /// The protocol version that the device was written for, as in 2019-03-31
     #[arg(long, value_name = "DATE")]
     pub api_version: Option<ApiVersion>,
@@ -73,8 +77,12 @@ impl Register {
         })
     }
 
-    /// The device, proven by its TPM or by its certificate.
+    /// The device, proven by its TPM, its symmetric key or its certificate.
     async fn device(&self, context: &Context) -> anyhow::Result<Device> {
+        if let (Some(file), Some(id)) = (&self.key_file, &self.id) {
+            let key = input::key_file(file)?;
+            return Ok(context.anonymous_device(id.clone()).await?.by_key(key));
+        }
         let Some(address) = self.tpm.tpm.clone() else {
             let id = self.id.clone().ok_or_else(|| Advised::usage("the device has no id", "give --id ID"))?;
             return context.device(id).await;
@@ -113,6 +121,7 @@ mod tests {
         let register = Register {
             id: Some(RegistrationId::parse("dev-1").unwrap()),
             tpm: TpmFlags::default(),
+            key_file: None,
             api_version: Some("2018-04-01".parse().unwrap()),
             sdk: Some(sdk("python/1.4.2").unwrap()),
             payload: None,

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use crate::ambient::Entropy;
 use crate::domain::{
     self, AllocationPolicy, AttestationDraft, Capabilities, EnrollmentDraft, EnrollmentId, HubId, InitialState,
-    ReprovisionPolicy, UnreachableRule, WebhookPolicy, limits,
+    ReprovisionPolicy, TokenKey, UnreachableRule, WebhookPolicy, limits,
 };
 
 use super::advice::Advised;
@@ -270,6 +271,59 @@ pub struct CertificateChanges {
     /// Take the second certificate away
     #[arg(long, conflicts_with = "secondary")]
     pub no_secondary: bool,
+}
+
+/// Which symmetric key of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WhichKey {
+    Primary,
+    Secondary,
+}
+
+/// What is to be different about the symmetric keys of an enrollment.
+#[derive(Debug, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Symmetric keys")]
+pub struct KeyChanges {
+    /// A new primary key: base64 of 16 to 64 bytes on one line
+    #[arg(long, value_name = "FILE")]
+    pub primary_key: Option<PathBuf>,
+    /// A new secondary key
+    #[arg(long, value_name = "FILE")]
+    pub secondary_key: Option<PathBuf>,
+    /// Draw this key anew; `keys` shows it
+    #[arg(long, value_enum, value_name = "WHICH", conflicts_with_all = ["primary_key", "secondary_key"])]
+    pub new_key: Option<WhichKey>,
+}
+
+impl KeyChanges {
+    pub fn apply(&self, attestation: &mut AttestationDraft, entropy: &dyn Entropy) -> anyhow::Result<()> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        let AttestationDraft::SymmetricKey { primary, secondary } = attestation else {
+            let (message, hint) =
+                ("the enrollment is not proven by symmetric keys", "change what it is proven by instead");
+            return Err(Advised::usage(message, hint).into());
+        };
+        let read = |file: &Option<PathBuf>| file.as_deref().map(input::key_file).transpose();
+        // One that is not given stays as it is stored.
+        (*primary, *secondary) = match self.new_key {
+            None => (read(&self.primary_key)?, read(&self.secondary_key)?),
+            Some(WhichKey::Primary) => (Some(drawn_key(entropy)?), None),
+            Some(WhichKey::Secondary) => (None, Some(drawn_key(entropy)?)),
+        };
+        Ok(())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+fn drawn_key(entropy: &dyn Entropy) -> anyhow::Result<TokenKey> {
+    let mut bytes = zeroize::Zeroizing::new([0; limits::TOKEN_KEY_BYTES_MAX]);
+    entropy.fill(bytes.as_mut_slice());
+    Ok(TokenKey::new(bytes.as_slice())?)
 }
 
 impl CertificateChanges {

@@ -15,7 +15,7 @@ use super::target::Target;
 use super::tpm::SecurityModule;
 use super::{RegistrationUpdate, UpdateStatus};
 use crate::ambient::{Clock, Entropy};
-use crate::domain::{ClientFacts, RegistrationId};
+use crate::domain::{ClientFacts, RegistrationId, TokenKey};
 use crate::wire::device::v1::LookUpRegistrationRequest;
 use crate::wire::device::v1::registration_service_client::RegistrationServiceClient;
 
@@ -46,7 +46,13 @@ impl Device {
     /// The same device, proven by its TPM: each registration answers a challenge, and the hub's credential comes to stay in
     /// the TPM.
     pub fn by_tpm(self, module: Arc<dyn SecurityModule>) -> Self {
-        Self { prover: Some(Prover::new(module)), ..self }
+        Self { prover: Some(Prover::by_tpm(module)), ..self }
+    }
+
+    /// The same device, proven by a symmetric key: its own one, or the one made of its group's ([`super::device_key`]). It
+    /// signs in at its hub with the same key. Tokens are made by the device's clock, which must not be far off.
+    pub fn by_key(self, key: TokenKey) -> Self {
+        Self { prover: Some(Prover::by_key(key)), ..self }
     }
 
     /// Registers until the device is assigned: follows the stream of updates, asks again where that breaks, and tries
@@ -66,7 +72,7 @@ impl Device {
     /// for as long as that proof lasts.
     pub async fn look_up(&self) -> Result<RegistrationUpdate, ClientFault> {
         let request = LookUpRegistrationRequest { registration_id: self.id.to_string() };
-        let answer = self.service.clone().look_up_registration(self.reading(request)).await?.into_inner();
+        let answer = self.service.clone().look_up_registration(self.reading(request)?).await?.into_inner();
         let update = crate::wire::convert::field::required("update", answer.update)?;
         Ok(RegistrationUpdate::try_from(update)?)
     }
@@ -92,10 +98,10 @@ impl Device {
     }
 
     /// A call that reads, with what proves the device.
-    pub(super) fn reading<T>(&self, message: T) -> Request<T> {
+    pub(super) fn reading<T>(&self, message: T) -> Result<Request<T>, ClientFault> {
         match &self.prover {
-            Some(prover) => prover.read(message),
-            None => Request::new(message),
+            Some(prover) => prover.read(message, self),
+            None => Ok(Request::new(message)),
         }
     }
 

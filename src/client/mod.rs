@@ -34,7 +34,7 @@ pub use home::{Home, OwnTwin, Watch};
 pub use operator::{
     EnrollmentKind, ImportOutcome, Operator, Page, PageChoice, Reconcile, RegistrationChoice, Revoked, every_row,
 };
-pub use proof::registration_id_of;
+pub use proof::{device_key, registration_id_of};
 pub use retry::Patience;
 pub use session::{Caller, Handshake, Server, Session, Tickets};
 pub use target::{Identity, Target};

@@ -13,8 +13,8 @@ use super::{
     ReprovisionCall, StatusQuery, TwinTarget,
 };
 use crate::domain::{
-    AuditAction, Document, EnrollmentDraft, EnrollmentId, GroupId, HubDraft, HubId, HubStatus, Order, RegistrationId,
-    ReprovisionPolicy, StoredAudit, TrackingId, TwinPatch, Version,
+    AuditAction, Document, EnrollmentDraft, EnrollmentId, GroupId, HubDraft, HubId, HubStatus, KeyPair, Order,
+    RegistrationId, ReprovisionPolicy, StoredAudit, TokenKey, TrackingId, TwinPatch, Version,
 };
 use crate::wire::WireFault;
 use crate::wire::admin::v1;
@@ -250,6 +250,22 @@ impl Operator {
                 group(self.groups.clone().get_enrollment_group(request).await?.into_inner().enrollment_group)
             }
         }
+    }
+
+    /// The keys of an enrollment by symmetric keys, in the clear. That they were asked for stands in the audit log.
+    pub async fn enrollment_keys(&self, id: &EnrollmentId) -> Result<KeyPair<TokenKey>, ClientFault> {
+        let keys = match id {
+            EnrollmentId::Individual(id) => {
+                let request = v1::GetEnrollmentKeysRequest { registration_id: id.to_string() };
+                self.enrollments.clone().get_enrollment_keys(request).await?.into_inner().keys
+            }
+            EnrollmentId::Group(id) => {
+                let request = v1::GetEnrollmentGroupKeysRequest { group_id: id.to_string() };
+                self.groups.clone().get_enrollment_group_keys(request).await?.into_inner().keys
+            }
+        };
+        let keys = required("keys", keys.as_ref())?;
+        Ok(KeyPair::try_from(keys)?)
     }
 
     pub async fn list_enrollments(

@@ -1,7 +1,8 @@
-//! How a device proves who it is where no certificate does it: by tokens that its TPM signs.
+//! How a device proves who it is where no certificate does it: by tokens that its TPM or its symmetric key signs.
 //!
-//! To the service a token answers a challenge: what signs it is a key that only this TPM could unwrap, and that is gone
-//! afterwards. To a hub it is signed by the identity key, which came wrapped with the assignment.
+//! Of a device with a TPM, a token to the service answers a challenge: what signs it is a key that only this TPM could
+//! unwrap, and that is gone afterwards. To a hub it is signed by the identity key, which came wrapped with the assignment.
+//! A symmetric key signs both.
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -17,12 +18,14 @@ use super::fault::ClientFault;
 use super::tpm::{ChipFault, QuoteOrder, SecurityModule, TpmKeys};
 use crate::ambient::Clock;
 use crate::domain::token::{hub_resource, registration_resource};
-use crate::domain::{DeviceId, RegistrationId, Timestamp, UnsignedToken, limits};
+use crate::domain::{DeviceId, RegistrationId, Timestamp, TokenKey, UnsignedToken, limits};
 use crate::wire::convert::field::required_time;
 use crate::wire::device::v1;
 
 /// The metadata that carries a token.
 const AUTHORIZATION: &str = "authorization";
+/// What tokens for registrations call their key.
+const KEY_NAME: &str = "registration";
 /// The scope that the service's registrations stand below.
 const SCOPE: &str = "rehome";
 /// How long a token to the service lasts from then on: as long as it may, less a margin for the way and for clocks.
@@ -32,11 +35,17 @@ const TOKEN_GOOD_FOR: Duration = Duration::from_secs(limits::TOKEN_LIFETIME_MAX.
 const HUB_TOKEN_GOOD_FOR: Duration = Duration::from_secs(limits::HUB_TOKEN_LIFETIME_MAX.as_secs() / 2);
 const RENEW_WITHIN: Duration = Duration::from_secs(HUB_TOKEN_GOOD_FOR.as_secs() / 2);
 
-/// A TPM that proves a device, and what is remembered of its last proof. Clones share it.
+/// What proves a device, and what is remembered of its last proof. Clones share it.
 #[derive(Clone)]
 pub(super) struct Prover {
-    pub module: Arc<dyn SecurityModule>,
+    signer: Signer,
     memory: Arc<Memory>,
+}
+
+#[derive(Debug, Clone)]
+enum Signer {
+    Tpm(Arc<dyn SecurityModule>),
+    Key(TokenKey),
 }
 
 #[derive(Default)]
@@ -49,26 +58,27 @@ struct Memory {
 
 impl fmt::Debug for Prover {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Prover({:?})", self.module)
+        write!(f, "Prover({:?})", self.signer)
     }
 }
 
-/// The answer to a challenge: good for one registration, its repeats, and reads of it.
+/// A token, and with it the answer to a challenge where there was one: then it is good for one registration, its repeats,
+/// and reads of it.
 #[derive(Clone)]
 pub(super) struct Proof {
     token: MetadataValue<Ascii>,
-    evidence: v1::TpmEvidence,
+    evidence: Option<v1::TpmEvidence>,
 }
 
 impl Proof {
     /// The call with the proof in it.
     pub fn register(&self, mut message: v1::RegisterRequest) -> Request<v1::RegisterRequest> {
-        message.tpm = Some(self.evidence.clone());
+        message.tpm.clone_from(&self.evidence);
         with_token(message, &self.token)
     }
 
     pub fn start(&self, mut message: v1::StartRegistrationRequest) -> Request<v1::StartRegistrationRequest> {
-        message.tpm = Some(self.evidence.clone());
+        message.tpm.clone_from(&self.evidence);
         with_token(message, &self.token)
     }
 }
@@ -91,17 +101,38 @@ fn signature(bytes: &[u8]) -> Result<[u8; 32], ChipFault> {
 }
 
 impl Prover {
-    pub fn new(module: Arc<dyn SecurityModule>) -> Self {
-        Self { module, memory: Arc::default() }
+    pub fn by_tpm(module: Arc<dyn SecurityModule>) -> Self {
+        Self { signer: Signer::Tpm(module), memory: Arc::default() }
+    }
+
+    pub fn by_key(key: TokenKey) -> Self {
+        Self { signer: Signer::Key(key), memory: Arc::default() }
+    }
+
+    /// A new proof.
+    pub async fn prove(&self, device: &Device) -> Result<Proof, ClientFault> {
+        match &self.signer {
+            Signer::Tpm(module) => self.answer(module.as_ref(), device).await,
+            Signer::Key(key) => Ok(Proof { token: registration_token(key, device)?, evidence: None }),
+        }
+    }
+
+    /// Keeps what came with an assignment.
+    pub async fn keep(&self, credential: v1::TpmCredential) -> Result<(), ClientFault> {
+        match &self.signer {
+            Signer::Tpm(module) => Ok(module.keep(credential.authentication_key).await?),
+            // It is not for a device with a key.
+            Signer::Key(_) => Ok(()),
+        }
     }
 
     /// Asks for a challenge and answers it.
-    pub async fn prove(&self, device: &Device) -> Result<Proof, ClientFault> {
-        let keys = self.module.keys().await?;
+    async fn answer(&self, module: &dyn SecurityModule, device: &Device) -> Result<Proof, ClientFault> {
+        let keys = module.keys().await?;
         let mut challenge = begin(device, &keys, Vec::new()).await?;
         if challenge.quote.as_ref().is_some_and(|quote| quote.credential.is_empty()) {
             // It is only now that the device knows of the enrollment's wish.
-            challenge = begin(device, &keys, self.module.attestation_key().await?).await?;
+            challenge = begin(device, &keys, module.attestation_key().await?).await?;
         }
         // A challenge is open for a fixed time: its end tells what time it is at the service, whatever our clock says.
         let expires_at = required_time("expires_at", challenge.expires_at.as_ref())?;
@@ -110,38 +141,34 @@ impl Prover {
         self.memory.ahead_ms.store(ahead_ms, Ordering::Relaxed);
 
         let quote = match challenge.quote {
-            Some(quote) => Some(self.quote(quote).await?),
+            Some(quote) => Some(quote_for(module, quote).await?),
             None => None,
         };
         let unsigned = UnsignedToken::new(&registration_resource(SCOPE, &device.id), service_now.plus(TOKEN_GOOD_FOR));
         let message = unsigned.text().into_bytes();
-        let signed = self.module.sign_with(challenge.authentication_key, message).await?;
+        let signed = module.sign_with(challenge.authentication_key, message).await?;
         let token = token_value(&unsigned.signed(&signature(&signed)?, Some(&challenge.key_name)))?;
         *self.memory.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token.clone());
-        Ok(Proof { token, evidence: v1::TpmEvidence { challenge_id: challenge.challenge_id, quote } })
-    }
-
-    async fn quote(&self, wanted: v1::TpmQuoteChallenge) -> Result<v1::TpmQuote, ClientFault> {
-        let pcr = |index: u32| u8::try_from(index).map_err(|_| ChipFault::NoSuchPcr { index: u8::MAX });
-        let pcrs = wanted.pcrs.into_iter().map(pcr).collect::<Result<_, _>>()?;
-        let order = QuoteOrder { nonce: wanted.nonce.clone(), pcrs, credential: wanted.credential };
-        let quote = self.module.quote(order).await?;
-        // Who found the secret proves it for this challenge, and shows it to nobody.
-        let key_proof = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &quote.answer), &wanted.nonce);
-        let value = |(index, digest): (u8, Vec<u8>)| v1::PcrValue { index: index.into(), digest };
-        Ok(v1::TpmQuote {
-            attested: quote.attested,
-            signature: quote.signature,
-            values: quote.values.into_iter().map(value).collect(),
-            key_proof: key_proof.as_ref().to_vec(),
-        })
+        let evidence = v1::TpmEvidence { challenge_id: challenge.challenge_id, quote };
+        Ok(Proof { token, evidence: Some(evidence) })
     }
 
     /// A read of the device's own record.
-    pub fn read<T>(&self, message: T) -> Request<T> {
-        match &*self.memory.token.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(token) => with_token(message, token),
-            None => Request::new(message),
+    pub fn read<T>(&self, message: T, device: &Device) -> Result<Request<T>, ClientFault> {
+        match &self.signer {
+            Signer::Key(key) => Ok(with_token(message, &registration_token(key, device)?)),
+            Signer::Tpm(_) => Ok(match &*self.memory.token.lock().unwrap_or_else(PoisonError::into_inner) {
+                Some(token) => with_token(message, token),
+                None => Request::new(message),
+            }),
+        }
+    }
+
+    /// Signs with what the hub knows the device by.
+    async fn sign(&self, text: &str) -> Result<[u8; 32], ClientFault> {
+        match &self.signer {
+            Signer::Tpm(module) => Ok(signature(&module.sign(text.as_bytes().to_vec()).await?)?),
+            Signer::Key(key) => Ok(hmac_sha256(key, text)),
         }
     }
 
@@ -149,6 +176,22 @@ impl Prover {
     pub fn pass(&self, host_name: &str, device: &DeviceId, clock: Arc<dyn Clock>) -> Pass {
         Pass { prover: self.clone(), resource: hub_resource(host_name, device), clock, last: Arc::default() }
     }
+}
+
+async fn quote_for(module: &dyn SecurityModule, wanted: v1::TpmQuoteChallenge) -> Result<v1::TpmQuote, ClientFault> {
+    let pcr = |index: u32| u8::try_from(index).map_err(|_| ChipFault::NoSuchPcr { index: u8::MAX });
+    let pcrs = wanted.pcrs.into_iter().map(pcr).collect::<Result<_, _>>()?;
+    let order = QuoteOrder { nonce: wanted.nonce.clone(), pcrs, credential: wanted.credential };
+    let quote = module.quote(order).await?;
+    // Who found the secret proves it for this challenge, and shows it to nobody.
+    let key_proof = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &quote.answer), &wanted.nonce);
+    let value = |(index, digest): (u8, Vec<u8>)| v1::PcrValue { index: index.into(), digest };
+    Ok(v1::TpmQuote {
+        attested: quote.attested,
+        signature: quote.signature,
+        values: quote.values.into_iter().map(value).collect(),
+        key_proof: key_proof.as_ref().to_vec(),
+    })
 }
 
 async fn begin(
@@ -204,11 +247,29 @@ impl Pass {
         let ahead_ms = self.prover.memory.ahead_ms.load(Ordering::Relaxed);
         let ends_at = now.plus(HUB_TOKEN_GOOD_FOR);
         let unsigned = UnsignedToken::new(&self.resource, Timestamp(ends_at.0.saturating_add(ahead_ms)));
-        let signed = self.prover.module.sign(unsigned.text().into_bytes()).await?;
-        let token = token_value(&unsigned.signed(&signature(&signed)?, None))?;
+        let token = token_value(&unsigned.signed(&self.prover.sign(&unsigned.text()).await?, None))?;
         *last = Some(Signed { token: token.clone(), ends_at });
         Ok(with_token(message, &token))
     }
+}
+
+/// A token for the service, by our clock: nobody has told us its time.
+fn registration_token(key: &TokenKey, device: &Device) -> Result<MetadataValue<Ascii>, ClientFault> {
+    let resource = registration_resource(SCOPE, &device.id);
+    let unsigned = UnsignedToken::new(&resource, device.clock.now().plus(TOKEN_GOOD_FOR));
+    Ok(token_value(&unsigned.signed(&hmac_sha256(key, &unsigned.text()), Some(KEY_NAME)))?)
+}
+
+fn hmac_sha256(key: &TokenKey, text: &str) -> [u8; 32] {
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.secret()), text.as_bytes());
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(tag.as_ref());
+    bytes
+}
+
+/// The key of a group's device: HMAC-SHA256 of its registration id, as it is written, under the group's key.
+pub fn device_key(master: &TokenKey, id: &str) -> TokenKey {
+    TokenKey::new(&hmac_sha256(master, id)).expect("a key may have 32 bytes")
 }
 
 /// The registration id of a device whose enrollment names no other: it follows from the endorsement key.

@@ -207,7 +207,7 @@ async fn poll(
 async fn ask(device: &Device, operation_id: OperationId) -> Result<RegistrationUpdate, ClientFault> {
     let request =
         v1::GetOperationRequest { registration_id: device.id.to_string(), operation_id: operation_id.to_string() };
-    let answer = device.service.clone().get_operation(device.reading(request)).await?.into_inner();
+    let answer = device.service.clone().get_operation(device.reading(request)?).await?.into_inner();
     take(device, answer.update).await
 }
 
@@ -217,7 +217,7 @@ async fn take(device: &Device, update: Option<v1::RegistrationUpdate>) -> Result
     let credential = message.tpm.take();
     let update = RegistrationUpdate::try_from(message)?;
     if let (Some(prover), Some(credential)) = (&device.prover, credential) {
-        prover.module.keep(credential.authentication_key).await?;
+        prover.keep(credential).await?;
     }
     Ok(update)
 }
@@ -462,7 +462,7 @@ mod tests {
 
     /// As above, by a device with a TPM.
     async fn play_by_tpm(script: Vec<Answer>) -> Outcome {
-        play_as(Some(Prover::new(Arc::new(Willing))), script, Patience::Tries(1)).await
+        play_as(Some(Prover::by_tpm(Arc::new(Willing))), script, Patience::Tries(1)).await
     }
 
     async fn play_as(prover: Option<Prover>, script: Vec<Answer>, patience: Patience) -> Outcome {

@@ -12,6 +12,7 @@ use super::hub::HubKind;
 use super::ids::{DeviceId, HubId, Version};
 use super::limits;
 use super::time::Timestamp;
+use super::token::TokenKey;
 use super::tpm::{PcrPolicy, TpmMake, TpmName, TpmPublic};
 use super::twin::check_initial;
 
@@ -32,6 +33,9 @@ pub enum AttestationDraft {
         pin_first: bool,
         pcrs: Option<PcrPolicy>,
     },
+    /// Keys of an individual enrollment, or of a group. One that is absent is drawn by the service when the enrollment is
+    /// made, and stays as it is when it is changed.
+    SymmetricKey { primary: Option<TokenKey>, secondary: Option<TokenKey> },
 }
 
 /// Which storage root key is asked for.
@@ -56,6 +60,7 @@ impl AttestationDraft {
             AttestationDraft::Tpm { endorsement_key, .. } => {
                 endorsement_key.as_bytes().len() + limits::TPM_PUBLIC_BYTES_MAX
             }
+            AttestationDraft::SymmetricKey { .. } => 2 * limits::TOKEN_KEY_BYTES_MAX,
         }
     }
 }
@@ -70,6 +75,10 @@ impl std::fmt::Debug for AttestationDraft {
             AttestationDraft::Tpm { endorsement_key, .. } => write!(f, "AttestationDraft::Tpm({endorsement_key:?})"),
             AttestationDraft::TpmFleet { primary, makes, .. } => {
                 write!(f, "AttestationDraft::TpmFleet({} bytes, {} makes)", primary.len(), makes.len())
+            }
+            AttestationDraft::SymmetricKey { primary, secondary } => {
+                let told = |key: &Option<TokenKey>| if key.is_some() { "given" } else { "absent" };
+                write!(f, "AttestationDraft::SymmetricKey({}, {})", told(primary), told(secondary))
             }
         }
     }
@@ -109,7 +118,8 @@ impl EnrollmentDraft {
             (AttestationDraft::TpmFleet { primary, secondary, .. }, EnrollmentId::Group(_)) => {
                 check_pair(["endorsement.primary", "endorsement.secondary"], primary, secondary.as_deref())?;
             }
-            (AttestationDraft::Tpm { .. }, EnrollmentId::Individual(_)) => {}
+            (AttestationDraft::Tpm { .. }, EnrollmentId::Individual(_))
+            | (AttestationDraft::SymmetricKey { .. }, EnrollmentId::Individual(_) | EnrollmentId::Group(_)) => {}
             (AttestationDraft::TpmFleet { .. }, EnrollmentId::Individual(_)) => {
                 return Err(Fault::invalid(
                     "endorsement",

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::document::Document;
 use super::ids::{DeviceId, GroupId, HubId, RegistrationId, Thumbprint, Version};
+use super::key::{KeyFingerprint, KeyPair, SealedKey};
 use super::time::Timestamp;
 use super::tpm::{EkHash, TpmDevice, TpmFleet, TpmRules};
 use super::twin::Capabilities;
@@ -84,6 +85,10 @@ pub enum Attestation {
     Tpm(TpmDevice),
     /// Group: the certificate of the TPM's endorsement key comes from one of these.
     TpmFleet(TpmFleet),
+    /// Individual: the device signs tokens with one of these.
+    SymmetricKey(KeyPair<SealedKey>),
+    /// Group: each device signs tokens with a key that is made of one of these and its registration id.
+    MasterKey(KeyPair<SealedKey>),
 }
 
 /// Something by which an enrollment identifies devices. Each may stand in one enrollment only.
@@ -91,6 +96,8 @@ pub enum Attestation {
 pub enum Claim {
     Certificate(Thumbprint),
     EndorsementKey(EkHash),
+    /// A group's key: a token that a key made of it has signed leads to the group.
+    MasterKey(KeyFingerprint),
 }
 
 impl Claim {
@@ -99,6 +106,7 @@ impl Claim {
         match self {
             Claim::Certificate(thumbprint) => &thumbprint.0,
             Claim::EndorsementKey(hash) => &hash.0,
+            Claim::MasterKey(fingerprint) => &fingerprint.0,
         }
     }
 }
@@ -109,16 +117,27 @@ impl Attestation {
         let (primary, secondary) = match self {
             Attestation::X509Leaf(leaves) => (Some(&leaves.primary), leaves.secondary.as_ref()),
             Attestation::X509Ca(anchors) => (Some(&anchors.primary), anchors.secondary.as_ref()),
-            Attestation::Tpm(_) => (None, None),
+            Attestation::Tpm(_) | Attestation::SymmetricKey(_) | Attestation::MasterKey(_) => (None, None),
             Attestation::TpmFleet(fleet) => (Some(&fleet.anchors.primary), fleet.anchors.secondary.as_ref()),
         };
         primary.into_iter().chain(secondary)
     }
 
+    /// The keys that are enrolled: the device's own, or those that its devices' are made of.
+    pub fn keys(&self) -> Option<&KeyPair<SealedKey>> {
+        match self {
+            Attestation::SymmetricKey(keys) | Attestation::MasterKey(keys) => Some(keys),
+            Attestation::X509Leaf(_) | Attestation::X509Ca(_) | Attestation::Tpm(_) | Attestation::TpmFleet(_) => None,
+        }
+    }
+
     /// What is asked of a TPM beyond its endorsement key.
     pub fn tpm_rules(&self) -> Option<&TpmRules> {
         match self {
-            Attestation::X509Leaf(_) | Attestation::X509Ca(_) => None,
+            Attestation::X509Leaf(_)
+            | Attestation::X509Ca(_)
+            | Attestation::SymmetricKey(_)
+            | Attestation::MasterKey(_) => None,
             Attestation::Tpm(device) => Some(&device.rules),
             Attestation::TpmFleet(fleet) => Some(&fleet.rules),
         }
@@ -126,11 +145,19 @@ impl Attestation {
 
     /// Everything that may stand in no other enrollment.
     pub fn claims(&self) -> impl Iterator<Item = Claim> {
-        let key = match self {
-            Attestation::Tpm(device) => Some(Claim::EndorsementKey(device.ek_hash)),
-            Attestation::X509Leaf(_) | Attestation::X509Ca(_) | Attestation::TpmFleet(_) => None,
+        let (key, other) = match self {
+            Attestation::Tpm(device) => (Some(Claim::EndorsementKey(device.ek_hash)), None),
+            Attestation::MasterKey(keys) => {
+                let [primary, secondary] = keys.both().map(|key| Claim::MasterKey(key.fingerprint()));
+                (Some(primary), Some(secondary).filter(|secondary| *secondary != primary))
+            }
+            // A device is looked up by its id: what it signs with may be another's, too.
+            Attestation::SymmetricKey(_)
+            | Attestation::X509Leaf(_)
+            | Attestation::X509Ca(_)
+            | Attestation::TpmFleet(_) => (None, None),
         };
-        self.certificates().map(|certificate| Claim::Certificate(certificate.thumbprint)).chain(key)
+        self.certificates().map(|certificate| Claim::Certificate(certificate.thumbprint)).chain(key).chain(other)
     }
 }
 

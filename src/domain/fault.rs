@@ -94,6 +94,10 @@ reasons! {
     CertificateInUse = "CERTIFICATE_IN_USE", Conflict;
     /// The endorsement key belongs to another enrollment.
     EndorsementKeyInUse = "ENDORSEMENT_KEY_IN_USE", Conflict;
+    /// The key belongs to another group.
+    KeyInUse = "KEY_IN_USE", Conflict;
+    /// The enrollment has no symmetric keys: its devices prove themselves otherwise.
+    NoSymmetricKeys = "NO_SYMMETRIC_KEYS", Conflict;
     /// The device id belongs to another registration.
     DeviceIdInUse = "DEVICE_ID_IN_USE", Conflict;
     /// A registration, move or obligation names the hub: drain it first.

@@ -81,6 +81,24 @@ impl fmt::Debug for SealedKey {
     }
 }
 
+/// Two keys of one owner, both good, so that one can be rolled while the other stays in use.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct KeyPair<K> {
+    pub primary: K,
+    pub secondary: K,
+}
+
+impl<K> KeyPair<K> {
+    /// The primary one first.
+    pub fn both(&self) -> [&K; 2] {
+        [&self.primary, &self.secondary]
+    }
+
+    pub fn map<T>(&self, mut map: impl FnMut(&K) -> T) -> KeyPair<T> {
+        KeyPair { primary: map(&self.primary), secondary: map(&self.secondary) }
+    }
+}
+
 /// Keys that were delivered one after the other, newest first. Each stays good until a newer one is used: a device that
 /// never got the newest still has the one before.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

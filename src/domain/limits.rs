@@ -51,9 +51,14 @@ pub const TOKEN_BYTES_MAX: usize = 2048;
 /// HMAC-SHA256 gains nothing from more than its block, and a TPM takes no more; less than 16 bytes can be guessed.
 pub const TOKEN_KEY_BYTES_MIN: usize = 16;
 pub const TOKEN_KEY_BYTES_MAX: usize = 64;
+/// Groups that devices belong to by a key made of the group's: a token does not say which, so all of them are tried, two
+/// keys each, some 2 microseconds a key (reference/dps.md §9).
+pub const KEY_GROUPS_MAX: usize = 100;
+/// A token for a registration by a symmetric key: the longest that known clients make is a day.
+pub const KEY_TOKEN_LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
 /// A token for a hub is made once a day at most; one that was stolen is worth no longer than that.
 pub const HUB_TOKEN_LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
-/// The longest that known clients make tokens for.
+/// A token that answers a TPM's challenge: the longest that known clients with a TPM make tokens for.
 pub const TOKEN_LIFETIME_MAX: Duration = Duration::from_secs(3600);
 /// How far a device's clock may run ahead; more is not drift but a clock that was never set.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(300);

@@ -36,7 +36,7 @@ pub use ids::{
     DeviceId, GroupId, HubId, IdFault, Incarnation, OperationId, Order, RegistrationId, RequestId, Thumbprint,
     TrackingId, Version,
 };
-pub use key::{DeliveredKeys, KeyFingerprint, SealedKey};
+pub use key::{DeliveredKeys, KeyFingerprint, KeyPair, SealedKey};
 pub use registration::{
     Assignment, Credential, DataSource, Operation, OperationStatus, Past, Pin, Registration, SubStatus, TpmDelivery,
 };

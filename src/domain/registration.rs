@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::enrollment::{EnrollmentId, ReprovisionPolicy};
 use super::fault::Reason;
 use super::ids::{DeviceId, HubId, OperationId, Order, RegistrationId, RequestId, Thumbprint, Version};
-use super::key::DeliveredKeys;
+use super::key::{DeliveredKeys, KeyPair, SealedKey};
 use super::time::Timestamp;
 use super::tpm::{EkHash, TpmName};
 
@@ -19,6 +19,9 @@ pub enum Credential {
     /// Keys that sign tokens and came through the device's TPM. What a hub is told is the newest; the hub keeps those
     /// before it until that one is used.
     Delivered(DeliveredKeys),
+    /// Keys that sign tokens and that the device had before: the enrolled ones of an individual, those made of its group's
+    /// otherwise. Both are good; a hub that is told of others forgets these.
+    Shared(KeyPair<SealedKey>),
 }
 
 impl Credential {
@@ -36,6 +39,7 @@ impl fmt::Debug for Credential {
         match self {
             Credential::X509 { thumbprints } => f.debug_list().entries(thumbprints).finish(),
             Credential::Delivered(keys) => f.debug_list().entries(keys.newest_first()).finish(),
+            Credential::Shared(keys) => f.debug_list().entries(keys.both()).finish(),
         }
     }
 }

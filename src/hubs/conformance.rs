@@ -20,8 +20,8 @@ use super::{
 use crate::ambient::{Clock, ManualClock};
 use crate::domain::{
     CallFault, CallOutcome, Capabilities, Credential, DeliveredKeys, DeviceId, DeviceState, Document, FeedToken,
-    HubAnswer, HubCall, HubEffect, HubId, HubRefusal, HubStatus, Incarnation, InitialState, KeyFingerprint, MustSeal,
-    NewDevice, Order, SealedKey, Thumbprint, Timestamp, Twin, TwinPatch, limits,
+    HubAnswer, HubCall, HubEffect, HubId, HubRefusal, HubStatus, Incarnation, InitialState, KeyFingerprint, KeyPair,
+    MustSeal, NewDevice, Order, SealedKey, Thumbprint, Timestamp, Twin, TwinPatch, limits,
 };
 
 /// A hub that goes on from a copy.
@@ -65,6 +65,9 @@ const CASES: &[Case] = &[
     ("a_credential_is_replaced_in_order", |hub| a_credential_is_replaced_in_order(hub).boxed()),
     ("a_delivered_key_is_good_until_a_newer_one_is_used", |hub| {
         a_delivered_key_is_good_until_a_newer_one_is_used(hub).boxed()
+    }),
+    ("both_shared_keys_are_good_until_others_are_told", |hub| {
+        both_shared_keys_are_good_until_others_are_told(hub).boxed()
     }),
     ("keys_of_another_tpm_end_at_once", |hub| keys_of_another_tpm_end_at_once(hub).boxed()),
     ("a_key_of_the_old_home_opens_nothing_but_the_way_on", |hub| {
@@ -446,6 +449,31 @@ async fn a_delivered_key_is_good_until_a_newer_one_is_used(hub: Subject) {
     assert_eq!((read(3).await, read(4).await), (Err(TwinRefusal::NotLetIn), Ok(())));
     // A key that was told before and comes again brings nothing back.
     assert_eq!((hub.told(6, deliver(4)).await, read(3).await), ("done", Err(TwinRefusal::NotLetIn)));
+}
+
+async fn both_shared_keys_are_good_until_others_are_told(hub: Subject) {
+    let key = |number: u8| SealedKey::new(KeyFingerprint([number; 32]), vec![number]).unwrap();
+    let shared = |primary, secondary| Credential::Shared(KeyPair { primary: key(primary), secondary: key(secondary) });
+    let device = NewDevice { generation: Order(1), credential: shared(1, 2), state: state() };
+    assert_eq!(hub.told(1, HubEffect::Create(Box::new(device))).await, "done");
+    assert_eq!(hub.told(2, HubEffect::Activate).await, "done");
+    let read = |number| {
+        let twins = hub.twins.clone();
+        async move { twins.read(&id("d"), &token(number)).await.map(drop) }
+    };
+    // Neither ends the other, whichever is used.
+    for number in [1, 2, 1] {
+        assert_eq!(read(number).await, Ok(()), "{number}");
+    }
+    assert_eq!((read(3).await, hub.report("{}").await), (Err(TwinRefusal::NotLetIn), Err(TwinRefusal::NotLetIn)));
+    let mut events = hub.twins.watch(&id("d"), &token(2)).await.unwrap();
+    assert!(matches!(events.recv().await, Some(DesiredEvent::Whole { .. })));
+    assert_eq!(hub.told(3, HubEffect::UpdateCredential(shared(1, 2))).await, "done");
+    assert_eq!(hub.told(4, HubEffect::UpdateCredential(shared(1, 3))).await, "done");
+    assert!(events.recv().await.is_none(), "whoever watches must come in anew");
+    assert_eq!((read(1).await, read(2).await, read(3).await), (Ok(()), Err(TwinRefusal::NotLetIn), Ok(())));
+    assert_eq!(hub.told(5, HubEffect::Delete).await, "done");
+    assert_eq!((read(3).await, read(2).await), (Err(TwinRefusal::Moved), Err(TwinRefusal::NotLetIn)));
 }
 
 async fn keys_of_another_tpm_end_at_once(hub: Subject) {

@@ -223,7 +223,8 @@ pub fn matches(kept: &Credential, presented: &Credential) -> bool {
             !presented.is_empty() && bool::from(all)
         }
         // Nobody presents a key: what a key has signed is asked of `SignedToken`.
-        (Credential::X509 { .. }, Credential::Delivered(_)) | (Credential::Delivered(_), _) => false,
+        (Credential::X509 { .. }, Credential::Delivered(_) | Credential::Shared(_))
+        | (Credential::Delivered(_) | Credential::Shared(_), _) => false,
     }
 }
 
@@ -232,7 +233,8 @@ pub fn matches(kept: &Credential, presented: &Credential) -> bool {
 fn taken(before: &Credential, told: &Credential) -> Credential {
     match (before, told) {
         (Credential::Delivered(earlier), Credential::Delivered(new)) => Credential::Delivered(new.after(earlier)),
-        (Credential::X509 { .. }, Credential::Delivered(_)) | (_, Credential::X509 { .. }) => told.clone(),
+        (Credential::X509 { .. } | Credential::Shared(_), Credential::Delivered(_))
+        | (_, Credential::X509 { .. } | Credential::Shared(_)) => told.clone(),
     }
 }
 
@@ -333,7 +335,7 @@ fn step(tenant: Option<&Tenant>, effect: &HubEffect, now: Timestamp) -> Result<S
                 (before, after) if before == after => Change::Unseen,
                 // Whoever watches still may.
                 (Credential::Delivered(_), Credential::Delivered(_)) => Change::Unseen,
-                (Credential::X509 { .. } | Credential::Delivered(_), _) => Change::Credential,
+                (Credential::X509 { .. } | Credential::Delivered(_) | Credential::Shared(_), _) => Change::Credential,
             };
             Ok(Step { change, ..quiet(Tenant { credential, ..tenant.clone() }) })
         }

@@ -191,6 +191,7 @@ impl SignedToken {
         match credential {
             Credential::X509 { .. } => None,
             Credential::Delivered(keys) => keys.newest_first().iter().find(|key| (self.0)(key)),
+            Credential::Shared(keys) => keys.both().into_iter().find(|key| (self.0)(key)),
         }
     }
 }

@@ -92,7 +92,7 @@ pub fn used_up(credential: &Credential, caller: &TwinCaller) -> Option<Credentia
             let signer = token.signer(credential)?;
             keys.used(signer.fingerprint()).map(Credential::Delivered)
         }
-        (Credential::X509 { .. } | Credential::Delivered(_), _) => None,
+        (Credential::X509 { .. } | Credential::Delivered(_) | Credential::Shared(_), _) => None,
     }
 }
 

@@ -1388,6 +1388,68 @@ fn clean_up_can_be_abandoned_and_never_forced() {
     assert!(machine.is_idle() && world.hubs[&hub("b")].is_open());
 }
 
+/// Its answer is the only copy of the twin that it replaced.
+#[test]
+fn a_reset_in_place_is_not_abandoned_while_its_call_may_be_obeyed() {
+    let reset = Plan::ResetInPlace { at: hub("a"), credential: false };
+    let mut world = world_of(&reset);
+    let mut machine = world.load();
+    let begin = machine.begin(intent(reset, 7), Preconditions::default(), world.now);
+    world.commit(&mut machine, begin, Fault::None);
+    let (key, call) = machine.due(world.now).calls.remove(0);
+    let abandon = wish(&machine, Way::Abandon);
+    assert_eq!(machine.resolve(&abandon, OperationId(9), None, world.now), Err(Unresolved::NotStuck));
+    let answer = world.call(&call, Fault::None);
+    let commit = machine.finished(&key, answer, world.now).unwrap();
+    world.commit(&mut machine, commit, Fault::None);
+    let generation = *world.logs.keys().next().unwrap();
+    let kept = Episode::read(world.logs[&generation].clone()).unwrap();
+    assert!(kept.has_state && machine.moves().count() == 0);
+
+    // Refused, it cannot happen any more.
+    let mut world = world_of(&Plan::ResetInPlace { at: hub("a"), credential: false });
+    let mut machine = world.load();
+    let reset = Plan::ResetInPlace { at: hub("a"), credential: false };
+    let begin = machine.begin(intent(reset, 7), Preconditions::default(), world.now);
+    world.commit(&mut machine, begin, Fault::None);
+    let (key, _) = machine.due(world.now).calls.remove(0);
+    let refused = Err(CallFault::Refused(HubRefusal::StateInvalid("it does not fit".to_owned())));
+    let commit = machine.finished(&key, refused, world.now).unwrap();
+    world.commit(&mut machine, commit, Fault::None);
+    let machine = granted(&mut world, machine, Way::Abandon);
+    assert_eq!(machine.moves().count(), 0);
+}
+
+/// Its order would be above that of the later one, whose answer may be the only copy of what it replaced.
+#[test]
+fn a_refused_reset_in_place_is_not_ordered_anew_beside_a_later_move() {
+    let stays = [Plan::ResetInPlace { at: hub("a"), credential: false }, Plan::Refresh { at: hub("a") }];
+    for later in stays.into_iter().chain([relocate(Carry::State)]) {
+        let reset = Plan::ResetInPlace { at: hub("a"), credential: false };
+        let mut world = world_of(&reset);
+        let mut machine = world.load();
+        let begin = machine.begin(intent(reset, 7), Preconditions::default(), world.now);
+        world.commit(&mut machine, begin, Fault::None);
+        let (key, _) = machine.due(world.now).calls.remove(0);
+        let refused = Err(CallFault::Refused(HubRefusal::StateInvalid("it does not fit".to_owned())));
+        let commit = machine.finished(&key, refused, world.now).unwrap();
+        world.commit(&mut machine, commit, Fault::None);
+        let retry = wish(&machine, Way::Retry);
+        assert!(machine.resolve(&retry, OperationId(9), None, world.now).is_ok());
+        // One that leaves the home has no use for it.
+        let leaves = matches!(later, Plan::Relocate { .. });
+        let overtaken = match leaves {
+            true => Unresolved::NoMove { generation: retry.generation },
+            false => Unresolved::Overtaken,
+        };
+        let begin = machine.begin(intent(later, 8), Preconditions::default(), world.now);
+        world.commit(&mut machine, begin, Fault::None);
+        assert_eq!(machine.resolve(&retry, OperationId(9), None, world.now), Err(overtaken));
+        let machine = world.drive(machine, Fault::None);
+        assert_eq!(machine.resolve(&retry, OperationId(9), None, world.now).is_ok(), !leaves);
+    }
+}
+
 #[test]
 fn before_the_pivot_a_person_gives_a_move_up_and_after_it_only_what_is_stuck_is_ordered_anew() {
     let mut world = cut_off(RULES[0], Duration::from_secs(30));

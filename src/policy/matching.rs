@@ -99,7 +99,11 @@ fn nearest<'a>(group: &'a Enrollment, chain: &[AnchorRef]) -> Option<Candidate<'
         Attestation::X509Ca(_) => group.attestation.certificates(),
         // Leaf certificates stand in individual enrollments, which are found by registration id; authorities of endorsement
         // keys vouch for no device's own certificate.
-        Attestation::X509Leaf(_) | Attestation::Tpm(_) | Attestation::TpmFleet(_) => return None,
+        Attestation::X509Leaf(_)
+        | Attestation::Tpm(_)
+        | Attestation::TpmFleet(_)
+        | Attestation::SymmetricKey(_)
+        | Attestation::MasterKey(_) => return None,
     };
     refers(group, anchors, chain)
 }
@@ -107,7 +111,11 @@ fn nearest<'a>(group: &'a Enrollment, chain: &[AnchorRef]) -> Option<Candidate<'
 fn nearest_fleet<'a>(group: &'a Enrollment, chain: &[AnchorRef]) -> Option<Candidate<'a>> {
     match &group.attestation {
         Attestation::TpmFleet(_) => refers(group, group.attestation.certificates(), chain),
-        Attestation::X509Ca(_) | Attestation::X509Leaf(_) | Attestation::Tpm(_) => None,
+        Attestation::X509Ca(_)
+        | Attestation::X509Leaf(_)
+        | Attestation::Tpm(_)
+        | Attestation::SymmetricKey(_)
+        | Attestation::MasterKey(_) => None,
     }
 }
 

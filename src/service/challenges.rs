@@ -21,7 +21,7 @@ use aws_lc_rs::digest;
 use subtle::ConstantTimeEq;
 
 use crate::attestation::tpm::Challenge;
-use crate::domain::{Credential, EnrollmentId, OperationId, RegistrationId, RequestId, Timestamp, Version};
+use crate::domain::{Credential, EnrollmentId, OperationId, RegistrationId, RequestId, SasToken, Timestamp, Version};
 
 use super::throttle::subnet;
 
@@ -42,6 +42,11 @@ impl TokenDigest {
         let mut bytes = [0; 32];
         bytes.copy_from_slice(digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
         Self(bytes)
+    }
+
+    /// An id for the request that the token came with, where its protocol has none: the same token is the same request.
+    pub fn request_id(self) -> Option<RequestId> {
+        RequestId::parse(&format!("token-{}", data_encoding::HEXLOWER.encode(&self.0[..16]))).ok()
     }
 
     fn is(self, other: TokenDigest) -> bool {
@@ -199,6 +204,26 @@ impl Challenges {
             table.remove(oldest);
         }
         true
+    }
+
+    /// The challenge that a token answers, or answered before, of a caller whose protocol does not name it.
+    pub fn meant_by(&self, device: &RegistrationId, text: &str, token: &SasToken, now: Timestamp) -> Option<u128> {
+        let digest = TokenDigest::of(text);
+        let mut open = Vec::new();
+        let mut used = None;
+        {
+            let table = self.lock();
+            for place in table.by_device.get(device).into_iter().flatten() {
+                let (Some(entry), Some(id)) = (table.entries.get(place), table.ids.get(place)) else { continue };
+                match &entry.used {
+                    Some(it) if it.token.is(digest) => used = Some(*id),
+                    Some(_) => {}
+                    None if entry.ends_at() > now => open.push((*id, entry.challenge.clone())),
+                    None => {}
+                }
+            }
+        }
+        used.or_else(|| open.into_iter().find(|(_, challenge)| challenge.is_meant_by(token)).map(|(id, _)| id))
     }
 
     /// What came of a challenge that was used up.

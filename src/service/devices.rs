@@ -269,7 +269,7 @@ impl Service {
         let now = self.inner.clock.now();
         let enrollment = Enrollment {
             id: EnrollmentId::Individual(standing.id.clone()),
-            attestation: Attestation::X509Leaf(self.leaves_on_record(standing)),
+            attestation: self.proof_on_record(standing),
             enabled: false,
             device_id: Some(standing.device_id.clone()),
             created_at: now,
@@ -290,6 +290,17 @@ impl Service {
         self.put_enrollment(enrollment, AuditAction::EnrollmentCreated, by, detail).await.map(drop)
     }
 
+    /// What the device proved itself by last, so that it can prove itself again and is told that it is disabled.
+    fn proof_on_record(&self, standing: &Standing) -> Attestation {
+        let recorded = standing.assignment.as_ref().and_then(|assignment| assignment.credential.as_ref());
+        match recorded {
+            Some(Credential::Shared(keys)) => Attestation::SymmetricKey(keys.clone()),
+            Some(Credential::X509 { .. } | Credential::Delivered(_)) | None => {
+                Attestation::X509Leaf(self.leaves_on_record(standing))
+            }
+        }
+    }
+
     /// What is on record of the device's certificate is its thumbprint. Where not even that is known for sure, one that no
     /// certificate has keeps the place: the device is then refused instead of being told that it is disabled.
     fn leaves_on_record(&self, standing: &Standing) -> X509Leaves {
@@ -297,7 +308,7 @@ impl Service {
         let mut thumbprints = match recorded {
             Some(Credential::X509 { thumbprints }) => thumbprints.clone(),
             // Its id is what keeps a device with a TPM out: an individual enrollment stands before every group.
-            Some(Credential::Delivered(_)) | None => Vec::new(),
+            Some(Credential::Delivered(_) | Credential::Shared(_)) | None => Vec::new(),
         }
         .into_iter();
         let leaf = |thumbprint| CertificateRef { der: Vec::new(), thumbprint, subject: Thumbprint([0; 32]) };

@@ -21,8 +21,9 @@ impl Service {
     /// Makes a new enrollment.
     pub async fn create_enrollment(&self, draft: EnrollmentDraft, by: &str) -> Result<Arc<Enrollment>, Fault> {
         draft.check()?;
-        let attestation = self.read_certificates(&draft)?;
+        let attestation = self.read_attestation(&draft, None)?;
         self.check_references(&draft).await?;
+        self.check_key_groups(&attestation, &draft.id).await?;
         let now = self.inner.clock.now();
         let enrollment = draft.into_enrollment(attestation, now, now, Version::ABSENT);
         let detail = format!("{} was created", enrollment.id);
@@ -44,7 +45,8 @@ impl Service {
         self.inner.store.list_enrollments(listing, page).await.map_err(fault::of_store)
     }
 
-    /// Replaces everything but the id. A webhook URL that is the stored one's masked text keeps the stored one.
+    /// Replaces everything but the id. A webhook URL that is the stored one's masked text keeps the stored one, and so does a
+    /// symmetric key that is not given.
     pub async fn update_enrollment(
         &self,
         mut draft: EnrollmentDraft,
@@ -60,8 +62,9 @@ impl Service {
             given.url.clone_from(&kept.url);
         }
         draft.check()?;
-        let attestation = self.read_certificates(&draft)?;
+        let attestation = self.read_attestation(&draft, Some(&stored.attestation))?;
         self.check_references(&draft).await?;
+        self.check_key_groups(&attestation, &draft.id).await?;
         let enrollment = draft.into_enrollment(attestation, stored.created_at, self.inner.clock.now(), stored.version);
         let detail = format!("{} was updated", enrollment.id);
         self.put_enrollment(enrollment, AuditAction::EnrollmentUpdated, by, detail).await
@@ -156,11 +159,19 @@ impl Service {
         }
     }
 
-    pub(super) fn read_certificates(&self, draft: &EnrollmentDraft) -> Result<Attestation, Fault> {
+    /// What the draft's way of proof comes to, in place of what is stored.
+    pub(super) fn read_attestation(
+        &self,
+        draft: &EnrollmentDraft,
+        stored: Option<&Attestation>,
+    ) -> Result<Attestation, Fault> {
         let (primary, secondary) = match &draft.attestation {
             AttestationDraft::X509 { primary, secondary } => (primary, secondary),
             AttestationDraft::Tpm { endorsement_key, storage_root_key, pcrs } => {
                 return read_tpm(endorsement_key, storage_root_key, pcrs.clone());
+            }
+            AttestationDraft::SymmetricKey { primary, secondary } => {
+                return Ok(self.read_keys(&draft.id, [primary.as_ref(), secondary.as_ref()], stored));
             }
             AttestationDraft::TpmFleet { primary, secondary, makes, usage_may_be_absent, pin_first, pcrs } => {
                 let read = |field: &'static str, bytes: &[u8]| self.read_ek_authority(field, bytes);

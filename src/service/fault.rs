@@ -67,6 +67,9 @@ fn of_unexpected(unexpected: &Unexpected) -> Fault {
         Unexpected::EndorsementKeyTaken { owner } => {
             Fault::new(Reason::EndorsementKeyInUse, message).with("enrollment", owner.to_string())
         }
+        Unexpected::MasterKeyTaken { owner } => {
+            Fault::new(Reason::KeyInUse, message).with("enrollment", owner.to_string())
+        }
         Unexpected::MoveNotOpen { .. } | Unexpected::Journal { .. } => {
             Fault::new(Reason::ServiceUnavailable, "the device is being worked on, try again").retry_after(STORE_RETRY)
         }

@@ -71,12 +71,14 @@ impl Service {
         if let EnrollmentId::Group(_) = draft.id {
             return refused(Fault::invalid("registration_id", "groups are not imported"));
         }
-        let attestation = match draft.check().and_then(|()| self.read_certificates(&draft)) {
+        let (now, id) = (self.inner.clock.now(), draft.id.clone());
+        let stored = self.inner.store.load_enrollment(&id).await.map_err(fault::of_store)?;
+        let kept = stored.as_ref().map(|stored| &stored.attestation);
+        let attestation = match draft.check().and_then(|()| self.read_attestation(&draft, kept)) {
             Ok(attestation) => attestation,
             Err(fault) => return refused(fault),
         };
-        let (now, id) = (self.inner.clock.now(), draft.id.clone());
-        if let Some(stored) = self.inner.store.load_enrollment(&id).await.map_err(fault::of_store)? {
+        if let Some(stored) = stored {
             if !skip_existing {
                 return refused(Fault::new(Reason::AlreadyExists, format!("{id} exists already")));
             }

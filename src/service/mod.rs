@@ -11,6 +11,7 @@ mod enrollment;
 mod fault;
 mod fleet;
 mod import;
+mod keys;
 mod operators;
 mod proof;
 mod reconcile;
@@ -34,7 +35,7 @@ use tokio::sync::Mutex;
 
 use crate::actors::Directory;
 use crate::ambient::{Clock, Entropy};
-use crate::domain::{CertificateRef, Timestamp};
+use crate::domain::{CertificateRef, IdScope, Timestamp};
 use crate::hubs::HubFactory;
 use crate::store::Store;
 
@@ -83,6 +84,8 @@ pub struct Config {
     pub embedded_domain: String,
     /// Where embedded hubs are reached when their operator does not say: `host:port` of this very service.
     pub embedded_endpoint: String,
+    /// What existing SDKs name the service by: tokens may be for it by this name, too.
+    pub id_scope: Option<IdScope>,
     /// Where copies lie while a backup is read.
     pub scratch_folder: PathBuf,
 }
@@ -104,6 +107,7 @@ impl Default for Config {
             proofs_max: 10_000,
             embedded_domain: "rehome.local".to_owned(),
             embedded_endpoint: "localhost:8443".to_owned(),
+            id_scope: None,
             scratch_folder: PathBuf::from("tmp"),
         }
     }

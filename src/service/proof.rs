@@ -50,7 +50,8 @@ impl Service {
     /// Finds out whether the caller is the device it says.
     pub(super) async fn prove(&self, evidence: &Evidence, id: &RegistrationId) -> Result<Proven, Unproven> {
         let chain = match evidence {
-            Evidence::None | Evidence::Token(_) => return Err(Unproven::refused(Refusal::NothingPresented, None)),
+            Evidence::None => return Err(Unproven::refused(Refusal::NothingPresented, None)),
+            Evidence::Token(token) => return self.prove_by_key(token, id).await,
             Evidence::X509 { chain } => chain,
         };
         let presented = Presented::parse(chain).map_err(|refusal| Unproven::refused(refusal, None))?;

@@ -23,6 +23,7 @@ use crate::store::StoreFault;
 use crate::telemetry;
 
 use super::challenges::{Delivery, TokenDigest, Used};
+use super::keys::asked_for;
 use super::proof::Unproven;
 use super::registration::{JUDGEMENTS_MAX, Registering};
 use super::{Peer, RegisterAsk, Service, fault};
@@ -91,7 +92,10 @@ fn rule(enrollment: &Enrollment) -> Option<Rule<'_>> {
     match &enrollment.attestation {
         Attestation::Tpm(device) => Some(Rule::Device(device)),
         Attestation::TpmFleet(fleet) => Some(Rule::Fleet(fleet)),
-        Attestation::X509Leaf(_) | Attestation::X509Ca(_) => None,
+        Attestation::X509Leaf(_)
+        | Attestation::X509Ca(_)
+        | Attestation::SymmetricKey(_)
+        | Attestation::MasterKey(_) => None,
     }
 }
 
@@ -168,7 +172,7 @@ impl Service {
         let read = |fault| Unproven::Fault(fault::of_store(fault));
         let individual = EnrollmentId::Individual(id.clone());
         if let Some(enrollment) = self.inner.store.load_enrollment(&individual).await.map_err(read)? {
-            let other = Unproven::refused("the enrollment asks for a certificate", Some(&enrollment));
+            let other = Unproven::refused(asked_for(&enrollment.attestation), Some(&enrollment));
             return if rule(&enrollment).is_some() { Ok(vec![(enrollment, Reference::Presented)]) } else { Err(other) };
         }
         if let Some(owner) = self.owner_of(presented.ek_hash()).await.map_err(read)? {
@@ -190,6 +194,25 @@ impl Service {
     /// The individual enrollment of a TPM.
     async fn owner_of(&self, key: EkHash) -> Result<Option<EnrollmentId>, StoreFault> {
         self.inner.store.find_claim(&Claim::EndorsementKey(key)).await
+    }
+
+    /// Whether the caller's token answers a challenge of that device, in a protocol that does not name challenges.
+    pub fn answers_a_challenge(&self, peer: &Peer, id: &RegistrationId) -> bool {
+        self.challenge_meant(peer, id).is_some()
+    }
+
+    fn challenge_meant(&self, peer: &Peer, id: &RegistrationId) -> Option<u128> {
+        let Evidence::Token(presented) = &peer.evidence else { return None };
+        let token = SasToken::parse(presented.text().as_bytes()).ok()?;
+        self.inner.challenges.meant_by(id, presented.text(), &token, self.inner.clock.now())
+    }
+
+    /// The same request with the challenge that its token answers, and an id by which a repeat is known.
+    pub(super) fn answered_unnamed(&self, peer: &Peer, ask: &RegisterAsk) -> Option<(RegisterAsk, TpmAnswer)> {
+        let challenge = self.challenge_meant(peer, &ask.registration_id)?;
+        let Evidence::Token(presented) = &peer.evidence else { return None };
+        let request_id = ask.request_id.clone().or_else(|| TokenDigest::of(presented.text()).request_id());
+        Some((RegisterAsk { request_id, ..ask.clone() }, TpmAnswer { challenge, quote: None }))
     }
 
     /// A device answers its challenge with a registration, or repeats one.
@@ -278,7 +301,7 @@ impl Service {
             }
         };
         let Some(enrolled) = enrolled(&enrollment, *version) else {
-            return Err(refused(&"the enrollment asks for a certificate", Some(&enrollment)));
+            return Err(refused(&asked_for(&enrollment.attestation), Some(&enrollment)));
         };
         let verified = self
             .verify_answer(&found.challenge, answer, &token, enrolled, &ask.registration_id, prepared.credential(), now)
@@ -317,9 +340,12 @@ impl Service {
         credential: &Credential,
         now: Timestamp,
     ) -> Result<Verified, Refusal> {
-        let resource = registration_resource(TOKEN_SCOPE, id);
+        let named = token.resource();
+        let resources = self.resources(id);
+        let resource = resources.iter().find(|resource| resource.eq_ignore_ascii_case(&named)).or(resources.first());
+        let resource = resource.map(String::as_str).unwrap_or_default();
         let answer = Answer { token: token.clone(), quote: answer.quote.as_ref().map(Quote::from) };
-        challenge.judge(&answer, enrolled, id, &resource, credential.clone(), now)
+        challenge.judge(&answer, enrolled, id, resource, credential.clone(), now)
     }
 
     /// The key that the device will sign in at its hub with.
@@ -359,19 +385,13 @@ impl Service {
         Ok(Registering { view: self.device_view(standing), why, updates: report.updates })
     }
 
-    /// Which operation a token may ask after, of a caller that presents one.
+    /// Which operation a token may ask after that answered a challenge.
     pub(super) async fn read_by_token(&self, peer: &Peer, id: &RegistrationId) -> Result<Option<OperationId>, Fault> {
         let Evidence::Token(token) = &peer.evidence else { return Ok(None) };
         let started = self.inner.clock.now();
         self.check_throttle(peer, id, started)?;
-        let operation = self.inner.challenges.operation_of(id, TokenDigest::of(token.text()), started);
-        match operation {
-            Some(operation) => Ok(Some(operation)),
-            None => {
-                let unproven = Unproven::refused("the token is of no registration that was made lately", None);
-                Err(self.turn_away(peer, id, unproven, Reason::RegistrationRefused, started).await)
-            }
-        }
+        // Any other token must prove by itself who its bearer is.
+        Ok(self.inner.challenges.operation_of(id, TokenDigest::of(token.text()), started))
     }
 
     /// Has the storage root key forgotten that a device is held to.

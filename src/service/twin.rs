@@ -160,10 +160,13 @@ impl Service {
     ) -> Result<(TwinCaller, Option<Timestamp>), Fault> {
         let token = SasToken::parse(presented.text().as_bytes()).map_err(|_| not_let_in())?;
         let berth = self.inner.directory.fleet().berth(hub).ok_or_else(not_let_in)?;
-        // Either name of the hub will do.
+        // Either name of the hub will do, with the port that it is reached at or without.
         let names = [hub_resource(&berth.hub.host_name, device), hub_resource(hub.as_str(), device)];
-        let resource = token.resource().to_lowercase();
-        let resource = names.into_iter().find(|name| name.to_lowercase() == resource).ok_or_else(not_let_in)?;
+        let resource = token.resource();
+        let meant = without_port(&resource);
+        if !names.iter().any(|name| name.eq_ignore_ascii_case(&meant)) {
+            return Err(not_let_in());
+        }
         let (vault, now, ends_at) = (self.inner.vault.clone(), self.inner.clock.now(), token.expires_at());
         let is_signed_by = move |key: &SealedKey| {
             let demand = Demand { resource: &resource, lifetime_max: limits::HUB_TOKEN_LIFETIME_MAX };
@@ -179,6 +182,15 @@ impl Service {
             // A stranger is not told which hubs there are.
             (None, Side::Device) => Err(not_let_in()),
         }
+    }
+}
+
+/// A resource whose host comes without the port that some clients put behind it.
+fn without_port(resource: &str) -> String {
+    let (host, rest) = resource.split_once('/').unwrap_or((resource, ""));
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.parse::<u16>().is_ok() => format!("{name}/{rest}"),
+        Some(_) | None => resource.to_owned(),
     }
 }
 

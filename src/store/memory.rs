@@ -18,8 +18,8 @@ use super::{
     PageRequest, RegistrationFilter, Store, StoreFault, StoreLife, Unexpected,
 };
 use crate::domain::{
-    AnchorRef, AuditEntry, Claim, DeviceId, DeviceState, Enrollment, EnrollmentId, FeedToken, Hub, HubId, Order, Past,
-    Registration, RegistrationId, StoredAudit, Timestamp, TrackingId, Version, limits,
+    AnchorRef, Attestation, AuditEntry, Claim, DeviceId, DeviceState, Enrollment, EnrollmentId, FeedToken, Hub, HubId,
+    Order, Past, Registration, RegistrationId, StoredAudit, Timestamp, TrackingId, Version, limits,
 };
 use crate::moves::{JournalLine, MoveLog};
 
@@ -428,6 +428,20 @@ impl State {
         self.enrollments.rows.values().filter(|enrollment| is_group(&enrollment.id)).filter(holds).cloned().collect()
     }
 
+    fn key_groups(&self) -> Vec<Arc<Enrollment>> {
+        let is_by_key = |enrollment: &&Arc<Enrollment>| match &enrollment.attestation {
+            Attestation::MasterKey(_) => true,
+            Attestation::X509Leaf(_)
+            | Attestation::X509Ca(_)
+            | Attestation::Tpm(_)
+            | Attestation::TpmFleet(_)
+            | Attestation::SymmetricKey(_) => false,
+        };
+        let mut groups: Vec<_> = self.enrollments.rows.values().filter(is_by_key).cloned().collect();
+        groups.sort_by_key(|group| folded(&group.id));
+        groups
+    }
+
     fn list_enrollments(
         &self,
         which: EnrollmentListing,
@@ -513,6 +527,10 @@ impl Store for MemoryStore {
 
     fn find_groups<'a>(&'a self, chain: &'a [AnchorRef]) -> BoxFuture<'a, Result<Vec<Arc<Enrollment>>, StoreFault>> {
         Box::pin(ready(Ok(self.lock().find_groups(chain))))
+    }
+
+    fn key_groups(&self) -> BoxFuture<'_, Result<Vec<Arc<Enrollment>>, StoreFault>> {
+        Box::pin(ready(Ok(self.lock().key_groups())))
     }
 
     fn load_hub<'a>(&'a self, id: &'a HubId) -> BoxFuture<'a, Result<Option<Hub>, StoreFault>> {

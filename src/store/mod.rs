@@ -86,6 +86,8 @@ pub enum Unexpected {
     CertificateTaken { owner: EnrollmentId },
     #[error("its endorsement key belongs to {owner}")]
     EndorsementKeyTaken { owner: EnrollmentId },
+    #[error("a key of it belongs to {owner}")]
+    MasterKeyTaken { owner: EnrollmentId },
     #[error("move {generation} is not open")]
     MoveNotOpen { generation: Order },
     #[error("the journal of registration {id} has gone on")]
@@ -98,6 +100,7 @@ impl Unexpected {
         match claim {
             Claim::Certificate(_) => Unexpected::CertificateTaken { owner },
             Claim::EndorsementKey(_) => Unexpected::EndorsementKeyTaken { owner },
+            Claim::MasterKey(_) => Unexpected::MasterKeyTaken { owner },
         }
     }
 }
@@ -307,6 +310,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The groups that hold a certificate with one of these thumbprints, or whose certificate's subject is one of these
     /// issuers; each group once.
     fn find_groups<'a>(&'a self, chain: &'a [AnchorRef]) -> BoxFuture<'a, Result<Vec<Arc<Enrollment>>, StoreFault>>;
+
+    /// The groups whose devices' keys are made of theirs, by id.
+    fn key_groups(&self) -> BoxFuture<'_, Result<Vec<Arc<Enrollment>>, StoreFault>>;
 
     fn load_hub<'a>(&'a self, id: &'a HubId) -> BoxFuture<'a, Result<Option<Hub>, StoreFault>>;
 

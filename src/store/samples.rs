@@ -245,3 +245,9 @@ pub fn changes(changes: impl IntoIterator<Item = Change>) -> Commit {
 pub fn expecting(expect: impl IntoIterator<Item = Expect>, commit: Commit) -> Commit {
     Commit { expect: expect.into_iter().collect(), ..commit }
 }
+
+/// A group whose devices' keys are made of these.
+pub fn key_group(id: EnrollmentId, [primary, secondary]: [u8; 2], version: u64) -> Enrollment {
+    let keys = KeyPair { primary: sealed_key(primary), secondary: sealed_key(secondary) };
+    Enrollment { attestation: Attestation::MasterKey(keys), version: Version(version), ..enrollment(id, 0) }
+}

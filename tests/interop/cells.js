@@ -49,6 +49,15 @@ const tables = [
       'one registration, one audit trail',
     ],
   },
+  {
+    name: 'hostile clients',
+    columns: ['rehome'],
+    rows: [
+      'devices register while thousands of connections say nothing and others are slow',
+      'who says nothing before TLS, or nothing of MQTT, is hung up on',
+      'no connection is left, and no memory for them',
+    ],
+  },
 ];
 
 const cells = process.env.INTEROP_CELLS;

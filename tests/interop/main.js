@@ -25,7 +25,7 @@ async function main() {
   const serving = await Serving.start();
   const together = chosen(cases(['registration', 'hub', 'edges']));
   await Promise.all(Array.from({ length: AT_ONCE }, () => work(together, serving)));
-  await work(chosen(cases(['restart'])), serving);
+  await work(chosen(cases(['restart', 'hostile'])), serving);
   await serving.stop();
 }
 

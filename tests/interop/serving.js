@@ -30,6 +30,13 @@ class Serving {
     await this.ended;
   }
 
+  /** The value of one of its metrics. */
+  async gauge(name) {
+    const response = await fetch(`http://127.0.0.1:${process.env.INTEROP_METRICS}/metrics`);
+    const line = (await response.text()).split('\n').find((one) => one.startsWith(`${name} `));
+    return Number(line.split(' ')[1]);
+  }
+
   /** Bytes of memory that it holds. */
   memory() {
     const [, resident] = fs.readFileSync(`/proc/${this.child.pid}/statm`, 'utf8').split(' ');

@@ -112,7 +112,8 @@ async fn readers_change_nothing() {
     for path in methods().iter().filter(|path| path.starts_with("/rehome.admin.") || path.contains("TwinAdmin")) {
         let outcome = call(&reader, path).await;
         let reason = outcome.err().and_then(|status| RemoteFault::from(&status).known_reason());
-        if reads.iter().any(|read| path.contains(read)) {
+        // Whoever reads keys can be the device.
+        if reads.iter().any(|read| path.contains(read)) && !path.ends_with("Keys") {
             assert_ne!(reason.map(Reason::kind), Some(Kind::Denied), "{path}");
         } else {
             assert_eq!(reason, Some(Reason::RoleNotAllowed), "{path}");

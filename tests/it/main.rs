@@ -8,6 +8,7 @@ mod fences;
 mod following;
 mod grpc_surface;
 mod import;
+mod keys;
 mod killed;
 mod logs;
 mod moves;

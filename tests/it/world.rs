@@ -19,8 +19,8 @@ use rehome::compose::Running;
 use rehome::config::Config;
 use rehome::domain::{
     AllocationPolicy, AttestationDraft, ClientFacts, DeviceId, Document, EnrollmentDraft, EnrollmentId, GroupId, HubId,
-    InitialState, Reason, RegistrationId, ReprovisionPolicy, ResetOnSameHub, StoredAudit, SubStatus, TwinPatch,
-    UnreachableRule,
+    InitialState, Reason, RegistrationId, ReprovisionPolicy, ResetOnSameHub, StoredAudit, SubStatus, TokenKey,
+    TwinPatch, UnreachableRule,
 };
 use rehome::pki::{Authority, DevelopmentPaths, Issued, Pair, Terms};
 use tempfile::TempDir;
@@ -176,6 +176,18 @@ pub fn group(id: &str, authority: &Authority) -> EnrollmentDraft {
 /// An individual enrollment whose device goes to hub-a and migrates.
 pub fn individual(id: &str, issued: &Issued) -> EnrollmentDraft {
     draft(EnrollmentId::Individual(registration_id(id)), issued.chain()[0].to_vec())
+}
+
+/// A key as devices hold it.
+pub fn token_key(byte: u8) -> TokenKey {
+    TokenKey::new(&[byte; 32]).unwrap()
+}
+
+/// An enrollment by these keys, whose devices go to hub-a and migrate.
+pub fn keyed(id: EnrollmentId, primary: u8, secondary: u8) -> EnrollmentDraft {
+    let attestation =
+        AttestationDraft::SymmetricKey { primary: Some(token_key(primary)), secondary: Some(token_key(secondary)) };
+    EnrollmentDraft { attestation, ..draft(id, Vec::new()) }
 }
 
 /// A service in this process with hub-a and hub-b, and an operator who is connected.

@@ -89,7 +89,7 @@ impl World {
 
     fn check_one_open(&self, name: &DeviceId, seen: &[Seen]) -> Held {
         let open: Vec<&HubId> = self.store.ledger(|ledger| {
-            let is_stray = |hub: &HubId| ledger.strays.contains(&(hub.clone(), name.clone()));
+            let is_stray = |hub: &HubId| ledger.is_nobodys(hub, name);
             // A hub that was passed by may accept late writes until it is collected: a split, which the enrollment allowed.
             let split = |hub: &HubId| ledger.splits(name).any(|from| from == hub);
             let counts = |hub: &HubId| !is_stray(hub) && !split(hub);

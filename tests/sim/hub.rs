@@ -8,19 +8,22 @@ use rehome::actors::Berth;
 use rehome::ambient::Clock;
 use rehome::domain::hub::HubEvent;
 use rehome::domain::{
-    CallFault, CallOutcome, Geo, Hub, HubCall, HubId, HubKind, HubState, Incarnation, Order, Timestamp, Version,
+    CallFault, CallOutcome, Geo, Hub, HubCall, HubId, HubKind, HubState, Incarnation, Timestamp, Version,
 };
 use rehome::hubs::scripted::ScriptedHub;
 use rehome::store::{Change, Commit, Expect, Store};
 
 use super::actors::Op;
 use super::dice::Dice;
-use super::world::World;
+use super::world::{Held, World, broken};
 
 /// As a hub's actor has them.
 const FAILURES_TO_OPEN: u32 = 5;
 const PROBE_FIRST: Duration = Duration::from_secs(1);
 const PROBE_MAX: Duration = Duration::from_secs(30);
+
+/// How often an operator forces a hub out that is not gone yet: more often than faults can wait for it.
+const FORCED_TRIES: usize = 64;
 
 /// A linked hub.
 #[derive(Debug)]
@@ -104,9 +107,12 @@ impl World {
         done
     }
 
-    pub fn change_hub(&mut self, number: usize, seed: u64) {
+    pub fn change_hub(&mut self, number: usize, seed: u64) -> Held {
         let mut dice = Dice::new(seed);
-        let Some(id) = self.hub_of(number) else { return self.link_hub(&mut dice) };
+        let Some(id) = self.hub_of(number) else {
+            self.link_hub(&mut dice);
+            return Ok(());
+        };
         let record = self.hubs[&id].record.clone();
         let stepped = |event| Hub { state: record.state.apply(event).unwrap_or(record.state), ..record.clone() };
         let (what, changed) = match dice.below(12) {
@@ -120,13 +126,17 @@ impl World {
                 Hub { capacity: dice.percent(60).then(|| dice.below(4) as u64), ..record.clone() },
             ),
             9 => ("given another weight", Hub { weight: 1 + dice.below(5) as u32, ..record.clone() }),
-            10 if self.hubs.len() < 5 => return self.link_hub(&mut dice),
+            10 if self.hubs.len() < 5 => {
+                self.link_hub(&mut dice);
+                return Ok(());
+            }
             _ => return self.unlink(&id, dice.percent(25)),
         };
         if changed != record {
             self.note(|| format!("{id} is {what}"));
             self.put_hub(changed);
         }
+        Ok(())
     }
 
     pub fn drain_or_activate(&mut self, number: usize) {
@@ -138,20 +148,27 @@ impl World {
     }
 
     /// Forced, the operator signs that the hub accepts no writes any more: here it is destroyed.
-    fn unlink(&mut self, id: &HubId, force: bool) {
+    fn unlink(&mut self, id: &HubId, force: bool) -> Held {
         if self.hubs.len() < 2 {
-            return;
+            return Ok(());
         }
         let version = self.hubs[id].record.version;
-        let expect = if force {
-            Expect::HubUnnamed { hub: id.clone(), after: Order(0) }
-        } else {
-            Expect::HubUnused { hub: id.clone() }
-        };
         let change = Change::DeleteHub { id: id.clone(), version };
-        let commit = Commit { expect: vec![expect], changes: vec![change], ..Commit::default() };
-        if !self.operate(commit) {
-            return;
+        let commit = |expect| Commit { expect: vec![expect], changes: vec![change.clone()], ..Commit::default() };
+        if force {
+            let mut tries = 0..FORCED_TRIES;
+            loop {
+                if tries.next().is_none() {
+                    return broken(format!("{id} cannot be forced out"));
+                }
+                // What begins meanwhile is forced out in its turn.
+                let Some(after) = self.force_out(id)? else { continue };
+                if self.operate(commit(Expect::HubUnnamed { hub: id.clone(), after })) {
+                    break;
+                }
+            }
+        } else if !self.operate(commit(Expect::HubUnused { hub: id.clone() })) {
+            return Ok(());
         }
         self.note(|| format!("{id} is unlinked{}", if force { " by force, and is no more" } else { "" }));
         self.fault(if force { "hub unlinked by force" } else { "hub unlinked" });
@@ -161,6 +178,7 @@ impl World {
         self.network.flights.retain(|flight| flight.call.hub != *id || flight.caller.is_some());
         let abandoned = self.store.ledger(|ledger| {
             ledger.strays.retain(|(hub, _)| hub != id);
+            ledger.left.retain(|(hub, _)| hub != id);
             let mut abandoned = 0;
             for (device, hubs) in &mut ledger.owed {
                 if let Some(keys) = hubs.remove(id) {
@@ -171,15 +189,17 @@ impl World {
             abandoned
         });
         self.tally.abandoned += abandoned;
+        Ok(())
     }
 
     /// The hub that a device lives at is unlinked by force; under reset the device starts anew elsewhere.
-    pub fn uproot(&mut self, device: usize) {
+    pub fn uproot(&mut self, device: usize) -> Held {
         let id = &super::identity::identity(device).id;
         let home = self.store.ledger(|ledger| ledger.homes.get(id).and_then(|home| home.hub.clone()));
-        let Some(home) = home.filter(|home| self.hubs.contains_key(home)) else { return };
-        self.unlink(&home, true);
+        let Some(home) = home.filter(|home| self.hubs.contains_key(home)) else { return Ok(()) };
+        self.unlink(&home, true)?;
         self.send_elsewhere(device, &home);
+        Ok(())
     }
 
     /// What a call's end says about its hub.

@@ -60,6 +60,8 @@ pub struct Ledger {
     pub homes: BTreeMap<RegistrationId, Home>,
     /// Devices at hubs that the service was never told of.
     pub strays: BTreeSet<(HubId, DeviceId)>,
+    /// Where operators gave clean-up up: whatever is left of the device stays there, unless it lives there.
+    pub left: BTreeSet<(HubId, DeviceId)>,
     /// Devices that began a new life with a fresh twin: versions start again.
     pub reborn: BTreeSet<DeviceId>,
     /// Every journal line that was ever durable: its move and its order.
@@ -78,6 +80,9 @@ pub struct Ledger {
     pub uprooted: BTreeMap<(DeviceId, HubId), Keys>,
     /// Writes whose history fell out of its bound.
     pub trimmed: u64,
+    /// Moves whose late twins an operator removes, and the writes that went with them.
+    pub pardoned: BTreeSet<Order>,
+    pub forgotten: u64,
     generations: BTreeMap<RegistrationId, Order>,
     last: Order,
 }
@@ -249,6 +254,9 @@ impl Ledger {
                 (note.sealed, note.bypassed) = (Some(keys), false);
             }
             JournalRecord::Retried { .. } => note.stuck = note.stuck.saturating_sub(1),
+            JournalRecord::Abandoned { effect: Effect::Collect | Effect::Delete, hub, .. } => {
+                self.left.insert((hub.clone(), device));
+            }
             JournalRecord::Abandoned { .. } => {}
             JournalRecord::Stuck { .. } => note.stuck += 1,
             JournalRecord::Collected { state: None, .. }
@@ -291,6 +299,9 @@ impl Ledger {
 
     fn pivot(&mut self, generation: Order, note: &Note, data_source: Option<DataSource>) {
         let device = &note.device;
+        if let Some(to) = note.plan.hub(Side::To) {
+            self.left.remove(&(to.clone(), device.clone()));
+        }
         match &note.plan {
             Plan::Relocate { from, to, carry } => {
                 let written = *self.owed_at(device, from);
@@ -373,7 +384,10 @@ impl Ledger {
             home.past.len() >= rehome::domain::limits::HISTORY_ENTRIES_MAX
                 && home.past.iter().all(|it| *it > generation)
         });
-        if full {
+        if self.pardoned.remove(&generation) {
+            self.forgotten += lost.count();
+            *self.history.entry(note.device).or_default() = needed.without(lost);
+        } else if full {
             self.trimmed += lost.count();
             *self.history.entry(note.device).or_default() = needed.without(lost);
         } else {
@@ -388,6 +402,12 @@ impl Ledger {
             note.device == *device && note.open && note.bypassed && note.stage == Stage::After
         });
         of_device.filter_map(|note| note.plan.hub(Side::From))
+    }
+
+    /// Whether what a hub has of a device is nobody's business: made behind the service's back, or given up by an operator.
+    pub fn is_nobodys(&self, hub: &HubId, device: &DeviceId) -> bool {
+        let place = (hub.clone(), device.clone());
+        self.strays.contains(&place) || self.left.contains(&place)
     }
 
     /// Writes in the states of all journals of a device.

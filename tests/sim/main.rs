@@ -21,4 +21,5 @@ mod seat;
 mod seeds;
 mod store;
 mod twins;
+mod verbs;
 mod world;

@@ -173,7 +173,7 @@ impl World {
     /// The hub that a device waits for is cut off; the operator sends the device to another, and it registers.
     pub fn corner(&mut self, device: usize, seed: u64) -> Held {
         if seed.is_multiple_of(3) {
-            self.uproot(device);
+            self.uproot(device)?;
             return self.register(device, seed);
         }
         let of_device = |flight: &Flight| flight.caller.as_ref().is_some_and(|caller| caller.device == device);

@@ -123,7 +123,7 @@ impl World {
             Some(record) => record.device_id.clone(),
             None => return Ok(()),
         };
-        let is_stray = |hub: &HubId| self.store.ledger(|ledger| ledger.strays.contains(&(hub.clone(), name.clone())));
+        let is_stray = |hub: &HubId| self.store.ledger(|ledger| ledger.is_nobodys(hub, &name));
         let phases: Vec<(HubId, Phase)> = self
             .hubs
             .iter()

@@ -39,6 +39,7 @@ pub fn run(script: &Script, mutation: Option<Mutation>, logs: bool) -> Ran {
         tally.moves = ledger.begun.clone();
         tally.abandoned += ledger.abandoned;
         tally.trimmed = ledger.trimmed;
+        tally.forgotten = ledger.forgotten;
     });
     Ran { tally, broken, log: log.unwrap_or_default() }
 }

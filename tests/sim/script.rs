@@ -44,6 +44,20 @@ pub enum Event {
     Unpin {
         device: usize,
     },
+    /// An operator takes the device's last move back.
+    Undo {
+        device: usize,
+        seed: u64,
+    },
+    /// An operator resolves what a move of the device waits for.
+    Resolve {
+        device: usize,
+        seed: u64,
+    },
+    /// An operator removes a late twin from the device's history.
+    ForgetLateTwin {
+        device: usize,
+    },
     /// The operator changes the enrollment, deletes it, or makes it anew.
     Edit {
         device: usize,
@@ -152,6 +166,9 @@ enum Kind {
     Reprovision,
     Release,
     Unpin,
+    Undo,
+    Resolve,
+    ForgetLateTwin,
     Edit,
     Hub,
     Cut,
@@ -176,6 +193,9 @@ const KINDS: &[(u32, Kind)] = &[
     (40, Kind::Reprovision),
     (5, Kind::Release),
     (3, Kind::Unpin),
+    (14, Kind::Undo),
+    (14, Kind::Resolve),
+    (3, Kind::ForgetLateTwin),
     (70, Kind::Edit),
     (14, Kind::Hub),
     (10, Kind::Cut),
@@ -198,6 +218,8 @@ const KINDS: &[(u32, Kind)] = &[
 /// Kinds that a run may go without.
 const OPTIONAL: &[Kind] = &[
     Kind::Release,
+    Kind::Undo,
+    Kind::Resolve,
     Kind::Edit,
     Kind::Hub,
     Kind::Cut,
@@ -234,6 +256,9 @@ fn event(dice: &mut Dice, kinds: &[(u32, Kind)], fates: &[(u32, Fate)]) -> Event
         Kind::Reprovision => Event::Reprovision { device, seed },
         Kind::Release => Event::Release { device },
         Kind::Unpin => Event::Unpin { device },
+        Kind::Undo => Event::Undo { device, seed },
+        Kind::Resolve => Event::Resolve { device, seed },
+        Kind::ForgetLateTwin => Event::ForgetLateTwin { device },
         Kind::Edit => Event::Edit { device, seed },
         Kind::Hub => Event::Hub { hub, seed },
         Kind::Cut => Event::Cut { hub, cut: dice.percent(45) },

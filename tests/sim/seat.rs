@@ -44,7 +44,7 @@ pub struct Question {
 }
 
 /// What became of one message.
-enum Told {
+pub enum Told {
     Answered(Box<Answer>),
     /// The answer comes later.
     Later(oneshot::Receiver<Answer>),
@@ -122,6 +122,10 @@ impl World {
         {
             return Ok(Some(old.number));
         }
+        self.listed_seat(device)
+    }
+
+    fn listed_seat(&mut self, device: usize) -> Result<Option<u64>, Broken> {
         match self.seats[device].iter().find(|seat| seat.listed) {
             Some(seat) => Ok(Some(seat.number)),
             None => self.start(device),
@@ -129,12 +133,32 @@ impl World {
     }
 
     /// As the directory asks: once, and once more when the actor stopped without an answer.
-    fn ask<F>(&mut self, device: usize, mut work: impl FnMut(Core, Asker) -> F) -> Result<Told, Broken>
+    pub fn ask<F>(&mut self, device: usize, work: impl FnMut(Core, Asker) -> F) -> Result<Told, Broken>
+    where
+        F: Future<Output = (Core, After)>,
+    {
+        self.ask_at(device, Self::seat, work)
+    }
+
+    /// As above, of what somebody read in the store: the actor that wrote it is the one that the directory has, or was.
+    pub fn ask_listed<F>(&mut self, device: usize, work: impl FnMut(Core, Asker) -> F) -> Result<Told, Broken>
+    where
+        F: Future<Output = (Core, After)>,
+    {
+        self.ask_at(device, Self::listed_seat, work)
+    }
+
+    fn ask_at<F>(
+        &mut self,
+        device: usize,
+        seat: impl Fn(&mut Self, usize) -> Result<Option<u64>, Broken>,
+        mut work: impl FnMut(Core, Asker) -> F,
+    ) -> Result<Told, Broken>
     where
         F: Future<Output = (Core, After)>,
     {
         for _ in 0..2 {
-            let Some(number) = self.seat(device)? else { continue };
+            let Some(number) = seat(self, device)? else { continue };
             let (reply, mut answer): (Reply<Answer>, _) = oneshot::channel();
             self.handle(device, number, |core, seat| work(core, Asker { reply, updates: seat.updates.subscribe() }))?;
             match answer.try_recv() {
@@ -146,7 +170,7 @@ impl World {
         Ok(Told::Gone)
     }
 
-    fn told(&mut self, device: usize, what: &str, told: Told) -> Held {
+    pub fn told(&mut self, device: usize, what: &str, told: Told) -> Held {
         match told {
             Told::Answered(answer) => self.answered(device, what, &answer),
             Told::Later(answer) => {
@@ -273,7 +297,7 @@ impl World {
         facts
     }
 
-    fn request_id(&mut self, device: usize, dice: &mut Dice) -> Option<RequestId> {
+    pub fn request_id(&mut self, device: usize, dice: &mut Dice) -> Option<RequestId> {
         if dice.percent(50) {
             return None;
         }

@@ -83,13 +83,14 @@ pub fn report(first: u64, last: u64, tally: &Tally) -> String {
     };
     list(&mut text, "moves", &tally.moves);
     list(&mut text, "faults injected", &tally.faults);
+    list(&mut text, "what operators ordered and got", &tally.acts);
     let _ = writeln!(text, "events: {}, calls to hubs: {}", tally.events, tally.calls);
     let _ = writeln!(text, "twin writes accepted, each traced to the end: {}", tally.writes);
     let _ = writeln!(text, "of these late, at a hub that was passed by: {}", tally.late_writes);
     let _ = writeln!(
         text,
-        "of these given up by operators with a hub: {}; beyond the history's bound: {}; calls left stuck with a reason: {}",
-        tally.abandoned, tally.trimmed, tally.stuck
+        "of these given up by operators with a hub: {}; with late twins that they removed: {}; beyond the history's bound: {}; calls left stuck with a reason: {}",
+        tally.abandoned, tally.forgotten, tally.trimmed, tally.stuck
     );
     text
 }

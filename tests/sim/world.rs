@@ -40,12 +40,16 @@ pub struct Tally {
     pub events: u64,
     pub moves: BTreeMap<&'static str, u64>,
     pub faults: BTreeMap<&'static str, u64>,
+    /// What operators ordered and got, beside moves.
+    pub acts: BTreeMap<&'static str, u64>,
     pub writes: u64,
     pub late_writes: u64,
     pub calls: u64,
     pub stuck: u64,
     pub abandoned: u64,
     pub trimmed: u64,
+    /// Writes in late twins that operators removed.
+    pub forgotten: u64,
 }
 
 impl Tally {
@@ -57,7 +61,9 @@ impl Tally {
         self.stuck += other.stuck;
         self.abandoned += other.abandoned;
         self.trimmed += other.trimmed;
-        for (all, some) in [(&mut self.moves, &other.moves), (&mut self.faults, &other.faults)] {
+        self.forgotten += other.forgotten;
+        let pairs = [(&mut self.moves, &other.moves), (&mut self.faults, &other.faults), (&mut self.acts, &other.acts)];
+        for (all, some) in pairs {
             some.iter().for_each(|(kind, count)| *all.entry(kind).or_default() += count);
         }
     }
@@ -198,14 +204,14 @@ impl World {
             Event::Reprovision { device, seed } => self.reprovision(self.device_of(device), seed),
             Event::Release { device } => self.release(self.device_of(device)),
             Event::Unpin { device } => self.unpin(self.device_of(device)),
+            Event::Undo { device, seed } => self.undo(self.device_of(device), seed),
+            Event::Resolve { device, seed } => self.resolve(self.device_of(device), seed),
+            Event::ForgetLateTwin { device } => self.forget_late_twin(self.device_of(device)),
             Event::Edit { device, seed } => {
                 self.edit(self.device_of(device), seed);
                 Ok(())
             }
-            Event::Hub { hub, seed } => {
-                self.change_hub(hub, seed);
-                Ok(())
-            }
+            Event::Hub { hub, seed } => self.change_hub(hub, seed),
             Event::Cut { hub, cut } => {
                 let Some(id) = self.hub_of(hub) else { return Ok(()) };
                 if let Some(hub) = self.hubs.get_mut(&id).filter(|hub| hub.cut != cut) {

@@ -577,11 +577,25 @@ impl Core {
                 return self.give_back(vec![asker], trouble);
             }
         }
+        // Whoever asks goes by what stands in the store, where an actor before this one may have written last.
+        match self.is_current().await {
+            Ok(true) => {}
+            Ok(false) => return self.give_back(vec![asker], Trouble::Stop("somebody else went on".to_owned())),
+            Err(why) => return self.give_back(vec![asker], Trouble::Stop(why)),
+        }
         let after = self.drive().await;
         if !after.stop {
             self.accept([asker], self.standing(), &why);
         }
         self.follow_up(after).await
+    }
+
+    /// Whether the open moves of the store are those that are known here.
+    async fn is_current(&self) -> Result<bool, String> {
+        let file = self.surroundings.store.load_device(self.machine.id()).await.map_err(|fault| fault.to_string())?;
+        let stored = file.open.iter().map(|log| (log.generation, log.lines.last().map(|line| line.order)));
+        let known = self.machine.moves().map(|this| (this.generation, Some(this.last)));
+        Ok(stored.collect::<BTreeSet<_>>() == known.collect())
     }
 
     /// Takes a late twin out of the history.
@@ -948,6 +962,7 @@ fn unresolved(fault: &Unresolved) -> Fault {
         | Unresolved::NoHome
         | Unresolved::NotStuck
         | Unresolved::OtherIncarnation
+        | Unresolved::Overtaken
         | Unresolved::NotPivoted
         | Unresolved::StillOpen { .. } => Reason::MoveStateConflict,
         Unresolved::NothingKnown => Reason::NoLastKnownState,
@@ -971,6 +986,7 @@ fn trouble_of(unexpected: Unexpected) -> Trouble {
         | Unexpected::Hub { .. }
         | Unexpected::HubInUse { .. }
         | Unexpected::CertificateTaken { .. }
+        | Unexpected::MasterKeyTaken { .. }
         | Unexpected::MoveNotOpen { .. }
         | Unexpected::Journal { .. } => Trouble::Stop(unexpected.to_string()),
     }

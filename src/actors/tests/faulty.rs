@@ -89,6 +89,10 @@ impl Store for FaultyStore {
         self.memory.find_groups(chain)
     }
 
+    fn key_groups(&self) -> BoxFuture<'_, Result<Vec<Arc<Enrollment>>, StoreFault>> {
+        self.memory.key_groups()
+    }
+
     fn load_hub<'a>(&'a self, id: &'a HubId) -> BoxFuture<'a, Result<Option<Hub>, StoreFault>> {
         self.memory.load_hub(id)
     }

@@ -3,7 +3,9 @@
 use data_encoding::BASE64;
 use serde_json::{Map, Value, json};
 
-use crate::domain::{ApiVersion, ClientFacts, OperationStatus, RegistrationId, SubStatus, limits};
+use crate::domain::{
+    ApiVersion, ClientFacts, Credential, EnrollmentId, OperationStatus, RegistrationId, SubStatus, limits,
+};
 use crate::service::DeviceView;
 
 use super::fault::{Code, Refusal};
@@ -114,9 +116,20 @@ pub fn operation(view: &DeviceView, version: ApiVersion) -> (u16, Value) {
     let mut body = json!({ "operationId": operation.id.to_string(), "status": operation.status.as_str() });
     body["registrationState"] = match running {
         true => json!({ "registrationId": view.standing.id.as_str(), "status": operation.status.as_str() }),
-        false => state(view, version),
+        false => result(view, version),
     };
     (if running { 202 } else { 200 }, body)
+}
+
+/// The registration as its device is told it: with what proved it.
+pub fn result(view: &DeviceView, version: ApiVersion) -> Value {
+    let mut body = state(view, version);
+    match (&view.standing.operation.status, proof(view)) {
+        (OperationStatus::Assigned { .. }, Some((proof, told))) => body[proof] = told,
+        (OperationStatus::Assigned { .. }, None)
+        | (OperationStatus::Assigning | OperationStatus::Failed { .. } | OperationStatus::Disabled, _) => {}
+    }
+    body
 }
 
 /// The registration itself. Absent members are left out.
@@ -149,6 +162,24 @@ pub fn state(view: &DeviceView, version: ApiVersion) -> Value {
         OperationStatus::Assigning | OperationStatus::Disabled => {}
     }
     body
+}
+
+/// What proved the device, and what comes of that: the group where one decided, and the hub's key for a TPM.
+fn proof(view: &DeviceView) -> Option<(&'static str, Value)> {
+    let standing = &view.standing;
+    let group = match &standing.enrollment {
+        EnrollmentId::Group(id) => Some(id.as_str()),
+        EnrollmentId::Individual(_) => None,
+    };
+    if let Some(tpm) = &standing.tpm {
+        return Some(("tpm", json!({ "authenticationKey": BASE64.encode(&tpm.blob) })));
+    }
+    match (standing.assignment.as_ref()?.credential.as_ref()?, group) {
+        (Credential::X509 { .. }, None) => Some(("x509", json!({}))),
+        (Credential::X509 { .. }, Some(group)) => Some(("x509", json!({ "enrollmentGroupId": group }))),
+        (Credential::Shared(_), Some(group)) => Some(("symmetricKey", json!({ "enrollmentGroupId": group }))),
+        (Credential::Shared(_), None) | (Credential::Delivered(_), _) => None,
+    }
 }
 
 /// The word for a sub-status in that version; none where the version has no such member.

@@ -9,6 +9,7 @@ use crate::wire::admin::v1;
 use crate::wire::admin::v1::enrollment_service_server::{EnrollmentService, EnrollmentServiceServer};
 use crate::wire::convert::enrollment::{EnrollmentMessage, Writing, draft, wire_enrollment};
 use crate::wire::convert::field;
+use crate::wire::convert::symmetric_key::wire_keys;
 
 use super::call;
 use super::failure::failed;
@@ -81,6 +82,15 @@ impl EnrollmentService for EnrollmentEdge {
     ) -> Result<Response<v1::GetEnrollmentResponse>, Status> {
         let found = self.service.enrollment(&id(&request.get_ref().registration_id)?).await?;
         Ok(Response::new(v1::GetEnrollmentResponse { enrollment: message(&found) }))
+    }
+
+    async fn get_enrollment_keys(
+        &self,
+        request: Request<v1::GetEnrollmentKeysRequest>,
+    ) -> Result<Response<v1::GetEnrollmentKeysResponse>, Status> {
+        let by = call::allowed(&request)?.by;
+        let keys = self.service.enrollment_keys(&id(&request.get_ref().registration_id)?, &by).await?;
+        Ok(Response::new(v1::GetEnrollmentKeysResponse { keys: Some(wire_keys(&keys)) }))
     }
 
     async fn list_enrollments(

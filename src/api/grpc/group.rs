@@ -9,6 +9,7 @@ use crate::wire::admin::v1;
 use crate::wire::admin::v1::enrollment_group_service_server::{EnrollmentGroupService, EnrollmentGroupServiceServer};
 use crate::wire::convert::enrollment::{EnrollmentMessage, Writing, group_draft, wire_enrollment};
 use crate::wire::convert::field;
+use crate::wire::convert::symmetric_key::wire_keys;
 
 use super::call;
 use super::failure::failed;
@@ -60,6 +61,15 @@ impl EnrollmentGroupService for GroupEdge {
     ) -> Result<Response<v1::GetEnrollmentGroupResponse>, Status> {
         let found = self.service.enrollment(&id(&request.get_ref().group_id)?).await?;
         Ok(Response::new(v1::GetEnrollmentGroupResponse { enrollment_group: message(&found) }))
+    }
+
+    async fn get_enrollment_group_keys(
+        &self,
+        request: Request<v1::GetEnrollmentGroupKeysRequest>,
+    ) -> Result<Response<v1::GetEnrollmentGroupKeysResponse>, Status> {
+        let by = call::allowed(&request)?.by;
+        let keys = self.service.enrollment_keys(&id(&request.get_ref().group_id)?, &by).await?;
+        Ok(Response::new(v1::GetEnrollmentGroupKeysResponse { keys: Some(wire_keys(&keys)) }))
     }
 
     async fn list_enrollment_groups(

@@ -1,6 +1,7 @@
 //! Registration over MQTT (reference/dps.md §6): a device publishes what it asks, and is published the answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use mqtt_proto::QoS;
@@ -16,6 +17,9 @@ use crate::service::{DeviceView, Peer, RegisterAsk, Service};
 use super::link::{Incoming, LinkFault, Outgoing, Stream};
 use super::topic::{Asked, REGISTRATION_ANSWERS, registration_answer};
 
+/// Nobody has proved anything before the first question, and a ping asks nothing: who has nothing to ask for so long makes
+/// place for others. SDKs ask at once, and every few seconds until they have their answer.
+const ASKS_WITHIN: Duration = Duration::from_secs(120);
 /// When to ask again where the service does not say: what SDKs do by themselves.
 const POLL_SECONDS: u64 = 2;
 
@@ -39,36 +43,9 @@ impl Provisioning {
     /// Serves the connection to its end.
     pub async fn serve<S: Stream>(self, mut from: Incoming<S>, mut to: Outgoing<S>) -> Result<(), LinkFault> {
         let mut answers_at = None;
-        while let Some(packet) = from.next().await? {
-            match packet {
-                Packet::Subscribe(asked) => {
-                    let granted = to.subscribed(&asked, |filter| filter == REGISTRATION_ANSWERS).await?;
-                    answers_at = granted.last().map(|(_, level)| *level).or(answers_at);
-                }
-                Packet::Unsubscribe(asked) => {
-                    if asked.topics.iter().any(|filter| &**filter == REGISTRATION_ANSWERS) {
-                        answers_at = None;
-                    }
-                    to.send(&Packet::Unsuback(asked.pid)).await?;
-                }
-                Packet::Publish(publication) => {
-                    let level =
-                        answers_at.ok_or(LinkFault::Protocol("a question, with no subscription to its answer"))?;
-                    to.taken(&publication).await?;
-                    self.answer(&publication, level, &mut to).await?;
-                }
-                Packet::Pingreq => to.send(&Packet::Pingresp).await?,
-                Packet::Puback(_) => {}
-                Packet::Disconnect => return Ok(()),
-                Packet::Connect(_)
-                | Packet::Connack(_)
-                | Packet::Pubrec(_)
-                | Packet::Pubrel(_)
-                | Packet::Pubcomp(_)
-                | Packet::Suback(_)
-                | Packet::Unsuback(_)
-                | Packet::Pingresp => return Err(LinkFault::Protocol("a packet that does not belong here")),
-            }
+        while let Some((publication, level)) = question(&mut from, &mut to, &mut answers_at, ASKS_WITHIN).await? {
+            to.taken(&publication).await?;
+            self.answer(&publication, level, &mut to).await?;
         }
         Ok(())
     }
@@ -122,5 +99,80 @@ impl Provisioning {
         let (status, body) = registration::operation(view, self.version);
         let seconds = view.retry_after.map_or(POLL_SECONDS, |span| span.as_secs().max(1));
         Answer { status, retry_after: (status == 202).then_some(seconds), body }
+    }
+}
+
+/// The next question, and the level at which its answer is wanted; `None` when the device is done.
+async fn question<S: Stream>(
+    from: &mut Incoming<S>,
+    to: &mut Outgoing<S>,
+    answers_at: &mut Option<QoS>,
+    within: Duration,
+) -> Result<Option<(Publish, QoS)>, LinkFault> {
+    let asked = async {
+        while let Some(packet) = from.next().await? {
+            match packet {
+                Packet::Subscribe(asked) => {
+                    let granted = to.subscribed(&asked, |filter| filter == REGISTRATION_ANSWERS).await?;
+                    *answers_at = granted.last().map(|(_, level)| *level).or(*answers_at);
+                }
+                Packet::Unsubscribe(asked) => {
+                    if asked.topics.iter().any(|filter| &**filter == REGISTRATION_ANSWERS) {
+                        *answers_at = None;
+                    }
+                    to.send(&Packet::Unsuback(asked.pid)).await?;
+                }
+                Packet::Publish(publication) => {
+                    let level =
+                        answers_at.ok_or(LinkFault::Protocol("a question, with no subscription to its answer"))?;
+                    return Ok(Some((publication, level)));
+                }
+                Packet::Pingreq => to.send(&Packet::Pingresp).await?,
+                Packet::Puback(_) => {}
+                Packet::Disconnect => return Ok(None),
+                Packet::Connect(_)
+                | Packet::Connack(_)
+                | Packet::Pubrec(_)
+                | Packet::Pubrel(_)
+                | Packet::Pubcomp(_)
+                | Packet::Suback(_)
+                | Packet::Unsuback(_)
+                | Packet::Pingresp => return Err(LinkFault::Protocol("a packet that does not belong here")),
+            }
+        }
+        Ok(None)
+    };
+    tokio::time::timeout(within, asked).await.unwrap_or(Err(LinkFault::Silent))
+}
+
+#[cfg(test)]
+mod tests {
+    use mqtt_proto::v3::Connect;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::super::link;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_device_that_asks_nothing_is_not_kept_by_its_pings() {
+        let (mut device, ours) = tokio::io::duplex(4096);
+        let connect = Packet::from(Connect::new("dev-1".into(), 0)).encode().unwrap();
+        device.write_all(connect.as_ref()).await.unwrap();
+        let (_, mut from, mut to) = link::open(ours, Duration::from_secs(10)).await.unwrap();
+        let (mut hears, mut says) = tokio::io::split(device);
+        let pings = async {
+            let (ping, mut pong) = (Packet::Pingreq.encode().unwrap(), [0; 2]);
+            loop {
+                says.write_all(ping.as_ref()).await.unwrap();
+                hears.read_exact(&mut pong).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        };
+        let mut answers_at = None;
+        let asked = tokio::select! {
+            asked = question(&mut from, &mut to, &mut answers_at, Duration::from_millis(50)) => asked,
+            () = pings => unreachable!("it never ends"),
+        };
+        assert!(matches!(asked, Err(LinkFault::Silent)), "{asked:?}");
     }
 }

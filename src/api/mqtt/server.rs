@@ -12,8 +12,8 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::api::azure::registration::api_version;
 use crate::api::listener::{self, Counted};
-use crate::api::peer;
-use crate::domain::{Evidence, IdScope};
+use crate::api::peer::{self, with_token};
+use crate::domain::{Evidence, IdScope, SasToken};
 use crate::service::{Peer, Service};
 
 use super::hub::AtHub;
@@ -50,7 +50,7 @@ pub async fn serve(
 ) {
     let (stop, stopping) = watch::channel(false);
     let (connections_max, drain_for) = (limits.connections_max, limits.drain_for);
-    let endpoint = Endpoint { service, settings: Arc::new(settings), limits: Arc::new(limits), stopping };
+    let endpoint = Endpoint::new(service, settings, limits, stopping);
     let acceptor = TlsAcceptor::from(tls);
     let serve = |stream, address| {
         let (endpoint, acceptor) = (endpoint.clone(), acceptor.clone());
@@ -69,6 +69,11 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// For connections that come another way than by [`serve`]; it says nothing to them once `stopping` is true.
+    pub fn new(service: Service, settings: Settings, limits: Limits, stopping: watch::Receiver<bool>) -> Self {
+        Self { service, settings: Arc::new(settings), limits: Arc::new(limits), stopping }
+    }
+
     async fn connection(self, stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor) {
         let timeout = self.limits.handshake_timeout;
         let tls = match listener::open(&acceptor, stream, timeout, async |tls| Ok(tls)).await {
@@ -105,7 +110,9 @@ impl Endpoint {
         if connect.last_will.is_some() {
             return to.refuse(ConnectReturnCode::NotAuthorized).await;
         }
-        let peer = presented(peer, &connect);
+        let Some(peer) = presented(&peer, &connect) else {
+            return to.refuse(ConnectReturnCode::BadUserNameOrPassword).await;
+        };
         match name {
             Name::Provisioning { scope, registration_id, api_version: stated } => {
                 let stated = stated.map(|version| version.to_string());
@@ -133,7 +140,10 @@ impl Endpoint {
     }
 }
 
-/// The caller with what it presents in its packet.
-fn presented(peer: Peer, _connect: &Connect) -> Peer {
-    peer
+/// The caller with the token that is its password, where it sends one. What cannot be a token is none, and whoever sends
+/// that is not let in.
+fn presented(peer: &Peer, connect: &Connect) -> Option<Peer> {
+    let text = std::str::from_utf8(connect.password.as_deref().unwrap_or_default()).ok()?;
+    let is_token = text.is_empty() || SasToken::parse(text.as_bytes()).is_ok();
+    with_token(peer, text).ok().filter(|_| is_token)
 }

@@ -4,6 +4,7 @@ mod answer;
 mod device;
 mod path;
 mod server;
+mod websocket;
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post, put};
 
+use crate::api::mqtt;
 use crate::domain::{IdScope, limits};
 use crate::service::Service;
 
@@ -29,6 +31,8 @@ pub struct Settings {
 struct Edge {
     service: Service,
     settings: Arc<Settings>,
+    /// What a WebSocket leads to.
+    mqtt: mqtt::Endpoint,
 }
 
 impl fmt::Debug for Edge {
@@ -42,6 +46,9 @@ fn routes(edge: Edge) -> Router {
         .route("/{scope}/registrations/{id}/register", put(device::register))
         .route("/{scope}/registrations/{id}/operations/{operation}", get(device::poll))
         .route("/{scope}/registrations/{id}", post(device::look_up))
+        // With its first character as it is, or escaped.
+        .route("/$iothub/websocket", get(websocket::mqtt))
+        .route("/%24iothub/websocket", get(websocket::mqtt))
         .layer(DefaultBodyLimit::max(limits::MESSAGE_BYTES_MAX))
         .fallback(server::no_such_address)
         .method_not_allowed_fallback(server::no_such_method)

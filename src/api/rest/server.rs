@@ -19,17 +19,19 @@ use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
 
 use crate::api::azure::fault::Refusal;
 use crate::api::listener::{self, Counted};
-use crate::api::peer;
+use crate::api::{mqtt, peer};
 use crate::domain::limits;
 use crate::service::{Peer, Service};
 use crate::telemetry;
 
 use super::answer::refused;
 use super::path::canonical;
+use super::websocket::Alive;
 use super::{Edge, Settings, routes};
 
 /// Bounds of the server.
@@ -72,7 +74,13 @@ pub async fn serve(
 ) {
     let (stop, stopping) = watch::channel(false);
     let (connections_max, drain_for) = (limits.connections_max, limits.drain_for);
-    let edge = Edge { service, settings: Arc::new(settings) };
+    let mqtt = mqtt::Endpoint::new(
+        service.clone(),
+        mqtt::Settings { id_scope: settings.id_scope.clone() },
+        mqtt::Limits { connections_max, handshake_timeout: limits.handshake_timeout, drain_for },
+        stopping.clone(),
+    );
+    let edge = Edge { service, settings: Arc::new(settings), mqtt };
     let server = Server { routes: routes(edge.clone()), edge, limits: Arc::new(limits), stopping };
     let acceptor = TlsAcceptor::from(tls);
     let serve = |stream, address| {
@@ -99,8 +107,18 @@ impl Server {
         };
         let peer = Arc::new(peer::of_connection(address, tls.get_ref().1.peer_certificates()));
         let _counted = Counted::new();
+        // A WebSocket goes on when HTTP has come to its end; until then the connection keeps its place.
+        let (alive, mut goes_on) = Alive::new();
+        self.http(tls, address, peer, alive).await;
+        let _ = goes_on.recv().await;
+    }
+
+    async fn http(&mut self, tls: TlsStream<TcpStream>, address: SocketAddr, peer: Arc<Peer>, alive: Alive) {
         let this = self.clone();
-        let answer = service_fn(move |request| this.clone().answer(peer.clone(), request));
+        let answer = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(alive.clone());
+            this.clone().answer(peer.clone(), request)
+        });
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(self.limits.headers_timeout)

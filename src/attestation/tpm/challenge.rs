@@ -234,6 +234,12 @@ impl Challenge {
         self.expires_at
     }
 
+    /// Whether the token was signed with the key that this challenge wrapped for the TPM. It proves nothing by itself: see
+    /// [`Challenge::judge`].
+    pub fn is_meant_by(&self, token: &SasToken) -> bool {
+        sas::is_signed_by(token, &self.key)
+    }
+
     /// Judges an answer against the enrollment as it stands now: who it is, and what its keys are. Which storage root key
     /// and which values of registers the enrollment lets in, `policy` decides of the [`TpmProof`]; but where it names
     /// registers, a quote of them is part of the proof.

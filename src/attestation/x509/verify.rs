@@ -45,9 +45,23 @@ impl ChainProof {
                 let mut slots = slots(&anchors.primary, anchors.secondary.as_ref());
                 slots.any(|it| it.0 == slot && it.1.thumbprint == anchor).then(|| Credential::x509([leaf]))
             }
-            (Matched::Leaf(_), Attestation::X509Ca(_) | Attestation::Tpm(_) | Attestation::TpmFleet(_))
-            | (Matched::Anchor { .. }, Attestation::X509Leaf(_) | Attestation::Tpm(_) | Attestation::TpmFleet(_))
-            | (Matched::EndorsementKey(_), _) => None,
+            (
+                Matched::Leaf(_),
+                Attestation::X509Ca(_)
+                | Attestation::Tpm(_)
+                | Attestation::TpmFleet(_)
+                | Attestation::SymmetricKey(_)
+                | Attestation::MasterKey(_),
+            )
+            | (
+                Matched::Anchor { .. },
+                Attestation::X509Leaf(_)
+                | Attestation::Tpm(_)
+                | Attestation::TpmFleet(_)
+                | Attestation::SymmetricKey(_)
+                | Attestation::MasterKey(_),
+            )
+            | (Matched::EndorsementKey(_) | Matched::Key(_), _) => None,
         }
     }
 }
@@ -73,7 +87,9 @@ pub fn verify_chain(presented: &Presented, enrollment: &Enrollment, now: Timesta
     let (matched, windows) = match &enrollment.attestation {
         Attestation::X509Leaf(leaves) => match_leaf(presented, leaves)?,
         Attestation::X509Ca(anchors) => match_anchor(presented, anchors, now)?,
-        Attestation::Tpm(_) | Attestation::TpmFleet(_) => return Err(Refusal::NotEnrolledByCertificate),
+        Attestation::Tpm(_) | Attestation::TpmFleet(_) | Attestation::SymmetricKey(_) | Attestation::MasterKey(_) => {
+            return Err(Refusal::NotEnrolledByCertificate);
+        }
     };
     let enrollment = (enrollment.id.clone(), enrollment.version);
     Ok(ChainProof { chain: presented.digest(), enrollment, matched, windows })

@@ -1,5 +1,6 @@
 //! One line of a file of enrollments: what it says, laid over what the flags say of all of them.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::cli::settings::SettingsFlags;
 use crate::client::EnrollmentRecord;
 use crate::domain::{
     AllocationPolicy, AttestationDraft, Capabilities, DeviceId, Document, EnrollmentDraft, EnrollmentId, HubId,
-    RegistrationId, ReprovisionPolicy, ResetOnSameHub, SrkDraft, TpmPublic, UnreachableRule, limits,
+    KeyPair, RegistrationId, ReprovisionPolicy, ResetOnSameHub, SrkDraft, TokenKey, TpmPublic, UnreachableRule, limits,
 };
 
 /// An enrollment as a line writes it; the same names as `rehome enroll show --json`. What is absent is as the flags say.
@@ -39,6 +40,14 @@ pub struct Line {
     /// Of a TPM: `any`, `pin_first`, or base64 of the `TPM2B_PUBLIC` that it must be; absent is `any`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage_root_key: Option<String>,
+    /// In place of both: symmetric keys, drawn by the service unless the next two name them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub symmetric_key: Option<bool>,
+    /// Base64 of 16 to 64 bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub primary_key: Option<Base64Key>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secondary_key: Option<Base64Key>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,6 +76,29 @@ pub struct Line {
     pub reassign_when_down: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adopt_existing: Option<bool>,
+}
+
+/// A key as a line holds it; never shown otherwise.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Base64Key(String);
+
+impl fmt::Debug for Base64Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Base64Key(****)")
+    }
+}
+
+impl Base64Key {
+    fn of(key: &TokenKey) -> Self {
+        Self(BASE64.encode(key.secret()))
+    }
+
+    fn read(&self) -> anyhow::Result<TokenKey> {
+        let bytes =
+            BASE64.decode(self.0.trim().as_bytes()).map_err(|_| anyhow::anyhow!("it is not base64 of a key"))?;
+        Ok(TokenKey::new(&bytes)?)
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -115,6 +147,12 @@ impl Line {
         let primary = read(&self.certificate, &self.certificate_file).context("certificate")?;
         let secondary =
             read(&self.secondary_certificate, &self.secondary_certificate_file).context("secondary_certificate")?;
+        if let Some(keys) = self.keys()? {
+            if primary.is_some() || secondary.is_some() || self.endorsement_key.is_some() {
+                bail!("it mixes symmetric keys with another proof");
+            }
+            return Ok(keys);
+        }
         match (primary, &self.endorsement_key) {
             (Some(primary), None) if self.storage_root_key.is_none() => {
                 Ok(AttestationDraft::X509 { primary, secondary })
@@ -128,9 +166,28 @@ impl Line {
                 },
                 pcrs: None,
             }),
-            (None, None) => bail!("it has none of certificate, certificate_file and endorsement_key"),
+            (None, None) => bail!("it has none of certificate, certificate_file, endorsement_key and symmetric_key"),
             (Some(_), _) | (None, Some(_)) => bail!("it mixes certificates with the keys of a TPM"),
         }
+    }
+
+    /// The symmetric keys that it asks for.
+    fn keys(&self) -> anyhow::Result<Option<AttestationDraft>> {
+        let read = |key: &Option<Base64Key>| key.as_ref().map(Base64Key::read).transpose();
+        let primary = read(&self.primary_key).context("primary_key")?;
+        let secondary = read(&self.secondary_key).context("secondary_key")?;
+        let is_asked = self.symmetric_key.unwrap_or(primary.is_some() || secondary.is_some());
+        match (is_asked, &primary, &secondary) {
+            (true, _, _) => Ok(Some(AttestationDraft::SymmetricKey { primary, secondary })),
+            (false, None, None) => Ok(None),
+            (false, _, _) => bail!("it holds a key, and symmetric_key is false"),
+        }
+    }
+
+    /// With the keys that its record does not tell.
+    pub fn with_keys(self, keys: &KeyPair<TokenKey>) -> Self {
+        let [primary, secondary] = keys.both().map(Base64Key::of);
+        Self { primary_key: Some(primary), secondary_key: Some(secondary), ..self }
     }
 
     fn lay_over(&self, draft: &mut EnrollmentDraft) -> anyhow::Result<()> {
@@ -182,7 +239,7 @@ impl Line {
     }
 }
 
-/// The line that makes the same enrollment again. A webhook's URL may hold a key and is not told: such an enrollment has
+/// The line that makes the same enrollment again, but for its symmetric keys ([`Line::with_keys`]). A webhook's URL may hold a key and is not told: such an enrollment has
 /// no line.
 impl TryFrom<EnrollmentRecord> for Line {
     type Error = anyhow::Error;
@@ -214,6 +271,7 @@ impl TryFrom<EnrollmentRecord> for Line {
                 bail!("{id} asks for values of registers, which no line can: enroll it by itself")
             }
             AttestationDraft::TpmFleet { .. } => bail!("{id} is proven as a group is"),
+            AttestationDraft::SymmetricKey { .. } => proof.symmetric_key = Some(true),
         }
         let allocation = match &draft.allocation {
             Some(AllocationPolicy::Custom(_)) => {
@@ -261,7 +319,7 @@ impl TryFrom<EnrollmentRecord> for Line {
 /// A cell as the JSON that a line would hold.
 fn value_of(heading: &str, cell: &str) -> anyhow::Result<Value> {
     Ok(match heading {
-        "enabled" | "allow_late_writes" | "reassign_when_down" | "adopt_existing" => match cell {
+        "enabled" | "symmetric_key" | "allow_late_writes" | "reassign_when_down" | "adopt_existing" => match cell {
             "true" => Value::Bool(true),
             "false" => Value::Bool(false),
             other => bail!("{heading}: {other:?} is neither true nor false"),
@@ -411,6 +469,7 @@ mod tests {
             draft: draft.clone(),
             thumbprints: Vec::new(),
             endorsement_key_hash: None,
+            key_fingerprints: Vec::new(),
             created_at: Timestamp(0),
             updated_at: Timestamp(0),
             version: Version(1),

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use crate::client::{EnrollmentKind, ImportOutcome, Operator, PageChoice};
+use crate::client::{EnrollmentKind, EnrollmentRecord, ImportOutcome, Operator, PageChoice};
 use crate::domain::{EnrollmentDraft, limits};
 
 use super::context::Context;
@@ -303,8 +303,19 @@ fn csv_lines(reader: Box<dyn Read + Send>) -> anyhow::Result<impl Iterator<Item 
     }))
 }
 
-/// Prints every individual enrollment as a line that `import` reads.
-pub async fn export(context: &Context) -> anyhow::Result<()> {
+async fn exported(operator: &Operator, record: EnrollmentRecord, with_keys: bool) -> anyhow::Result<Line> {
+    let id = record.draft.id.clone();
+    let line = Line::try_from(record)?;
+    match (line.symmetric_key, with_keys) {
+        (None, _) => Ok(line),
+        (Some(_), true) => Ok(line.with_keys(&operator.enrollment_keys(&id).await?)),
+        (Some(_), false) => bail!("{id} has symmetric keys, which are told with --with-keys only"),
+    }
+}
+
+/// Prints every individual enrollment as a line that `import` reads; with its symmetric keys, or without those that have
+/// some.
+pub async fn export(with_keys: bool, context: &Context) -> anyhow::Result<()> {
     let operator = context.operator().await?;
     let mut token = None;
     let mut left_out = 0_u64;
@@ -312,7 +323,7 @@ pub async fn export(context: &Context) -> anyhow::Result<()> {
         let page = PageChoice { size: limits::PAGE_SIZE_MAX, token };
         let page = operator.list_enrollments(EnrollmentKind::Individual, page).await?;
         for record in page.rows {
-            match Line::try_from(record) {
+            match exported(&operator, record, with_keys).await {
                 Ok(line) => context.output.json_line(&line)?,
                 Err(why) => {
                     left_out += 1;

@@ -58,6 +58,8 @@ pub struct SettingsView {
     pub adopt_existing: bool,
     pub primary_thumbprint: Option<String>,
     pub secondary_thumbprint: Option<String>,
+    pub primary_key_fingerprint: Option<String>,
+    pub secondary_key_fingerprint: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -75,8 +77,8 @@ pub struct InitialTwinView {
 }
 
 impl SettingsView {
-    fn of(draft: EnrollmentDraft, thumbprints: Vec<String>) -> Self {
-        let mut thumbprints = thumbprints.into_iter();
+    fn of(draft: EnrollmentDraft, thumbprints: Vec<String>, fingerprints: Vec<String>) -> Self {
+        let (mut thumbprints, mut fingerprints) = (thumbprints.into_iter(), fingerprints.into_iter());
         let (unreachable_rule, wait_for) = match draft.unreachable {
             UnreachableRule::Wait { deadline } => ("wait", Some(deadline)),
             UnreachableRule::LastKnown => ("last_known", None),
@@ -112,6 +114,8 @@ impl SettingsView {
             adopt_existing: draft.adopt_existing,
             primary_thumbprint: thumbprints.next(),
             secondary_thumbprint: thumbprints.next(),
+            primary_key_fingerprint: fingerprints.next(),
+            secondary_key_fingerprint: fingerprints.next(),
         }
     }
 
@@ -138,6 +142,8 @@ impl SettingsView {
             ("adopt existing", yes_no(self.adopt_existing)),
             ("certificate", fact(self.primary_thumbprint.as_deref())),
             ("second certificate", fact(self.secondary_thumbprint.as_deref())),
+            ("key", fact(self.primary_key_fingerprint.as_deref())),
+            ("second key", fact(self.secondary_key_fingerprint.as_deref())),
         ]
     }
 }
@@ -160,7 +166,7 @@ impl From<EnrollmentRecord> for EnrollmentView {
         Self {
             id: EnrollmentRefView::from(&record.draft.id),
             device_id: text(record.draft.device_id.as_ref()),
-            settings: SettingsView::of(record.draft, record.thumbprints),
+            settings: SettingsView::of(record.draft, record.thumbprints, record.key_fingerprints),
             created_at: record.created_at.to_string(),
             updated_at: record.updated_at.to_string(),
             etag: record.version.etag(),
@@ -232,6 +238,7 @@ mod tests {
                 adopt_existing: false,
             },
             endorsement_key_hash: None,
+            key_fingerprints: Vec::new(),
             thumbprints: vec!["ab".to_owned()],
             created_at: Timestamp(0),
             updated_at: Timestamp(0),

@@ -195,7 +195,7 @@ fn applied_word(policy: Option<ReprovisionPolicy>) -> &'static str {
 fn thumbprints(credential: Option<Credential>) -> Vec<String> {
     match credential {
         Some(Credential::X509 { thumbprints }) => thumbprints.iter().map(ToString::to_string).collect(),
-        Some(Credential::Delivered(_)) | None => Vec::new(),
+        Some(Credential::Delivered(_) | Credential::Shared(_)) | None => Vec::new(),
     }
 }
 
@@ -204,6 +204,7 @@ fn key_fingerprints(credential: Option<&Credential>) -> Vec<String> {
         Some(Credential::Delivered(keys)) => {
             keys.newest_first().iter().map(|key| key.fingerprint().to_string()).collect()
         }
+        Some(Credential::Shared(keys)) => keys.both().map(|key| key.fingerprint().to_string()).to_vec(),
         Some(Credential::X509 { .. }) | None => Vec::new(),
     }
 }

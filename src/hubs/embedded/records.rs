@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::domain::twin::Metadata;
 use crate::domain::{
     Capabilities, Credential, DeliveredKeys, DeviceState, Document, HubRefusal, HubStatus, Incarnation, KeyFingerprint,
-    Order, SealedKey, Section, Thumbprint, Timestamp, Twin,
+    KeyPair, Order, SealedKey, Section, Thumbprint, Timestamp, Twin,
 };
 use crate::hubs::entry::{EffectKind, Entry, LastCall, Outcome, Phase, Tenant};
 
@@ -111,6 +111,8 @@ enum CredentialRow {
     X509(Vec<[u8; 32]>),
     /// Fingerprints and encrypted keys, newest first.
     Delivered(Vec<([u8; 32], Vec<u8>)>),
+    /// Fingerprint and encrypted key of the primary and of the secondary one.
+    Shared([([u8; 32], Vec<u8>); 2]),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -369,6 +371,16 @@ impl CredentialRow {
                 };
                 Credential::Delivered(DeliveredKeys::kept(keys.iter().filter_map(key).collect()))
             }
+            CredentialRow::Shared(keys) => {
+                let key = |(fingerprint, sealed): &([u8; 32], Vec<u8>)| {
+                    SealedKey::new(KeyFingerprint(*fingerprint), sealed.as_slice())
+                };
+                match keys.each_ref().map(key) {
+                    [Some(primary), Some(secondary)] => Credential::Shared(KeyPair { primary, secondary }),
+                    // As above: it opens nothing.
+                    [_, _] => Credential::x509([]),
+                }
+            }
         }
     }
 }
@@ -382,6 +394,9 @@ impl From<&Credential> for CredentialRow {
             Credential::Delivered(keys) => {
                 let row = |key: &SealedKey| (key.fingerprint().0, key.sealed().to_vec());
                 CredentialRow::Delivered(keys.newest_first().iter().map(row).collect())
+            }
+            Credential::Shared(keys) => {
+                CredentialRow::Shared(keys.both().map(|key| (key.fingerprint().0, key.sealed().to_vec())))
             }
         }
     }

@@ -4,12 +4,16 @@
 //! store, so above everything that was ever sent to any hub, and a hub does not refuse it as stale (unless its own data is
 //! of a later time than ours, and then it must). It is safe, since nothing that was ordered between the refusal and the
 //! retry can be undone by it: a later move *to* that hub is not begun while clean-up is owed there, stuck or not; one that
-//! *leaves* it drops what would open it; one that *stays* does not begin while it is closed. Copies of the refused call are
+//! *leaves* it drops what would open it; one that *stays* does not begin while it is closed. A reset in place that was
+//! refused keeps no later move from beginning, and is not ordered anew while one is open: its new order would be above
+//! that move's own calls, whose answers (a sealed state, a replaced twin) may not have been heard yet. Copies of the refused call are
 //! below the fence, which the refusal raised. A call that was *not* refused keeps its order: its first copy may be obeyed
 //! yet, and an activation obeyed under one order is refused under the next. Its pause is ended instead.
 //!
 //! **Abandon** drops clean-up: what it was for stays at the hub, and the journal says who wanted that. Before the pivot it
-//! gives the move up (step 4′). Not for what opens the device's home: it would have none.
+//! gives the move up (step 4′). Not for what opens the device's home: it would have none. And not for a reset in place that
+//! no hub has refused: a call that is still under way is obeyed or not, and its answer, the twin that was replaced, must
+//! find the move open.
 //!
 //! **Force** is for a home that a hub refused to open. Its hub is the one on record, and every other one is sealed, deleted
 //! or was bypassed: that is what the pivot and the abort made sure of. So whatever makes *this* hub accept writes gives the
@@ -84,6 +88,8 @@ pub enum Unresolved {
     NoHome,
     #[error("the hub has not refused it and is still being asked: wait, or retry it now")]
     NotStuck,
+    #[error("a later move of the device is open: retry it when that is over, or abandon it")]
+    Overtaken,
     #[error("the hub's data is of another time: reconcile the hub first")]
     OtherIncarnation,
     #[error("no state of the device is known that it could be made anew with")]
@@ -120,10 +126,17 @@ impl Machine {
         let owed = debt(this, wish)?;
         match (wish.way, &owed.state) {
             (Way::Retry, OwedState::Due | OwedState::Collected) => Ok(self.noted(this, wish, Some(owed), now)),
+            (Way::Retry, OwedState::Stuck(_)) if owed.effect == Effect::ReplaceTwin && self.is_overtaken(this) => {
+                Err(Unresolved::Overtaken)
+            }
             (Way::Retry, OwedState::Stuck(_)) => Ok(self.ordered_anew(this, owed, owed.effect, wish, now)),
             (Way::Abandon, OwedState::Due | OwedState::Collected | OwedState::Stuck(_)) => {
                 if opens_home(owed) {
                     return Err(Unresolved::OpensHome);
+                }
+                // A hub that obeys it after all answers with the twin that it replaced, and nobody else has that.
+                if owed.effect == Effect::ReplaceTwin && owed.state == OwedState::Due {
+                    return Err(Unresolved::NotStuck);
                 }
                 let mut commit = self.blank_commit(now);
                 self.abandon(this, owed, &wish.by, &wish.why, &mut commit);
@@ -154,6 +167,11 @@ impl Machine {
                 ),
             ) => Ok(self.ordered_anew(this, owed, Effect::Unseal, wish, now)),
         }
+    }
+
+    /// A later move of the device is under way, other than clean-up beside it.
+    fn is_overtaken(&self, this: &Move) -> bool {
+        self.moves.values().any(|other| other.generation > this.generation && !other.is_aside())
     }
 
     /// Ends the pauses of a move's calls: a person wants them tried now.

@@ -357,3 +357,28 @@ pub async fn an_endorsement_key_stands_in_one_enrollment(store: Arc<dyn Store>) 
     commit(&store, [Change::DeleteEnrollment { id: two, version: Version(1) }]).await.unwrap();
     commit(&store, [with(one, 1, 3)]).await.unwrap();
 }
+
+pub async fn a_groups_key_stands_in_one_group(store: Arc<dyn Store>) {
+    let with = |id: EnrollmentId, keys: [u8; 2], version: u64| put_enrollment(key_group(id, keys, version));
+    let (one, two) = (group_id("One"), group_id("two"));
+    commit(&store, [with(one.clone(), [1, 2], 0)]).await.unwrap();
+    for keys in [[1, 3], [3, 2], [2, 1]] {
+        let taken = Unexpected::MasterKeyTaken { owner: one.clone() };
+        assert_eq!(refused(&store, [with(two.clone(), keys, 0)]).await, taken, "{keys:?}");
+    }
+    let claim = |number| Claim::MasterKey(sealed_key(number).fingerprint());
+    assert_eq!(store.find_claim(&claim(2)).await.unwrap(), Some(one.clone()));
+    // One's own is no obstacle, in either place or in both; one that is given up is free again.
+    commit(&store, [with(one.clone(), [2, 1], 1)]).await.unwrap();
+    commit(&store, [with(one.clone(), [2, 2], 2)]).await.unwrap();
+    commit(&store, [with(two.clone(), [1, 3], 0)]).await.unwrap();
+    commit(&store, [Change::DeleteEnrollment { id: two, version: Version(1) }]).await.unwrap();
+    commit(&store, [with(one, [1, 3], 3)]).await.unwrap();
+    // What individual devices sign with may be one another's.
+    for id in ["a", "b"] {
+        let keys = KeyPair { primary: sealed_key(1), secondary: sealed_key(1) };
+        let attestation = Attestation::SymmetricKey(keys);
+        let made = Enrollment { attestation, ..enrollment(EnrollmentId::Individual(reg_id(id)), 0) };
+        commit(&store, [put_enrollment(made)]).await.unwrap();
+    }
+}

@@ -259,3 +259,30 @@ pub async fn audit_is_listed(store: Arc<dyn Store>) {
         }
     }
 }
+
+pub async fn groups_by_keys_are_found(store: Arc<dyn Store>) {
+    let found = async || -> Vec<String> {
+        let groups = store.key_groups().await.unwrap();
+        groups.iter().map(|group| format!("{} {}", group.id.name(), group.version.0)).collect()
+    };
+    assert_eq!(found().await, Vec::<String>::new());
+    commit(&store, [put_enrollment(enrollment(group_id("certified"), 9))]).await.unwrap();
+    let keys = KeyPair { primary: sealed_key(8), secondary: sealed_key(9) };
+    let own = Enrollment {
+        attestation: Attestation::SymmetricKey(keys),
+        ..enrollment(EnrollmentId::Individual(reg_id("own")), 0)
+    };
+    commit(&store, [put_enrollment(own)]).await.unwrap();
+    for (id, keys) in [("b", [3, 4]), ("A", [1, 2])] {
+        commit(&store, [put_enrollment(key_group(group_id(id), keys, 0))]).await.unwrap();
+    }
+    assert_eq!(found().await, ["A 1", "b 1"]);
+    commit(&store, [put_enrollment(key_group(group_id("b"), [3, 5], 1))]).await.unwrap();
+    assert_eq!(found().await, ["A 1", "b 2"]);
+    // One that asks for certificates from now on is none of them.
+    let certified = Enrollment { version: Version(1), ..enrollment(group_id("A"), 7) };
+    commit(&store, [put_enrollment(certified)]).await.unwrap();
+    assert_eq!(found().await, ["b 2"]);
+    commit(&store, [Change::DeleteEnrollment { id: group_id("b"), version: Version(2) }]).await.unwrap();
+    assert_eq!(found().await, Vec::<String>::new());
+}

@@ -36,10 +36,13 @@ pub const CASES: &[(&str, Case)] = &[
     ("an endorsement key stands in one enrollment", |s| {
         Box::pin(commits::an_endorsement_key_stands_in_one_enrollment(s))
     }),
+    ("a group's key stands in one group", |s| Box::pin(commits::a_groups_key_stands_in_one_group(s))),
+    ("groups by keys are found", |s| Box::pin(listings::groups_by_keys_are_found(s))),
     ("groups are found by thumbprint and by issuer", |s| Box::pin(listings::groups_are_found(s))),
     ("enrollments are listed by id", |s| Box::pin(listings::enrollments_are_listed(s))),
     ("registrations are listed by every filter", |s| Box::pin(listings::registrations_are_filtered(s))),
     ("what TPMs prove comes back", |s| Box::pin(records::what_tpms_prove_comes_back(s))),
+    ("symmetric keys come back", |s| Box::pin(records::symmetric_keys_come_back(s))),
     ("a first assignment is listed while under way", |s| Box::pin(listings::first_assignments_are_listed(s))),
     ("pages go on over changes", |s| Box::pin(listings::pages_go_on_over_changes(s))),
     ("foreign page tokens are refused", |s| Box::pin(listings::foreign_tokens(s))),

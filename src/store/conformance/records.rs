@@ -178,3 +178,32 @@ pub async fn what_tpms_prove_comes_back(store: Arc<dyn Store>) {
         assert_eq!(log.lines[0].record, record);
     }
 }
+
+pub async fn symmetric_keys_come_back(store: Arc<dyn Store>) {
+    // Keys are the same by their fingerprints: what is kept must be whole, too.
+    let whole = |keys: &KeyPair<SealedKey>| keys.both().map(|key| key.sealed().to_vec());
+    let keys = KeyPair { primary: sealed_key(1), secondary: sealed_key(2) };
+    let own = EnrollmentId::Individual(reg_id("own"));
+    for made in [
+        Enrollment { attestation: Attestation::SymmetricKey(keys.clone()), ..enrollment(own, 0) },
+        key_group(group_id("g"), [1, 2], 0),
+    ] {
+        commit(&store, [put_enrollment(made.clone())]).await.unwrap();
+        let found = store.load_enrollment(&made.id).await.unwrap().unwrap();
+        assert_eq!(*found, Enrollment { version: Version(1), ..made });
+        assert_eq!(whole(found.attestation.keys().unwrap()), whole(&keys));
+    }
+    let credential = Credential::Shared(keys.clone());
+    let mut made = registration("own", Some("a"));
+    made.assignment = made.assignment.map(|it| Assignment { credential: Some(credential.clone()), ..it });
+    commit(&store, [put_registration(made.clone())]).await.unwrap();
+    let found = store.load_device(&made.id).await.unwrap().registration.unwrap();
+    let Some(Credential::Shared(found)) = found.assignment.unwrap().credential else { panic!("other keys") };
+    assert_eq!(whole(&found), whole(&keys));
+
+    let made = crate::moves::Intent { credential, ..intent(&reg_id("moved"), assign_to("a")) };
+    let record = JournalRecord::Intent(Box::new(made.clone()));
+    let begin = Change::Journal { registration: made.registration, generation: None, at: NOW, record: record.clone() };
+    let generation = commit(&store, [begin]).await.unwrap();
+    assert_eq!(store.load_move(generation).await.unwrap().unwrap().lines[0].record, record);
+}

@@ -160,6 +160,7 @@ fn look_over(database: &Database, findings: &mut Findings) -> Result<(), StoreFa
         let indexes = [
             Table::Certificates,
             Table::Subjects,
+            Table::KeyGroups,
             Table::ByHub,
             Table::ByGroup,
             Table::ByStatus,

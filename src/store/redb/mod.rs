@@ -248,6 +248,10 @@ impl Store for RedbStore {
         Box::pin(ready(self.shared.snapshot().find_groups(chain)))
     }
 
+    fn key_groups(&self) -> BoxFuture<'_, Result<Vec<Arc<Enrollment>>, StoreFault>> {
+        Box::pin(ready(self.shared.snapshot().key_groups()))
+    }
+
     fn load_hub<'a>(&'a self, id: &'a HubId) -> BoxFuture<'a, Result<Option<Hub>, StoreFault>> {
         Box::pin(ready(self.shared.snapshot().load(Table::Hubs, &hub_key(id))))
     }

@@ -43,7 +43,8 @@ pub(super) struct Upgrade {
 }
 
 /// The steps, each from one format to the next.
-const UPGRADES: &[Upgrade] = &[Upgrade { from: 1, run: add_what_was_seen }];
+const UPGRADES: &[Upgrade] =
+    &[Upgrade { from: 1, run: add_what_was_seen }, Upgrade { from: 2, run: add_symmetric_keys }];
 
 /// To format 2: the states seen at hubs, and how far each feed was read. Both begin empty.
 fn add_what_was_seen(transaction: &WriteTransaction) -> Result<(), TableError> {
@@ -51,6 +52,11 @@ fn add_what_was_seen(transaction: &WriteTransaction) -> Result<(), TableError> {
         transaction.open_table(table.definition())?;
     }
     Ok(())
+}
+
+/// To format 3: groups by symmetric keys, of which there are none yet.
+fn add_symmetric_keys(transaction: &WriteTransaction) -> Result<(), TableError> {
+    transaction.open_table(Table::KeyGroups.definition()).map(drop)
 }
 
 /// Opens the file, or makes it.

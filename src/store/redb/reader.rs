@@ -134,6 +134,17 @@ pub(super) trait Snapshot: Rows {
             .collect()
     }
 
+    fn key_groups(&self) -> Result<Vec<Arc<Enrollment>>, StoreFault> {
+        let mut keys = Vec::new();
+        self.scan(Table::KeyGroups, &[], None, |key, _| {
+            keys.push(key.to_vec());
+            Ok(true)
+        })?;
+        keys.into_iter()
+            .map(|key| self.load(Table::Enrollments, &key)?.map(Arc::new).ok_or_else(|| corrupt("a group is missing")))
+            .collect()
+    }
+
     fn find_claim(&self, claim: &Claim) -> Result<Option<EnrollmentId>, StoreFault> {
         let Some(key) = self.get(Table::Certificates, claim.digest())? else { return Ok(None) };
         let owner: Option<Enrollment> = self.load(Table::Enrollments, &key)?;

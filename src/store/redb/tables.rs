@@ -4,8 +4,9 @@
 //! | --- | --- | --- |
 //! | `meta` | name | number, big-endian |
 //! | `enrollments` | kind, folded id | record |
-//! | `certificates` | thumbprint of a certificate or hash of an endorsement key | key of its enrollment |
+//! | `certificates` | thumbprint of a certificate, hash of an endorsement key or fingerprint of a group's key | key of its enrollment |
 //! | `subjects` | subject, key of a group | – |
+//! | `key_groups` | key of a group whose devices' keys are made of its | – |
 //! | `hubs` | id | record |
 //! | `registrations` | folded id | record |
 //! | `registrations_by_hub` | hub, 0, folded id | – |
@@ -29,7 +30,7 @@ use std::ops::Bound;
 use redb::{ReadableTable, StorageError, TableDefinition, TableError, WriteTransaction};
 
 use super::records::{RecordFault, Stored};
-use crate::domain::{DeviceId, Enrollment, EnrollmentId, GroupId, HubId, Order, Registration, TrackingId};
+use crate::domain::{Attestation, DeviceId, Enrollment, EnrollmentId, GroupId, HubId, Order, Registration, TrackingId};
 use crate::store::{StatusFilter, StoreFault, listing};
 
 /// Every table holds bytes under bytes.
@@ -55,11 +56,12 @@ pub(super) enum Table {
     Tracking,
     LastKnown,
     Feeds,
+    KeyGroups,
 }
 
 impl Table {
     /// Every table, each at the place of its number.
-    pub const ALL: [Table; 17] = [
+    pub const ALL: [Table; 18] = [
         Table::Meta,
         Table::Enrollments,
         Table::Certificates,
@@ -77,6 +79,7 @@ impl Table {
         Table::Tracking,
         Table::LastKnown,
         Table::Feeds,
+        Table::KeyGroups,
     ];
 
     pub fn name(self) -> &'static str {
@@ -98,6 +101,7 @@ impl Table {
             Table::Tracking => "tracking",
             Table::LastKnown => "last_known",
             Table::Feeds => "feeds",
+            Table::KeyGroups => "key_groups",
         }
     }
 
@@ -107,8 +111,8 @@ impl Table {
 }
 
 /// The version of the layout above.
-/// Format 1 had neither the states seen nor the feeds.
-pub(super) const FORMAT: u64 = 2;
+/// Format 1 had neither the states seen nor the feeds, format 2 no symmetric keys.
+pub(super) const FORMAT: u64 = 3;
 pub(super) const FORMAT_KEY: &[u8] = b"format";
 /// The highest order that was given out.
 pub(super) const LAST_ORDER_KEY: &[u8] = b"last_order";
@@ -184,6 +188,14 @@ pub(super) fn enrollment_rows(enrollment: &Enrollment) -> Vec<IndexRow> {
                 rows.push((Table::Subjects, [certificate.subject.0.as_slice(), &key].concat(), Vec::new()));
             }
         }
+    }
+    match &enrollment.attestation {
+        Attestation::MasterKey(_) => rows.push((Table::KeyGroups, key, Vec::new())),
+        Attestation::X509Leaf(_)
+        | Attestation::X509Ca(_)
+        | Attestation::Tpm(_)
+        | Attestation::TpmFleet(_)
+        | Attestation::SymmetricKey(_) => {}
     }
     rows.sort();
     rows.dedup();

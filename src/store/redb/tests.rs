@@ -210,7 +210,8 @@ async fn an_older_format_is_brought_up_step_by_step() {
     assert!(matches!(newer, OpenFault::Newer { found, known: FORMAT, .. } if found == FORMAT + 2), "{newer}");
     // A step that fails leaves the format as it was.
     let failing = [Upgrade { from: FORMAT + 2, run: |_| Err(::redb::TableError::TableDoesNotExist("x".to_owned())) }];
-    assert!(bring_up(&path, &database, FORMAT + 3, &failing).unwrap_err().to_string().contains("format 4 failed"));
+    let failed = format!("format {} failed", FORMAT + 2);
+    assert!(bring_up(&path, &database, FORMAT + 3, &failing).unwrap_err().to_string().contains(&failed));
     bring_up(&path, &database, FORMAT + 2, &[]).unwrap();
 }
 
@@ -318,7 +319,7 @@ async fn a_store_of_the_first_format_is_brought_up() {
     drop(store);
     let database = Database::create(&path).unwrap();
     let transaction = database.begin_write().unwrap();
-    for table in [Table::LastKnown, Table::Feeds] {
+    for table in [Table::LastKnown, Table::Feeds, Table::KeyGroups] {
         transaction.delete_table(table.definition()).unwrap();
     }
     transaction.commit().unwrap();
@@ -327,6 +328,24 @@ async fn a_store_of_the_first_format_is_brought_up() {
     let store = opened(&path);
     assert_eq!(picture(&store).await, before);
     assert_eq!(store.load_last_known(&reg_id("d")).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_store_from_before_symmetric_keys_is_brought_up() {
+    let (store, _folder, path) = filled().await;
+    let before = picture(&store).await;
+    drop(store);
+    let database = Database::create(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.delete_table(Table::KeyGroups.definition()).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    set_format(&path, 2);
+    let store = opened(&path);
+    assert_eq!((picture(&store).await, store.key_groups().await), (before, Ok(Vec::new())));
+    let group = key_group(group_id("lamps"), [101, 102], 0);
+    store.commit(changes([put_enrollment(group.clone())])).await.unwrap();
+    assert_eq!(store.key_groups().await.unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{field, json, tpm};
+use super::{field, json, symmetric_key, tpm};
 use crate::domain::{
     AllocationPolicy, Attestation, AttestationDraft, Capabilities, CertificateRef, DeviceId, Enrollment,
     EnrollmentDraft, EnrollmentId, GroupId, HubId, InitialState, RegistrationId, ReprovisionPolicy, ResetOnSameHub,
@@ -33,7 +33,10 @@ pub fn draft(message: &v1::Enrollment, writing: Writing) -> Result<EnrollmentDra
     let id = field::id("registration_id", &message.registration_id, RegistrationId::parse)?;
     let device_id = field::optional_id("device_id", &message.device_id, DeviceId::parse)?;
     let tpm = message.tpm.as_ref().map(tpm::attestation).transpose()?;
-    let parts = Parts { x509: message.x509.as_ref(), other: ("tpm", tpm), settings: message.settings.as_ref() };
+    let parts = Parts {
+        ways: [x509(message.x509.as_ref())?, ("tpm", tpm), keys(message.symmetric_key.as_ref())?],
+        settings: message.settings.as_ref(),
+    };
     parts.draft(EnrollmentId::Individual(id), device_id, writing)
 }
 
@@ -41,16 +44,27 @@ pub fn draft(message: &v1::Enrollment, writing: Writing) -> Result<EnrollmentDra
 pub fn group_draft(message: &v1::EnrollmentGroup, writing: Writing) -> Result<EnrollmentDraft, WireFault> {
     let id = field::id("group_id", &message.group_id, GroupId::parse)?;
     let fleet = message.endorsement.as_ref().map(tpm::fleet_attestation).transpose()?;
-    let parts =
-        Parts { x509: message.x509.as_ref(), other: ("endorsement", fleet), settings: message.settings.as_ref() };
+    let parts = Parts {
+        ways: [x509(message.x509.as_ref())?, ("endorsement", fleet), keys(message.symmetric_key.as_ref())?],
+        settings: message.settings.as_ref(),
+    };
     parts.draft(EnrollmentId::Group(id), None, writing)
+}
+
+/// A way of proof, where it is given, and its field.
+type Way = (&'static str, Option<AttestationDraft>);
+
+fn x509(message: Option<&v1::X509Attestation>) -> Result<Way, WireFault> {
+    Ok(("x509", message.map(by_certificate).transpose()?))
+}
+
+fn keys(message: Option<&v1::SymmetricKeyAttestation>) -> Result<Way, WireFault> {
+    Ok(("symmetric_key", message.map(symmetric_key::attestation).transpose()?))
 }
 
 /// What both kinds have in common.
 struct Parts<'a> {
-    x509: Option<&'a v1::X509Attestation>,
-    /// The other way of proof, and its field.
-    other: (&'static str, Option<AttestationDraft>),
+    ways: [Way; 3],
     settings: Option<&'a v1::EnrollmentSettings>,
 }
 
@@ -61,14 +75,17 @@ impl Parts<'_> {
         device_id: Option<DeviceId>,
         writing: Writing,
     ) -> Result<EnrollmentDraft, WireFault> {
-        let attestation = match (self.x509, self.other) {
-            (Some(x509), (_, None)) => by_certificate(x509)?,
-            (None, (_, Some(other))) => other,
-            (Some(_), (field, Some(_))) => {
-                return Err(WireFault::new(field, "is given together with x509: an enrollment has one way of proof"));
+        let [first, second, third] = [self.ways[0].0, self.ways[1].0, self.ways[2].0];
+        let mut given = self.ways.into_iter().filter_map(|(field, draft)| Some((field, draft?)));
+        let attestation = match (given.next(), given.next()) {
+            (Some((_, attestation)), None) => attestation,
+            (Some((one, _)), Some((another, _))) => {
+                let message = format!("is given together with {one}: an enrollment has one way of proof");
+                return Err(WireFault::new(another, message));
             }
-            (None, (field, None)) => {
-                return Err(WireFault::new("x509", format!("is missing, and so is {field}: give one of them")));
+            (None, _) => {
+                let message = format!("is missing, and so are {second} and {third}: give one of them");
+                return Err(WireFault::new(first, message));
             }
         };
         let absent = v1::EnrollmentSettings::default();
@@ -251,6 +268,9 @@ pub fn wire_enrollment(enrollment: &Enrollment) -> EnrollmentMessage {
                     pcrs: rules.pcrs.clone(),
                 }
             }
+            Attestation::SymmetricKey(_) | Attestation::MasterKey(_) => {
+                AttestationDraft::SymmetricKey { primary: None, secondary: None }
+            }
         },
         enabled: enrollment.enabled,
         device_id: enrollment.device_id.clone(),
@@ -275,6 +295,9 @@ pub fn wire_enrollment(enrollment: &Enrollment) -> EnrollmentMessage {
             if let (Some(tpm), Attestation::Tpm(device)) = (&mut message.tpm, &enrollment.attestation) {
                 tpm.endorsement_key_hash = device.ek_hash.registration_id().to_string();
             }
+            if let (Some(told), Some(keys)) = (&mut message.symmetric_key, enrollment.attestation.keys()) {
+                symmetric_key::tell_fingerprints(told, keys);
+            }
             let x509 = message.x509.iter_mut();
             x509.flat_map(|x509| x509.primary.iter_mut().chain(&mut x509.secondary)).collect()
         }
@@ -282,6 +305,9 @@ pub fn wire_enrollment(enrollment: &Enrollment) -> EnrollmentMessage {
             message.created_at = Some(field::wire_time(enrollment.created_at));
             message.updated_at = Some(field::wire_time(enrollment.updated_at));
             message.etag = enrollment.version.etag();
+            if let (Some(told), Some(keys)) = (&mut message.symmetric_key, enrollment.attestation.keys()) {
+                symmetric_key::tell_fingerprints(told, keys);
+            }
             let x509 = message.x509.iter_mut().flat_map(|x509| x509.primary.iter_mut().chain(&mut x509.secondary));
             let fleet = message.endorsement.iter_mut();
             x509.chain(fleet.flat_map(|fleet| fleet.primary.iter_mut().chain(&mut fleet.secondary))).collect()
@@ -319,8 +345,11 @@ pub fn wire_draft(draft: &EnrollmentDraft) -> EnrollmentMessage {
             primary: Some(certificate(primary)),
             secondary: secondary.as_ref().map(certificate),
         }),
-        AttestationDraft::Tpm { .. } | AttestationDraft::TpmFleet { .. } => None,
+        AttestationDraft::Tpm { .. } | AttestationDraft::TpmFleet { .. } | AttestationDraft::SymmetricKey { .. } => {
+            None
+        }
     };
+    let symmetric_key = symmetric_key::wire_attestation(&draft.attestation);
     let settings = Some(wire_settings(draft));
     match &draft.id {
         EnrollmentId::Individual(id) => EnrollmentMessage::Individual(v1::Enrollment {
@@ -332,6 +361,7 @@ pub fn wire_draft(draft: &EnrollmentDraft) -> EnrollmentMessage {
             updated_at: None,
             etag: String::new(),
             tpm: tpm::wire_attestation(&draft.attestation),
+            symmetric_key,
         }),
         EnrollmentId::Group(id) => EnrollmentMessage::Group(v1::EnrollmentGroup {
             group_id: id.to_string(),
@@ -341,6 +371,7 @@ pub fn wire_draft(draft: &EnrollmentDraft) -> EnrollmentMessage {
             updated_at: None,
             etag: String::new(),
             endorsement: tpm::wire_fleet_attestation(&draft.attestation),
+            symmetric_key,
         }),
     }
 }
@@ -382,6 +413,8 @@ pub struct EnrollmentRecord {
     pub thumbprints: Vec<String>,
     /// SHA-256 of the endorsement key in lower-case base32, of an enrollment by TPM.
     pub endorsement_key_hash: Option<String>,
+    /// Fingerprints of the primary key, then of the secondary one, of an enrollment by symmetric keys.
+    pub key_fingerprints: Vec<String>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     pub version: Version,
@@ -409,10 +442,15 @@ impl TryFrom<&EnrollmentMessage> for EnrollmentRecord {
             EnrollmentMessage::Individual(m) => m.tpm.as_ref().map(|tpm| tpm.endorsement_key_hash.clone()),
             EnrollmentMessage::Group(_) => None,
         };
+        let key_fingerprints = symmetric_key::fingerprints(match message {
+            EnrollmentMessage::Individual(m) => m.symmetric_key.as_ref(),
+            EnrollmentMessage::Group(m) => m.symmetric_key.as_ref(),
+        });
         Ok(Self {
             draft,
             thumbprints,
             endorsement_key_hash,
+            key_fingerprints,
             created_at: field::required_time("created_at", created_at.as_ref())?,
             updated_at: field::required_time("updated_at", updated_at.as_ref())?,
             version: field::etag("etag", etag)?,

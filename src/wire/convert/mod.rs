@@ -9,5 +9,6 @@ pub mod reconcile;
 pub mod registration;
 pub mod registration_admin;
 pub mod registration_record;
+pub mod symmetric_key;
 pub mod tpm;
 pub mod twin;

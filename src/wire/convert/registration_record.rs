@@ -9,8 +9,8 @@ use super::twin::{DeviceRecord, wire_device};
 use super::{field, json};
 use crate::domain::{
     AllocationPolicy, Assignment, Credential, DataSource, DeliveredKeys, DeviceId, Document, EnrollmentId, HubId,
-    KeyFingerprint, OperationId, Order, Pin, RegistrationId, ReprovisionPolicy, RequestId, SealedKey, SubStatus,
-    Thumbprint, Timestamp, Version,
+    KeyFingerprint, KeyPair, OperationId, Order, Pin, RegistrationId, ReprovisionPolicy, RequestId, SealedKey,
+    SubStatus, Thumbprint, Timestamp, Version,
 };
 use crate::wire::WireFault;
 use crate::wire::admin::v1;
@@ -266,14 +266,16 @@ impl TryFrom<&v1::Registration> for RegistrationRecord {
 
 impl From<&Assignment> for v1::Assignment {
     fn from(assignment: &Assignment) -> Self {
-        let (thumbprints, key_fingerprints) = match &assignment.credential {
+        let fingerprint = |key: &SealedKey| key.fingerprint().to_string();
+        let (thumbprints, key_fingerprints, keys_are_shared) = match &assignment.credential {
             Some(Credential::X509 { thumbprints }) => {
-                (thumbprints.iter().map(ToString::to_string).collect(), Vec::new())
+                (thumbprints.iter().map(ToString::to_string).collect(), Vec::new(), false)
             }
             Some(Credential::Delivered(keys)) => {
-                (Vec::new(), keys.newest_first().iter().map(|key| key.fingerprint().to_string()).collect())
+                (Vec::new(), keys.newest_first().iter().map(fingerprint).collect(), false)
             }
-            None => (Vec::new(), Vec::new()),
+            Some(Credential::Shared(keys)) => (Vec::new(), keys.both().map(fingerprint).to_vec(), true),
+            None => (Vec::new(), Vec::new(), false),
         };
         Self {
             hub_id: assignment.hub.to_string(),
@@ -281,6 +283,7 @@ impl From<&Assignment> for v1::Assignment {
             assigned_at: Some(field::wire_time(assignment.assigned_at)),
             thumbprints,
             key_fingerprints,
+            keys_are_shared,
         }
     }
 }
@@ -302,10 +305,13 @@ impl TryFrom<&v1::Assignment> for Assignment {
         Ok(Self {
             hub: field::id("assignment.hub_id", &message.hub_id, HubId::parse)?,
             generation: Order(message.generation),
-            credential: match (thumbprints.is_empty(), keys.is_empty()) {
-                (false, _) => Some(Credential::x509(thumbprints)),
-                (true, false) => Some(Credential::Delivered(DeliveredKeys::kept(keys))),
-                (true, true) => None,
+            credential: match (thumbprints.is_empty(), keys.as_slice(), message.keys_are_shared) {
+                (false, _, _) => Some(Credential::x509(thumbprints)),
+                (true, [primary, secondary], true) => {
+                    Some(Credential::Shared(KeyPair { primary: primary.clone(), secondary: secondary.clone() }))
+                }
+                (true, [_, ..], _) => Some(Credential::Delivered(DeliveredKeys::kept(keys))),
+                (true, [], _) => None,
             },
             assigned_at: field::required_time("assignment.assigned_at", message.assigned_at.as_ref())?,
         })

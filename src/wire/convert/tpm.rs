@@ -418,7 +418,11 @@ mod tests {
         }
         let rule = draft.map(|draft| match draft {
             AttestationDraft::Tpm { storage_root_key, .. } => storage_root_key,
-            AttestationDraft::X509 { .. } | AttestationDraft::TpmFleet { .. } => panic!("another kind"),
+            AttestationDraft::X509 { .. }
+            | AttestationDraft::TpmFleet { .. }
+            | AttestationDraft::SymmetricKey { .. } => {
+                panic!("another kind")
+            }
         });
         assert_eq!(rule.map_err(|fault| fault.field), expected);
     }

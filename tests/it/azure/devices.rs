@@ -12,9 +12,9 @@ use tokio::io::AsyncWriteExt;
 use super::wire::{Answer, Mqtt, connect, send};
 use crate::world::{World, document, group};
 
-const SCOPE: &str = "0ne00REHOME";
-const REGISTER: &str = "$dps/registrations/PUT/iotdps-register/?$rid=r1";
-const ANSWERS: &str = "$dps/registrations/res/#";
+pub const SCOPE: &str = "0ne00REHOME";
+pub const REGISTER: &str = "$dps/registrations/PUT/iotdps-register/?$rid=r1";
+pub const ANSWERS: &str = "$dps/registrations/res/#";
 const CHANGES: &str = "$iothub/twin/PATCH/properties/desired/#";
 
 fn plant() -> EnrollmentId {
@@ -22,7 +22,7 @@ fn plant() -> EnrollmentId {
 }
 
 /// A world whose other edges are served, too, and whose group sends devices to hub-a.
-async fn world() -> World {
+pub async fn world() -> World {
     let world = World::start_with(|config| {
         let free = SocketAddr::from(([127, 0, 0, 1], 0));
         (config.azure.https_listen, config.azure.mqtt_listen) = (Some(free), Some(free));

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use mqtt_proto::v3::{Connack, Connect, ConnectReturnCode, Header, Packet, Publish, Subscribe};
@@ -12,10 +13,12 @@ use rehome::pki::Issued;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::tungstenite;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use crate::world::{Site, in_time};
 
@@ -71,16 +74,61 @@ pub async fn send(stream: TlsStream<TcpStream>, request: http::request::Builder,
     .await
 }
 
+/// Something that MQTT is spoken on.
+pub trait Carrier: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Carrier for S {}
+
+/// A WebSocket that carries MQTT, as a stream of bytes; the status of the answer where it is refused.
+pub async fn websocket(stream: TlsStream<TcpStream>, path: &str, protocol: &str) -> Result<DuplexStream, u16> {
+    let mut request = format!("ws://localhost{path}").into_client_request().unwrap();
+    request.headers_mut().insert("sec-websocket-protocol", protocol.parse().unwrap());
+    let (socket, _) = match in_time(tokio_tungstenite::client_async(request, stream)).await {
+        Ok(opened) => opened,
+        Err(tungstenite::Error::Http(answer)) => return Err(answer.status().as_u16()),
+        Err(other) => panic!("{other}"),
+    };
+    let (ours, theirs) = tokio::io::duplex(1024 * 1024);
+    tokio::spawn(async move {
+        let (mut to, mut from) = socket.split();
+        let (mut read, mut write) = tokio::io::split(theirs);
+        let out = async {
+            let mut bytes = vec![0; 64 * 1024];
+            while let Ok(length @ 1..) = read.read(&mut bytes).await {
+                if to.send(tungstenite::Message::Binary(Bytes::copy_from_slice(&bytes[..length]))).await.is_err() {
+                    break;
+                }
+            }
+            let _ = to.close().await;
+        };
+        let back = async {
+            while let Some(Ok(message)) = from.next().await {
+                match message {
+                    tungstenite::Message::Binary(bytes) => write.write_all(&bytes).await.unwrap(),
+                    tungstenite::Message::Close(_) => break,
+                    _ => {}
+                }
+            }
+            let _ = write.shutdown().await;
+        };
+        tokio::select! {
+            () = out => {}
+            () = back => {}
+        }
+    });
+    Ok(ours)
+}
+
 /// A device's MQTT connection.
 pub struct Mqtt {
-    stream: TlsStream<TcpStream>,
+    stream: Box<dyn Carrier>,
     last: u16,
 }
 
 impl Mqtt {
     /// Sends CONNECT and says what came back.
     pub async fn open(
-        stream: TlsStream<TcpStream>,
+        stream: impl Carrier + 'static,
         client_id: &str,
         user_name: &str,
         password: Option<&str>,
@@ -92,7 +140,7 @@ impl Mqtt {
     }
 
     /// Sends this CONNECT and says what came back.
-    pub async fn open_with(stream: TlsStream<TcpStream>, connect: Connect) -> Result<Self, ConnectReturnCode> {
+    pub async fn open_with(stream: impl Carrier + 'static, connect: Connect) -> Result<Self, ConnectReturnCode> {
         let mut this = Self::over(stream);
         this.write(&connect.into()).await;
         match this.next().await {
@@ -103,8 +151,8 @@ impl Mqtt {
     }
 
     /// A connection on which nothing was said yet.
-    pub fn over(stream: TlsStream<TcpStream>) -> Self {
-        Self { stream, last: 0 }
+    pub fn over(stream: impl Carrier + 'static) -> Self {
+        Self { stream: Box::new(stream), last: 0 }
     }
 
     pub async fn write(&mut self, packet: &Packet) {

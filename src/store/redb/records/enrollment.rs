@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::{Decoded, RecordFault, Stored, device_id, document, fault, form, hub_id, text, tpm_name};
 use crate::domain::{
-    AllocationPolicy, Attestation, Capabilities, CertificateRef, EkHash, Enrollment, InitialState, PcrIndex, PcrPolicy,
-    PcrValue, SrkRule, Thumbprint, Timestamp, TpmDevice, TpmFleet, TpmMake, TpmManufacturer, TpmModel, TpmPublic,
-    TpmRules, UnreachableRule, Version, WebhookPolicy, X509Anchors, X509Leaves,
+    AllocationPolicy, Attestation, Capabilities, CertificateRef, EkHash, Enrollment, InitialState, KeyPair, PcrIndex,
+    PcrPolicy, PcrValue, SrkRule, Thumbprint, Timestamp, TpmDevice, TpmFleet, TpmMake, TpmManufacturer, TpmModel,
+    TpmPublic, TpmRules, UnreachableRule, Version, WebhookPolicy, X509Anchors, X509Leaves,
 };
 
 impl From<&CertificateRef> for form::Certificate {
@@ -55,6 +55,12 @@ impl From<&Attestation> for form::Attestation {
                     rules: rules.into(),
                 }
             }
+            Attestation::SymmetricKey(KeyPair { primary, secondary }) => {
+                form::Attestation::SymmetricKey { primary: primary.into(), secondary: secondary.into() }
+            }
+            Attestation::MasterKey(KeyPair { primary, secondary }) => {
+                form::Attestation::MasterKey { primary: primary.into(), secondary: secondary.into() }
+            }
         }
     }
 }
@@ -87,6 +93,12 @@ impl TryFrom<form::Attestation> for Attestation {
                     usage_may_be_absent,
                     rules: rules.try_into()?,
                 })
+            }
+            form::Attestation::SymmetricKey { primary, secondary } => {
+                Attestation::SymmetricKey(KeyPair { primary: primary.try_into()?, secondary: secondary.try_into()? })
+            }
+            form::Attestation::MasterKey { primary, secondary } => {
+                Attestation::MasterKey(KeyPair { primary: primary.try_into()?, secondary: secondary.try_into()? })
             }
         })
     }

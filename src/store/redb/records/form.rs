@@ -40,6 +40,14 @@ pub enum Attestation {
         usage_may_be_absent: bool,
         rules: TpmRules,
     },
+    SymmetricKey {
+        primary: SealedKey,
+        secondary: SealedKey,
+    },
+    MasterKey {
+        primary: SealedKey,
+        secondary: SealedKey,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -179,6 +187,10 @@ pub enum Credential {
     /// Newest first.
     Delivered {
         keys: Vec<SealedKey>,
+    },
+    Shared {
+        primary: SealedKey,
+        secondary: SealedKey,
     },
 }
 

@@ -5,9 +5,24 @@ use super::{
     whole,
 };
 use crate::domain::{
-    Assignment, Credential, DataSource, DeliveredKeys, EkHash, KeyFingerprint, Operation, OperationId, OperationStatus,
-    Order, Pin, Registration, SealedKey, Thumbprint, Timestamp, TpmDelivery, Version, limits,
+    Assignment, Credential, DataSource, DeliveredKeys, EkHash, KeyFingerprint, KeyPair, Operation, OperationId,
+    OperationStatus, Order, Pin, Registration, SealedKey, Thumbprint, Timestamp, TpmDelivery, Version, limits,
 };
+
+impl From<&SealedKey> for form::SealedKey {
+    fn from(key: &SealedKey) -> Self {
+        Self { fingerprint: key.fingerprint().0, sealed: key.sealed().to_vec() }
+    }
+}
+
+impl TryFrom<form::SealedKey> for SealedKey {
+    type Error = RecordFault;
+
+    fn try_from(record: form::SealedKey) -> Decoded<Self> {
+        let fingerprint = KeyFingerprint(record.fingerprint);
+        SealedKey::new(fingerprint, record.sealed).ok_or_else(|| fault("key", "it is too long"))
+    }
+}
 
 impl From<&Credential> for form::Credential {
     fn from(credential: &Credential) -> Self {
@@ -15,13 +30,12 @@ impl From<&Credential> for form::Credential {
             Credential::X509 { thumbprints } => {
                 form::Credential::X509 { thumbprints: thumbprints.iter().map(|thumbprint| thumbprint.0).collect() }
             }
-            Credential::Delivered(keys) => form::Credential::Delivered {
-                keys: keys
-                    .newest_first()
-                    .iter()
-                    .map(|key| form::SealedKey { fingerprint: key.fingerprint().0, sealed: key.sealed().to_vec() })
-                    .collect(),
-            },
+            Credential::Delivered(keys) => {
+                form::Credential::Delivered { keys: keys.newest_first().iter().map(Into::into).collect() }
+            }
+            Credential::Shared(keys) => {
+                form::Credential::Shared { primary: (&keys.primary).into(), secondary: (&keys.secondary).into() }
+            }
         }
     }
 }
@@ -33,11 +47,11 @@ impl TryFrom<form::Credential> for Credential {
         Ok(match credential {
             form::Credential::X509 { thumbprints } => Credential::x509(thumbprints.into_iter().map(Thumbprint)),
             form::Credential::Delivered { keys } => {
-                let key = |key: form::SealedKey| {
-                    let fingerprint = KeyFingerprint(key.fingerprint);
-                    SealedKey::new(fingerprint, key.sealed).ok_or_else(|| fault("key", "it is too long"))
-                };
-                Credential::Delivered(DeliveredKeys::kept(keys.into_iter().map(key).collect::<Decoded<_>>()?))
+                let keys = keys.into_iter().map(TryInto::try_into).collect::<Decoded<_>>()?;
+                Credential::Delivered(DeliveredKeys::kept(keys))
+            }
+            form::Credential::Shared { primary, secondary } => {
+                Credential::Shared(KeyPair { primary: primary.try_into()?, secondary: secondary.try_into()? })
             }
         })
     }

@@ -44,7 +44,14 @@ pub fn record_samples() -> Vec<(u8, Vec<u8>)> {
     ];
     let lines = lines.map(|record| JournalLine { order: Order(7), at: samples::NOW, record });
     [
-        put(0, [samples::enrollment(EnrollmentId::Individual(id), 1), samples::enrollment(samples::group_id("g"), 2)]),
+        put(
+            0,
+            [
+                samples::enrollment(EnrollmentId::Individual(id), 1),
+                samples::enrollment(samples::group_id("g"), 2),
+                samples::key_group(samples::group_id("k"), [1, 2], 1),
+            ],
+        ),
         put(1, [samples::hub("a")]),
         put(2, [samples::registration("dev-1", Some("a")), samples::registration("dev-2", None)]),
         put(3, lines),
