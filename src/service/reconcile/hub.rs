@@ -97,13 +97,12 @@ impl Run {
         let moves = replay(&file)?;
         let exact = |state| Newest { state, became: Reinstatement::AsJournaled, seen_at: None, older: None };
         let (tenancy, phase, newest) = match stand_at(hub, Some(record), moves.iter()) {
-            Stand::Open(tenancy) => {
-                let mut newest = self.newest(record, patient.connector).await?;
-                newest.state.twin = newest.state.twin.ahead_of_lost_writes();
-                (tenancy, Phase::Open, newest)
-            }
+            Stand::Open(tenancy) => (tenancy, Phase::Open, self.newest(record, &moves, patient.connector).await?),
             Stand::Sealed(tenancy, Some(state)) => (tenancy, Phase::Sealed, exact(state)),
-            Stand::Sealed(tenancy, None) => (tenancy, Phase::Sealed, self.newest(record, patient.connector).await?),
+            // It was written to until it was sealed, and nobody knows what: as above, until it is opened again.
+            Stand::Sealed(tenancy, None) => {
+                (tenancy, Phase::Sealed, self.newest(record, &moves, patient.connector).await?)
+            }
             Stand::Staged(tenancy, state) => (tenancy, Phase::Staged, exact(state)),
             Stand::Leaving | Stand::Elsewhere => return Ok(()),
         };
@@ -113,7 +112,7 @@ impl Run {
             if let Some(older) = older {
                 self.keep(hub, id, older).await?;
             }
-            // First the report, then what makes the loss invisible: a run that begins again finds everything as it is set.
+            // First the report, then what makes the loss invisible.
             if tell {
                 let since = seen_at.map_or(String::new(), |at| format!(", as it was at {at}"));
                 let detail = format!("hub {hub} was restored: {} {}{since}", record.device_id, became.as_str());

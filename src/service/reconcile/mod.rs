@@ -1,7 +1,8 @@
 //! Going through hubs that were restored from an older copy, and through all hubs when the service's own store was.
 //!
 //! It takes no notes of its own: it looks at hubs and store, and sets right what is not as it should be. So it can end
-//! anywhere, by a crash or because nobody listens any more, and be started again. What was set right is in the audit log.
+//! anywhere, by a crash or because nobody listens any more, and be started again. What was set right is in the audit log,
+//! written before it is done; a run that finds what an earlier one has set says so, and since when writes are lost.
 
 mod home;
 mod hub;
@@ -29,6 +30,8 @@ pub enum Reinstatement {
     Recreated,
     /// The hub did not have it and nothing was ever seen of it: it starts from the initial twin.
     StartedAnew,
+    /// A run that came to no end has set it to the newest that is known elsewhere: what it was before is in the audit log.
+    SetBefore,
     /// In the middle of a move: as the journal says, to the letter.
     AsJournaled,
     /// Its home is elsewhere: closed, its twin goes to the history, and then it is deleted here.
@@ -42,11 +45,12 @@ pub enum Reinstatement {
 }
 
 impl Reinstatement {
-    pub const ALL: [Reinstatement; 9] = [
+    pub const ALL: [Reinstatement; 10] = [
         Reinstatement::Kept,
         Reinstatement::Replaced,
         Reinstatement::Recreated,
         Reinstatement::StartedAnew,
+        Reinstatement::SetBefore,
         Reinstatement::AsJournaled,
         Reinstatement::Collected,
         Reinstatement::Unknown,
@@ -61,6 +65,7 @@ impl Reinstatement {
             Reinstatement::Replaced => "replaced",
             Reinstatement::Recreated => "recreated",
             Reinstatement::StartedAnew => "started_anew",
+            Reinstatement::SetBefore => "set_before",
             Reinstatement::AsJournaled => "as_journaled",
             Reinstatement::Collected => "collected",
             Reinstatement::Unknown => "unknown",
