@@ -63,8 +63,8 @@ struct Kept {
 /// A device state that the history keeps.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KeptState {
-    /// The hub it was taken from.
-    pub hub: HubId,
+    /// The hub it was taken from, where its journal names it.
+    pub hub: Option<HubId>,
     pub at: Timestamp,
     /// It was taken after the device had left.
     pub late: bool,
@@ -365,17 +365,20 @@ fn kept_states(log: MoveLog) -> Option<(DeviceId, Vec<KeptState>)> {
     let sealed_at = sealing.and_then(|step| intent.plan.hub(step.side));
     let from = intent.plan.hub(Side::From).cloned();
     let mut kept = Vec::new();
-    if let (Plan::Rehouse { .. } | Plan::Restore { .. }, Some(state), Some(hub)) =
-        (&intent.plan, &intent.planted, &from)
-    {
-        let seen_at = if let Plan::Restore { seen_at, .. } = &intent.plan { *seen_at } else { begun_at };
-        kept.push(KeptState {
-            hub: hub.clone(),
-            at: seen_at,
-            late: false,
-            state: (**state).clone(),
-            differences: None,
-        });
+    let planted_at = match &intent.plan {
+        Plan::Restore { seen_at, .. } => Some(*seen_at),
+        // What is put into the history by itself names no hub: the device is not to be deleted there.
+        Plan::Rehouse { .. } | Plan::Collect { .. } => Some(begun_at),
+        Plan::Assign { .. }
+        | Plan::TakeOver { .. }
+        | Plan::Relocate { .. }
+        | Plan::Replant { .. }
+        | Plan::ResetInPlace { .. }
+        | Plan::Refresh { .. }
+        | Plan::Release { .. } => None,
+    };
+    if let (Some(at), Some(state)) = (planted_at, &intent.planted) {
+        kept.push(KeptState { hub: from.clone(), at, late: false, state: (**state).clone(), differences: None });
     }
     for line in lines {
         let (hub, at, late, state) = match line.record {
@@ -399,7 +402,7 @@ fn kept_states(log: MoveLog) -> Option<(DeviceId, Vec<KeptState>)> {
         if let (Some(hub), Some(state)) = (hub, state) {
             let carried = kept.first().filter(|_| late).map(|first: &KeptState| &first.state.twin);
             let differences = carried.map(|carried| differences(carried, &state.twin));
-            kept.push(KeptState { hub, at, late, state: *state, differences });
+            kept.push(KeptState { hub: Some(hub), at, late, state: *state, differences });
         }
     }
     Some((intent.device.clone(), kept))

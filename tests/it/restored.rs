@@ -199,7 +199,7 @@ async fn an_earlier_life_does_not_come_back() {
     for n in 0..9 {
         first.home().await.report(&document(&format!(r#"{{"old":{n}}}"#))).await.unwrap();
     }
-    let kept = world.registered("dev-2").await;
+    let dev_2 = world.registered("dev-2").await;
     let backup = world.backed_up("backup").await;
     let record = world.operator.registration(&registration_id("dev-1")).await.unwrap();
     world.operator.delete_registration(&registration_id("dev-1"), Some(record.version)).await.unwrap();
@@ -216,12 +216,15 @@ async fn an_earlier_life_does_not_come_back() {
     assert_eq!(told(&world.reconciled(None, false).await), ["hub-a dev-1 recreated", "hub-a dev-2 kept"]);
     assert_eq!(world.twin("hub-a", "dev-1").await.state.twin.reported.properties, document(r#"{"new":1}"#));
     let history = world.operator.history(&registration_id("dev-1")).await.unwrap();
-    assert!(history.iter().any(|it| it.has_twins && it.why.contains("of an earlier time")), "{history:?}");
+    let kept = history.iter().find(|it| it.has_twins && it.why.contains("of an earlier time")).expect("it is kept");
+    let states = world.operator.history_twins(&registration_id("dev-1"), kept.generation).await.unwrap();
+    let [earlier] = states.as_slice() else { panic!("{states:?}") };
+    assert_eq!(earlier.device.state.twin.reported.properties, document(r#"{"old":8}"#));
     let audit = world.audit().await;
     let said = |word: &str| audit.iter().any(|row| row.entry.detail.contains(word));
     assert!(said("dev-1 recreated, as it was at") && said("dev-2 kept"), "{audit:?}");
     world.settled("dev-1").await;
-    drop(kept);
+    drop(dev_2);
     world.stop().await;
 }
 
