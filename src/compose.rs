@@ -16,18 +16,21 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use zeroize::Zeroizing;
 
 use crate::actors::{self, Directory, Fleet, Surroundings};
 use crate::allocators::{self, TrustFault, Webhook};
-use crate::ambient::{Clock, Entropy, SecretFault, SystemClock, SystemEntropy, own_secret};
+use crate::ambient::{
+    Clock, Entropy, SecretFault, SystemClock, SystemEntropy, make_secret_text, own_secret, secret_text,
+};
 use crate::api::tls::{self, Spoken};
 use crate::api::{grpc, mqtt, rest};
 use crate::attestation::x509;
-use crate::config::{self, Config};
-use crate::domain::{Fault, HubDraft, HubKind};
+use crate::config::{self, Config, PoliciesFault};
+use crate::domain::{Fault, HubDraft, HubId, HubKind, PolicyArea, SharedAccessPolicy, TokenKey, limits};
 use crate::hubs::embedded::EmbeddedHubs;
 use crate::pki::{Development, PkiFault};
-use crate::service::{self, Parts, Service, Vault};
+use crate::service::{self, Parts, Service, SharedAccess, Vault};
 use crate::store::Store;
 use crate::store::redb::{self, GroupEvent, Hooks, OpenFault, RedbStore};
 use crate::telemetry::{self, DiskFile, EndpointLimits, LoggingFault, Metrics, MetricsFault, Queue};
@@ -38,6 +41,8 @@ const LOOK_AFTER_EVERY: Duration = Duration::from_secs(15);
 const STORE_FILE: &str = "service.redb";
 /// The key of stored secrets in the data folder.
 const VAULT_FILE: &str = "secrets.key";
+/// The shared access policies in the data folder, where the configuration names no other file.
+const POLICIES_FILE: &str = "policies.toml";
 /// Who links the hubs of the configuration.
 const OURSELVES: &str = "service";
 
@@ -67,6 +72,16 @@ pub enum StartFault {
     StoreRead(String),
     #[error("the key of the stored secrets cannot be had")]
     Vault(#[source] SecretFault),
+    #[error("the shared access policies cannot be had")]
+    PoliciesFile(#[source] SecretFault),
+    #[error("the shared access policies in {path} cannot be used")]
+    Policies {
+        path: PathBuf,
+        #[source]
+        fault: PoliciesFault,
+    },
+    #[error("there are no shared access policies in {path}: a service with azure.https_listen makes them")]
+    NoPolicies { path: PathBuf },
     #[error("the actors' threads cannot be started")]
     Threads(#[source] io::Error),
     #[error("the trust anchors for webhooks cannot be read")]
@@ -120,12 +135,14 @@ impl Running {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
-        let credentials = Credentials::load(config, clock.as_ref(), entropy.as_ref())?;
-        let tls = credentials.tls(Spoken::Http2)?;
         // The same names as in a backup: a copy of the folder is a data folder.
         let folder = config.data_dir.clone();
         make_folder(&folder)?;
         let store = open_store(config).await?;
+        let linked = store.hubs().await.map_err(|fault| StartFault::StoreRead(fault.to_string()))?;
+        let linked: Vec<String> = linked.into_iter().map(|(hub, _)| hub.host_name).collect();
+        let credentials = Credentials::load(config, &linked, clock.as_ref(), entropy.as_ref())?;
+        let tls = credentials.tls(Spoken::Http2)?;
         let hubs = EmbeddedHubs::new(folder, config.hubs.cache_bytes, clock.clone(), entropy.clone())
             .observed(Arc::new(|| telemetry::disk_synced(DiskFile::Hub)));
         let allocator = Webhook::new(&webhook_config(config), clock.clone()).map_err(StartFault::Trust)?;
@@ -140,6 +157,7 @@ impl Running {
         let listener = listen(config.listen).await?;
         let address = local_address(&listener, config.listen)?;
         let vault = open_vault(config, entropy.as_ref())?;
+        let shared_access = open_shared_access(config, entropy.as_ref())?;
         let service = Service::new(Parts {
             vault,
             store: store.clone(),
@@ -148,7 +166,7 @@ impl Running {
             entropy,
             hubs: Arc::new(hubs),
             operator_authorities: credentials.operator_authorities.clone(),
-            config: service_config(config, address),
+            config: service::Config { shared_access, ..service_config(config, address) },
         });
         let taken_up = service.start().await.map_err(StartFault::Hubs)?;
         let hubs_made = link_initial_hubs(config, &service, store.as_ref(), address).await?;
@@ -182,7 +200,7 @@ impl Running {
         if let Some(wanted) = config.azure.https_listen {
             let listener = listen(wanted).await?;
             https_address = Some(local_address(&listener, wanted)?);
-            let (tls, settings) = (credentials.tls(Spoken::Http1)?, rest_settings(config));
+            let (tls, settings) = (credentials.tls(Spoken::Http1)?, rest_settings(config)?);
             let until = stopped(stopping.clone());
             others.push(tokio::spawn(rest::serve(
                 listener,
@@ -304,11 +322,12 @@ struct Credentials {
 }
 
 impl Credentials {
-    fn load(config: &Config, clock: &dyn Clock, entropy: &dyn Entropy) -> Result<Self, StartFault> {
+    /// The development certificate names the hubs that are `linked`, too.
+    fn load(config: &Config, linked: &[String], clock: &dyn Clock, entropy: &dyn Entropy) -> Result<Self, StartFault> {
         match &config.tls {
             config::Tls::DevelopmentPki => {
                 make_folder(&config.certs_dir)?;
-                let names = host_names(config);
+                let names = host_names(config, linked);
                 let made = Development::ensure(&config.certs_dir, clock, entropy, &names).map_err(StartFault::Pki)?;
                 for path in &made.written {
                     tracing::info!("made {}", path.display());
@@ -363,10 +382,10 @@ fn make_folder(path: &Path) -> Result<(), StartFault> {
     std::fs::create_dir_all(path).map_err(fault)
 }
 
-/// Every name that a device or an operator may call the server by.
-fn host_names(config: &Config) -> Vec<String> {
-    let hubs = config.hubs.initial.iter().map(|hub| hub.host_name.clone());
-    let ours = ["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+/// Every name that a device, a back end or an operator may call the server by.
+fn host_names(config: &Config, linked: &[String]) -> Vec<String> {
+    let hubs = config.hubs.initial.iter().map(|hub| hub.host_name.clone()).chain(linked.iter().cloned());
+    let ours = ["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned(), config.azure.host_name.clone()];
     let listen = Some(config.listen.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback());
     ours.into_iter().chain(listen.map(|ip| ip.to_string())).chain(hubs).collect()
 }
@@ -408,6 +427,66 @@ fn open_vault(config: &Config, entropy: &dyn Entropy) -> Result<Vault, StartFaul
         );
     }
     Ok(Vault::new(&key.bytes))
+}
+
+fn policies_file(config: &Config) -> PathBuf {
+    config.azure.policies.clone().unwrap_or_else(|| config.data_dir.join(POLICIES_FILE))
+}
+
+fn read_shared_access(config: &Config) -> Result<Option<SharedAccess>, StartFault> {
+    let path = policies_file(config);
+    let text = secret_text(&path, limits::POLICIES_BYTES_MAX).map_err(StartFault::PoliciesFile)?;
+    let policies = text.map(|text| config::read_policies(&text)).transpose();
+    let policies = policies.map_err(|fault| StartFault::Policies { path, fault })?;
+    let host_name = config.azure.host_name.clone();
+    Ok(policies.map(|policies| SharedAccess { host_name, policies: policies.into() }))
+}
+
+/// The policies of back ends. The file of the data folder is made when it is missing; nobody calls by a key where the
+/// edge for it is off.
+fn open_shared_access(config: &Config, entropy: &dyn Entropy) -> Result<SharedAccess, StartFault> {
+    if config.azure.https_listen.is_none() {
+        return Ok(SharedAccess::default());
+    }
+    if let Some(shared_access) = read_shared_access(config)? {
+        return Ok(shared_access);
+    }
+    let path = policies_file(config);
+    if config.azure.policies.is_some() {
+        return Err(StartFault::NoPolicies { path });
+    }
+    let text = config::made_policies(|| {
+        let mut key = Zeroizing::new([0; limits::TOKEN_KEY_BYTES_MAX]);
+        entropy.fill(key.as_mut_slice());
+        key
+    });
+    make_secret_text(&path, &text).map_err(StartFault::PoliciesFile)?;
+    tracing::info!("made {}, the shared access policies of back ends", path.display());
+    read_shared_access(config)?.ok_or(StartFault::NoPolicies { path })
+}
+
+/// The shared access policies of a service, from its files: for who may read them.
+#[derive(Debug)]
+pub struct PolicyKeys {
+    policies: Arc<[SharedAccessPolicy]>,
+}
+
+impl PolicyKeys {
+    /// Reads what a service has made.
+    pub fn read(config: &Config) -> Result<Self, StartFault> {
+        let missing = || StartFault::NoPolicies { path: policies_file(config) };
+        Ok(Self { policies: read_shared_access(config)?.ok_or_else(missing)?.policies })
+    }
+
+    /// The policies of the service, or those of hubs.
+    pub fn of(&self, area: PolicyArea) -> impl Iterator<Item = &SharedAccessPolicy> {
+        self.policies.iter().filter(move |policy| policy.area == area)
+    }
+
+    /// What a key of a policy is at one hub.
+    pub fn at_hub(key: &TokenKey, hub: &HubId) -> TokenKey {
+        service::hub_policy_key(key, hub)
+    }
 }
 
 /// A new store gets the hubs of the configuration; later on hubs are what the operator has linked.
@@ -484,8 +563,19 @@ fn service_config(config: &Config, address: SocketAddr) -> service::Config {
     }
 }
 
-fn rest_settings(config: &Config) -> rest::Settings {
-    rest::Settings { id_scope: config.azure.id_scope.clone() }
+fn rest_settings(config: &Config) -> Result<rest::Settings, StartFault> {
+    let authority = |named: &config::NamedAuthority| {
+        const WHAT: &str = "an authority that groups may refer to";
+        let text = read_file(WHAT, &named.file)?;
+        let certificate = x509::certificate_ref(&text).map_err(|refusal| StartFault::Pem {
+            what: WHAT,
+            path: named.file.clone(),
+            why: refusal.to_string(),
+        })?;
+        Ok(rest::NamedAuthority { name: named.name.clone(), der: certificate.der, thumbprint: certificate.thumbprint })
+    };
+    let authorities = config.azure.authorities.iter().map(authority).collect::<Result<Vec<_>, StartFault>>()?;
+    Ok(rest::Settings { id_scope: config.azure.id_scope.clone(), authorities: authorities.into() })
 }
 
 fn rest_limits(config: &Config) -> rest::Limits {

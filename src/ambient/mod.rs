@@ -9,5 +9,5 @@ mod writer;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use entropy::{Entropy, SeededEntropy, SystemEntropy};
-pub use secret::{OwnSecret, SecretFault, own_secret};
+pub use secret::{OwnSecret, SecretFault, make_secret_text, own_secret, secret_text};
 pub use writer::{GroupWriter, WriterClosed};

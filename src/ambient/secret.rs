@@ -1,4 +1,4 @@
-//! A secret of the process's own, in a file that only its owner may read; made at random the first time.
+//! Secrets in files that only their owner may read; made the first time they are needed.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
@@ -21,6 +21,8 @@ pub enum SecretFault {
     Size { path: PathBuf, expected: usize },
     #[error("{path} may be read by others than its owner: chmod 600 {path}")]
     Open { path: PathBuf },
+    #[error("{path} is not UTF-8 text of at most {max} bytes")]
+    Text { path: PathBuf, max: usize },
 }
 
 /// A secret, and whether it was made just now.
@@ -65,6 +67,31 @@ pub fn own_secret<const SIZE: usize>(path: &Path, entropy: &dyn Entropy) -> Resu
     }
 }
 
+/// The text in a secret file; `None` when it is not there.
+pub fn secret_text(path: &Path, max: usize) -> Result<Option<Zeroizing<String>>, SecretFault> {
+    let io = |source| SecretFault::Io { path: path.to_owned(), source };
+    let file = match OpenOptions::new().read(true).open(path) {
+        Ok(file) => file,
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(fault) => return Err(io(fault)),
+    };
+    if file.metadata().map_err(io)?.permissions().mode() & OTHERS != 0 {
+        return Err(SecretFault::Open { path: path.to_owned() });
+    }
+    // As large as it may get, so that no part of it is left behind by growing.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(max + 1));
+    (&file).take(max as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
+    match std::str::from_utf8(&bytes) {
+        Ok(text) if text.len() <= max => Ok(Some(Zeroizing::new(text.to_owned()))),
+        Ok(_) | Err(_) => Err(SecretFault::Text { path: path.to_owned(), max }),
+    }
+}
+
+/// Writes a secret file that is not there: whole or not at all, and durable.
+pub fn make_secret_text(path: &Path, text: &str) -> Result<(), SecretFault> {
+    make(path, text.as_bytes()).map_err(|source| SecretFault::Io { path: path.to_owned(), source })
+}
+
 fn make(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
@@ -99,6 +126,18 @@ mod tests {
         assert_eq!((read.is_new, *read.bytes), (false, *made.bytes));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(own_secret::<32>(&path, &entropy), Err(SecretFault::Open { .. })));
+    }
+
+    #[test]
+    fn a_text_is_bounded_and_its_owners() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("policies.toml");
+        assert!(secret_text(&path, 5).unwrap().is_none());
+        make_secret_text(&path, "12345").unwrap();
+        assert_eq!(secret_text(&path, 5).unwrap().as_deref().map(String::as_str), Some("12345"));
+        assert!(matches!(secret_text(&path, 4), Err(SecretFault::Text { .. })));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o604)).unwrap();
+        assert!(matches!(secret_text(&path, 5), Err(SecretFault::Open { .. })));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! A method without a row is refused to everybody. Calls that devices make need no role: the service asks for proof of
 //! the device itself.
 
-use crate::domain::{Fault, HubId, Reason, Role, RoleGrant};
+use crate::domain::{Fault, HubId, Permission, Reason, Role, RoleGrant};
 use crate::service::Operator;
 
 /// Who may call a method.
@@ -91,6 +91,24 @@ pub const TABLE: &[(&str, Access)] = &[
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Access::Roles(Role::ALL)),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Access::Roles(Role::ALL)),
 ];
+
+/// Which roles hold a permission of the field's shared access policies: the calls that it opens, made over gRPC, ask for
+/// the same.
+pub fn of_permission(permission: Permission) -> Access {
+    match permission {
+        Permission::ServiceConfig | Permission::RegistrationStatusWrite => Access::Roles(OPERATORS),
+        Permission::EnrollmentRead | Permission::RegistrationStatusRead => Access::Roles(READERS),
+        Permission::EnrollmentWrite => Access::Roles(ENROLLERS),
+        Permission::RegistryRead => Access::AtHub(TWIN_READERS),
+        Permission::RegistryWrite => Access::AtHub(OPERATORS),
+        Permission::ServiceConnect => Access::AtHub(TWIN_WRITERS),
+    }
+}
+
+/// As [`of_permission`], of seeing keys: over gRPC only operators do.
+pub const SEEING_KEYS: Access = Access::Roles(OPERATORS);
+/// As above, at a hub.
+pub const SEEING_KEYS_AT_HUB: Access = Access::AtHub(OPERATORS);
 
 /// The row of a method, by its path.
 pub fn row(path: &str) -> Option<(&'static str, Access)> {

@@ -5,6 +5,7 @@
 mod advice;
 mod audit;
 mod bench;
+mod connection_string;
 mod context;
 mod demo;
 mod device;
@@ -94,6 +95,8 @@ enum Command {
     /// Make authorities and certificates
     #[command(subcommand)]
     Pki(pki::PkiCommand),
+    /// Print what the users of existing Azure SDKs paste
+    ConnectionString(connection_string::ConnectionString),
     /// Put load on a server, and say what it can do
     Bench(bench::Bench),
 }
@@ -118,6 +121,7 @@ impl Cli {
             Command::Demo(command) => command.run(&context),
             Command::Pki(command) => command.run(&context),
             Command::Bench(command) => command.run(&context),
+            Command::ConnectionString(command) => wait_for(command.run(&context)),
             Command::Hub(command) => wait_for(command.run(&context)),
             Command::Enroll(command) => wait_for(command.run(&context)),
             Command::Group(command) => wait_for(command.run(&context)),

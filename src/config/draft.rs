@@ -10,7 +10,8 @@ use serde::de::{self, Deserialize, Deserializer};
 use super::fault::ConfigFault;
 use super::span::read_span;
 use super::{
-    Actors, Azure, Client, ClientIdentity, Config, Hubs, InitialHub, Limits, Log, LogFormat, Store, Tls, Tpm, Webhook,
+    Actors, Azure, Client, ClientIdentity, Config, Hubs, InitialHub, Limits, Log, LogFormat, NamedAuthority, Store,
+    Tls, Tpm, Webhook,
 };
 use crate::domain::{HubId, limits};
 
@@ -103,6 +104,10 @@ struct WebhookDraft {
 #[serde(deny_unknown_fields)]
 struct AzureDraft {
     id_scope: String,
+    host_name: String,
+    policies: Option<PathBuf>,
+    #[serde(default)]
+    authorities: Vec<String>,
     https_listen: String,
     mqtt_listen: String,
 }
@@ -233,8 +238,14 @@ impl AzureDraft {
     fn validated(self) -> Result<Azure, ConfigFault> {
         let id_scope =
             self.id_scope.parse().map_err(|fault| ConfigFault::Together(format!("azure.id_scope: {fault}")))?;
+        if !is_host_name(&self.host_name) {
+            return Err(ConfigFault::Together(format!("azure.host_name is not a host name: {:?}", self.host_name)));
+        }
         Ok(Azure {
             id_scope,
+            host_name: self.host_name,
+            policies: self.policies,
+            authorities: authorities(&self.authorities)?,
             https_listen: optional_address("azure.https_listen", &self.https_listen)?,
             mqtt_listen: optional_address("azure.mqtt_listen", &self.mqtt_listen)?,
         })
@@ -350,6 +361,22 @@ fn initial_hubs(entries: &[String]) -> Result<Vec<InitialHub>, ConfigFault> {
         }
         _ => Ok(hubs),
     }
+}
+
+fn authorities(entries: &[String]) -> Result<Vec<NamedAuthority>, ConfigFault> {
+    let refused = |problem: String| ConfigFault::Together(format!("azure.authorities {problem}"));
+    let mut authorities: Vec<NamedAuthority> = Vec::new();
+    for entry in entries {
+        let parts = entry.split_once('=').map(|(name, file)| (name.trim(), file.trim()));
+        let Some((name, file)) = parts.filter(|(name, file)| !name.is_empty() && !file.is_empty()) else {
+            return Err(refused(format!("holds {entry:?}, which is not name=file")));
+        };
+        if authorities.iter().any(|known| known.name == name) {
+            return Err(refused(format!("names {name} twice")));
+        }
+        authorities.push(NamedAuthority { name: name.to_owned(), file: file.into() });
+    }
+    Ok(authorities)
 }
 
 /// Labels of 1–63 letters, digits and inner hyphens, joined by dots (RFC 1123, section 2.1).

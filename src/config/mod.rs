@@ -6,6 +6,7 @@
 mod draft;
 mod fault;
 mod layers;
+mod policies;
 mod setting;
 mod span;
 
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use fault::ConfigFault;
+pub use policies::{PoliciesFault, made_policies, read_policies};
 pub use setting::{SETTINGS, Setting, SettingKind};
 
 use crate::domain::{HubId, IdScope};
@@ -135,10 +137,23 @@ pub struct Webhook {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Azure {
     pub id_scope: IdScope,
+    /// What back ends call this service by.
+    pub host_name: String,
+    /// `None`: a file of the data folder.
+    pub policies: Option<PathBuf>,
+    /// What groups may refer to by name; names differ.
+    pub authorities: Vec<NamedAuthority>,
     /// `None` is off.
     pub https_listen: Option<SocketAddr>,
     /// `None` is off.
     pub mqtt_listen: Option<SocketAddr>,
+}
+
+/// An authority that lies in a file and has a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedAuthority {
+    pub name: String,
+    pub file: PathBuf,
 }
 
 /// What the commands that call a service use.

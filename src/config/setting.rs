@@ -118,10 +118,16 @@ setting_table! {
         "let webhooks on loopback be plain http, for trying them out";
     "azure.id_scope": Text, "0ne00REHOME",
         "id scope by which devices with existing Azure SDKs name this service";
+    "azure.host_name": Text, "localhost",
+        "host name by which existing Azure SDKs call this service; tokens of back ends are for it";
     "azure.https_listen": Text, "off",
         "address and port of the HTTPS edge for existing Azure SDKs, which call port 443; or `off`";
     "azure.mqtt_listen": Text, "off",
         "address and port of the MQTT edge for existing Azure SDKs, which call port 8883; or `off`";
+    "azure.policies": Text, "",
+        "TOML file of the shared access policies of back ends with existing Azure SDKs; absent: `policies.toml` in the data folder, made when it is not there";
+    "azure.authorities": List, "",
+        "PEM authorities that enrollment groups may refer to by a name, as `name=file`";
     "client.server": Text, "",
         "address that the commands call; absent: the one of `listen`";
     "client.ca": Text, "",

@@ -160,6 +160,9 @@ fn bad_values_are_refused_with_what_would_be_right() {
         ("hubs.initial = [\"a\"]", "hubs.initial holds \"a\", which is not id=host name"),
         ("hubs.initial = [\"a=a b\"]", "hubs.initial holds \"a=a b\": \"a b\" is not a host name"),
         ("hubs.initial = [\"a=a\", \"a=b\"]", "hubs.initial names a twice"),
+        ("azure.host_name = \"a b\"", "azure.host_name is not a host name: \"a b\""),
+        ("azure.authorities = [\"root\"]", "azure.authorities holds \"root\", which is not name=file"),
+        ("azure.authorities = [\"a=x\", \"a=y\"]", "azure.authorities names a twice"),
         ("listen = \"localhost\"", "listen is not an address with a port, as 127.0.0.1:7443: \"localhost\""),
         ("listen = 7443", "listen in rehome.toml is not a text: 7443"),
         ("log.format = \"xml\"", "log.format is neither human nor json: \"xml\""),
@@ -234,6 +237,7 @@ fn the_draft_and_the_table_name_the_same_settings() {
         .map(|setting| match (setting.default, setting.key) {
             ("", "client.server") => "https://localhost:1",
             ("", "tpm.endorsement_handle") => "0x81010002",
+            ("", "azure.authorities") => "root=ca.pem",
             ("", _) => "file.pem",
             (default, _) => default,
         })

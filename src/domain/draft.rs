@@ -163,8 +163,8 @@ impl EnrollmentDraft {
 
     fn check_allocation(&self) -> Result<(), Fault> {
         match &self.allocation {
-            Some(AllocationPolicy::Static) if self.hubs.len() != 1 => {
-                Err(Fault::invalid("settings.hub_ids", "the policy static needs exactly one hub"))
+            Some(AllocationPolicy::Static) if self.hubs.len() > 1 => {
+                Err(Fault::invalid("settings.hub_ids", "the policy static takes one hub, not more"))
             }
             None | Some(AllocationPolicy::Static | AllocationPolicy::Hashed | AllocationPolicy::LowestLatency) => {
                 Ok(())
@@ -364,7 +364,14 @@ mod tests {
         check(|d| d.initial.tags = Document::from_text(r#"{"$a":1}"#).unwrap(), Some("settings.initial"));
         check(|d| d.hubs = (0..51).map(|n| hub(&format!("h{n}"))).collect(), Some("settings.hub_ids"));
         check(|d| d.hubs = vec![hub("a"), hub("b"), hub("a")], Some("settings.hub_ids"));
-        check(|d| d.allocation = Some(AllocationPolicy::Static), Some("settings.hub_ids"));
+        check(|d| d.allocation = Some(AllocationPolicy::Static), None);
+        check(
+            |d| {
+                d.allocation = Some(AllocationPolicy::Static);
+                d.hubs = vec![hub("a"), hub("b")];
+            },
+            Some("settings.hub_ids"),
+        );
         check(
             |d| {
                 d.allocation = Some(AllocationPolicy::Static);

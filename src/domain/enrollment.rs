@@ -209,7 +209,7 @@ impl fmt::Debug for WebhookPolicy {
 /// How a hub is chosen among the candidates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AllocationPolicy {
-    /// Exactly one hub, which the enrollment names.
+    /// The hub that the enrollment names; where it names none, the only one that is linked.
     Static,
     /// Weighted rendezvous hashing on the case-folded registration id.
     Hashed,

@@ -60,6 +60,20 @@ pub const KEY_TOKEN_LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
 pub const HUB_TOKEN_LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
 /// A token that answers a TPM's challenge: the longest that known clients with a TPM make tokens for.
 pub const TOKEN_LIFETIME_MAX: Duration = Duration::from_secs(3600);
+/// A token of a shared access policy: SDKs make them for an hour, people who make one by hand for a day at most.
+pub const POLICY_TOKEN_LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Policies of the service, and of hubs: one for each back end and its successor.
+pub const POLICIES_MAX: usize = 64;
+/// The file of the policies: each has some 300 bytes, and room for notes.
+pub const POLICIES_BYTES_MAX: usize = 64 * 1024;
+/// Entries of one bulk operation (reference/dps.md §9).
+pub const BULK_MAX: usize = 10;
+/// Devices of one bulk operation at a hub (reference/dps.md §8.1).
+pub const BULK_DEVICES_MAX: usize = 100;
+/// A page over HTTP, in bytes of JSON: a thousand rows of usual size.
+pub const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// Text of a query.
+pub const QUERY_CHARS_MAX: usize = 8 * 1024;
 /// How far a device's clock may run ahead; more is not drift but a clock that was never set.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(300);
 /// How long a TPM challenge can be answered (DESIGN 8): a slow TPM with a slow link needs seconds.

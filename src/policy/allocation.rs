@@ -241,7 +241,7 @@ pub fn choose_hub(request: &AllocationRequest<'_>) -> Allocation {
     let (fitting, not_taken) = candidates(request);
     let named = request.enrollment.hubs.len();
     match policy {
-        AllocationPolicy::Static if named != 1 => {
+        AllocationPolicy::Static if named > 1 || (named == 0 && request.hubs.len() > 1) => {
             Allocation::failed(AllocationFault::StaticNeedsOneHub { named }, unanswered(&fitting, not_taken))
         }
         AllocationPolicy::Static
@@ -496,6 +496,7 @@ mod tests {
         let two = two.naming(&["a", "b"]);
         check("two", &two, "static allocation needs exactly one hub, the enrollment names 2", reasons);
         check("one", &case(fixed(), &["a", "b"]).naming(&["b"]), "b", "a is not among the enrollment's hubs");
+        check("the only one", &case(fixed(), &["a"]), "a", "");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::attestation::tpm::{self, EndorsementKey, KeyFault, PublicArea, StorageKey};
-use crate::attestation::x509::{self, Refusal};
+use crate::attestation::x509::{self, CertificateInfo, Refusal};
 use crate::domain::{
     AllocationPolicy, Attestation, AttestationDraft, AuditAction, AuditEntry, CertificateRef, DeviceId, Enrollment,
     EnrollmentDraft, EnrollmentId, Fault, PcrPolicy, Reason, RegistrationId, SrkDraft, SrkRule, TpmDevice, TpmFleet,
@@ -234,6 +234,12 @@ impl Service {
         }
         Ok(())
     }
+}
+
+/// What is known of a certificate, given as DER or PEM; `None` when it cannot be read.
+pub fn describe_certificate(der_or_pem: &[u8]) -> Option<CertificateInfo> {
+    let certificate = x509::certificate_ref(der_or_pem).ok()?;
+    x509::describe(&certificate.der).ok()
 }
 
 /// Keys that no TPM may use would never let the device in.

@@ -158,7 +158,7 @@ impl Service {
         self.inner.vault.seal(key, self.inner.entropy.as_ref())
     }
 
-    fn open_keys(&self, keys: &KeyPair<SealedKey>) -> Option<KeyPair<TokenKey>> {
+    pub(super) fn open_keys(&self, keys: &KeyPair<SealedKey>) -> Option<KeyPair<TokenKey>> {
         let open = |key| self.inner.vault.open(key);
         Some(KeyPair { primary: open(&keys.primary)?, secondary: open(&keys.secondary)? })
     }

@@ -13,9 +13,11 @@ mod fleet;
 mod import;
 mod keys;
 mod operators;
+mod policies;
 mod proof;
 mod reconcile;
 mod registration;
+mod registry;
 mod throttle;
 mod tpm;
 mod twin;
@@ -41,15 +43,18 @@ use crate::store::Store;
 
 pub use self::backup::BackupPart;
 pub use self::devices::{Explained, KeptState, PinRequest, RegistrationView, Revoked};
+pub use self::enrollment::describe_certificate;
 pub use self::fleet::{HubDebts, HubReading};
 pub use self::import::Imported;
+pub use self::policies::{Door, PolicyHolder, SharedAccess, hub_policy_key};
 pub use self::reconcile::{DeviceNews, ReconcileNews, Reinstatement};
 pub use self::registration::{DeviceView, Peer, RegisterAsk, Registering};
+pub use self::registry::HubDevice;
 pub use self::tpm::{BeginAsk, Begun, QuoteAsk, TOKEN_KEY_NAME, TOKEN_SCOPE, TpmAnswer};
 pub use self::twin::DesiredWatch;
 pub use self::vault::{VAULT_KEY_BYTES, Vault};
 pub use crate::actors::UndoWish;
-pub use crate::attestation::x509::Operator;
+pub use crate::attestation::x509::{CertificateInfo, Operator};
 pub use crate::hubs::{DesiredEvent, Resident, TwinWrite};
 pub use crate::moves::{CallKey, Effect, Episode, Resolve, Tries, Way};
 pub use crate::policy::Outcome;
@@ -88,6 +93,8 @@ pub struct Config {
     pub id_scope: Option<IdScope>,
     /// Where copies lie while a backup is read.
     pub scratch_folder: PathBuf,
+    /// Who calls by a key, and what the service is called by those.
+    pub shared_access: SharedAccess,
 }
 
 impl Default for Config {
@@ -109,6 +116,7 @@ impl Default for Config {
             embedded_endpoint: "localhost:8443".to_owned(),
             id_scope: None,
             scratch_folder: PathBuf::from("tmp"),
+            shared_access: SharedAccess::default(),
         }
     }
 }

@@ -172,7 +172,14 @@ impl Service {
         })
     }
 
-    pub(super) fn device_view(&self, standing: Standing) -> DeviceView {
+    /// A device's registration as the device would be told of it, from the store: wakes nobody. For callers that may see
+    /// every device.
+    pub async fn registration_state(&self, id: &RegistrationId) -> Result<Option<DeviceView>, Fault> {
+        Ok(self.standing(id).await?.map(|standing| self.device_view(standing)))
+    }
+
+    /// As above, of one that was listed.
+    pub fn device_view(&self, standing: Standing) -> DeviceView {
         let home = standing.assignment.as_ref().and_then(|at| self.inner.directory.fleet().berth(&at.hub));
         let retry_after = retry_after(&standing.operation.status);
         DeviceView { standing, home: home.map(|berth| berth.hub), retry_after }

@@ -121,6 +121,11 @@ impl Service {
         })
     }
 
+    /// Linked hubs and their host names.
+    pub fn hub_host_names(&self) -> Vec<(HubId, String)> {
+        self.inner.directory.fleet().berths().into_iter().map(|berth| (berth.hub.id, berth.hub.host_name)).collect()
+    }
+
     /// The hub that is called by this host name (with a port, or without one) as devices know it.
     pub fn hub_named(&self, host: &str) -> Option<HubId> {
         let host = host.rsplit_once(':').map_or(host, |(name, _)| name);

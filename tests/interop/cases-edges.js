@@ -54,4 +54,4 @@ async function between() {
   await Promise.all([https, mqtt, python].map((it) => it.close()));
 }
 
-module.exports = [{ name: 'between front ends', run: between }];
+module.exports.cases = [{ name: 'between front ends', run: between }];

@@ -84,4 +84,4 @@ async function hostile(serving) {
   ]);
 }
 
-module.exports = [{ name: 'hostile', run: hostile }];
+module.exports.cases = [{ name: 'hostile', run: hostile }];

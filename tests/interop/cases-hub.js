@@ -3,18 +3,18 @@
 
 const assert = require('assert');
 const { once } = require('events');
-const { device } = require('./columns');
+const { AT_HUBS, device } = require('./columns');
 const { steps, within } = require('./cells');
 const { KINDS } = require('./kinds');
 const { HUBS, random, rehome } = require('./world');
 
-async function atHub(column) {
-  const identity = await KINDS['X.509, individual']();
+async function atHub(column, proof) {
+  const identity = await KINDS[`${proof}, individual`]();
   const it = device(column);
   const [wanted, reported] = [random(), random()];
   let home;
   let gone;
-  await steps('at the hub', column, null, [
+  await steps('at the hub', column, proof, [
     ['reads its twin', async () => {
       await identity.enroll({ hub: 'hub-a', twin: { tags: { secret: 1 }, desired: { wanted } } });
       await it.register(identity);
@@ -58,4 +58,5 @@ async function atHub(column) {
   await it.close();
 }
 
-module.exports = ['Node MQTT', 'Python MQTT'].map((column) => ({ name: `at the hub | ${column}`, run: () => atHub(column) }));
+module.exports.cases = ['X.509', 'symmetric key'].flatMap((proof) =>
+  AT_HUBS.map((column) => ({ name: `at the hub | ${proof} | ${column}`, run: () => atHub(column, proof) })));

@@ -3,13 +3,13 @@
 
 const assert = require('assert');
 const { once } = require('events');
-const { device } = require('./columns');
+const { AT_HUBS, device } = require('./columns');
 const { steps, within } = require('./cells');
 const { KINDS } = require('./kinds');
 const { HUBS, random, rehome } = require('./world');
 
 async function restarted(serving) {
-  const devices = await Promise.all(['Node MQTT', 'Python MQTT'].map(async (column) => {
+  const devices = await Promise.all(AT_HUBS.map(async (column) => {
     const identity = await KINDS['X.509, individual']();
     await identity.enroll({ hub: 'hub-a' });
     const it = device(column);
@@ -22,8 +22,8 @@ async function restarted(serving) {
   await serving.start();
   await Promise.all(devices.map(async ({ column, identity, it, home }) => {
     const wanted = random();
-    await steps('at the hub', column, null, [
-      ['comes back by itself after a restart of the service', async () => {
+    await steps('after a restart of the service', column, null, [
+      ['comes back by itself', async () => {
         const { first } = await eventually(() => home.report({ first: wanted }).then(() => home.twin()).then((twin) => twin.reported));
         assert.equal(first, wanted);
         const told = once(home, 'desired');
@@ -47,4 +47,4 @@ async function eventually(ask) {
   }
 }
 
-module.exports = [{ name: 'restart', run: restarted }];
+module.exports.cases = [{ name: 'restart', run: restarted }];

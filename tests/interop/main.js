@@ -6,7 +6,7 @@ const { Serving } = require('./serving');
 
 const AT_ONCE = 6;
 
-const cases = (names) => names.flatMap((name) => require(`./cases-${name}`));
+const cases = (names) => names.flatMap((name) => require(`./cases-${name}`).cases);
 const only = process.env.INTEROP_ONLY;
 const chosen = (all) => all.filter(({ name }) => !only || name.includes(only));
 
@@ -23,7 +23,7 @@ async function work(queue, serving) {
 
 async function main() {
   const serving = await Serving.start();
-  const together = chosen(cases(['registration', 'hub', 'edges']));
+  const together = chosen(cases(['registration', 'refused', 'hub', 'tpm', 'edges', 'service', 'registry', 'docs']));
   await Promise.all(Array.from({ length: AT_ONCE }, () => work(together, serving)));
   await work(chosen(cases(['restart', 'hostile'])), serving);
   await serving.stop();

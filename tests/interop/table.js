@@ -14,11 +14,12 @@ for (const { table, row, column, ok } of lines) {
 }
 
 const counts = { passed: 0, failed: 0, missing: 0 };
-for (const { name, columns, rows } of tables) {
+for (const { name, columns, rows, absent = {} } of tables) {
   const width = Math.max(...rows.map((row) => row.length), name.length);
   console.log(`\n${name.padEnd(width)}  ${columns.join('  ')}`);
   for (const row of rows) {
     const words = columns.map((column) => {
+      if (absent[row]?.includes(column)) return '–'.padEnd(column.length);
       const ok = shown.get(key(name, row, column));
       shown.delete(key(name, row, column));
       const word = ok === undefined ? 'missing' : ok ? 'passed' : 'failed';

@@ -94,6 +94,12 @@ async function webhook(hub, payload) {
   return { url, asked, close: () => server.close() };
 }
 
+/** What is made at the first call, and the same at every other. */
+function once(make) {
+  let made;
+  return () => (made ??= make());
+}
+
 const random = () => crypto.randomBytes(8).toString('hex');
 
-module.exports = { HOST, SCOPE, HUBS, authority, file, fresh, issued, random, read, rehome, selfSigned, until, webhook, work, write };
+module.exports = { HOST, SCOPE, HUBS, authority, file, fresh, issued, once, random, read, rehome, selfSigned, until, webhook, work, write };

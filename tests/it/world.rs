@@ -15,7 +15,7 @@ use rehome::client::{
     PageChoice, ReconcileNews, ReconciledDevice, RegistrationChoice, RegistrationRecord, RegistrationUpdate,
     RemoteFault, ReprovisionCall, Target, TwinTarget, UpdateStatus, every_row,
 };
-use rehome::compose::Running;
+use rehome::compose::{PolicyKeys, Running};
 use rehome::config::Config;
 use rehome::domain::{
     AllocationPolicy, AttestationDraft, ClientFacts, DeviceId, Document, EnrollmentDraft, EnrollmentId, GroupId, HubId,
@@ -263,6 +263,24 @@ impl World {
         }
         devices.sort_by_key(|device| (device.hub.to_string(), device.device.to_string()));
         devices
+    }
+
+    /// The folder of everything, for commands to be run in.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn data(&self) -> &Path {
+        &self.config.data_dir
+    }
+
+    pub fn certs(&self) -> &Path {
+        &self.config.certs_dir
+    }
+
+    /// The keys of the shared access policies, as `rehome connection-string` reads them.
+    pub fn policy_keys(&self) -> PolicyKeys {
+        PolicyKeys::read(&self.config).unwrap()
     }
 
     pub fn https_address(&self) -> SocketAddr {

@@ -26,7 +26,8 @@ impl Code {
     /// The code of each reason. Documented ones where a source names one; else the status and a generic detail.
     pub fn of(reason: Reason) -> Code {
         match reason {
-            Reason::RegistrationRefused => code(401_002),
+            // Who is let in but lacks a right is told the same as who is not: so the field knows it.
+            Reason::RegistrationRefused | Reason::CallerUnauthenticated | Reason::RoleNotAllowed => code(401_002),
             Reason::InvalidArgument | Reason::TwinInvalid | Reason::InvalidPageToken => code(400_004),
             Reason::EnrollmentNotFound => code(404_201),
             Reason::GroupNotFound => code(404_202),

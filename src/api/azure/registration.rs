@@ -8,6 +8,7 @@ use crate::domain::{
 };
 use crate::service::DeviceView;
 
+use super::etag;
 use super::fault::{Code, Refusal};
 use super::time::seven_digits;
 
@@ -140,7 +141,7 @@ pub fn state(view: &DeviceView, version: ApiVersion) -> Value {
         "createdDateTimeUtc": seven_digits(standing.created_at),
         "lastUpdatedDateTimeUtc": seven_digits(standing.updated_at),
         "status": standing.operation.status.as_str(),
-        "etag": BASE64.encode(format!("\"{}\"", standing.version.etag()).as_bytes()),
+        "etag": etag::of(standing.version, standing.created_at),
     });
     match &standing.operation.status {
         OperationStatus::Assigned { sub_status, .. } => {

@@ -32,7 +32,7 @@ use crate::telemetry;
 use super::answer::refused;
 use super::path::canonical;
 use super::websocket::Alive;
-use super::{Edge, Settings, routes};
+use super::{Edge, Settings, hub, routes};
 
 /// Bounds of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,20 +144,32 @@ impl Server {
     async fn answer(self, peer: Arc<Peer>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         let began = self.edge.service.monotonic();
         let (mut parts, body) = request.into_parts();
+        // Faults from before a handler are told as its SDKs read them.
+        let told = if is_of_a_hub(&canonical(parts.uri.path())) { hub::refused } else { told };
         parts.extensions.insert(peer);
         parts.uri = with_path(&parts.uri, canonical);
         let request = Request::from_parts(parts, Body::new(body.map_err(axum::Error::new)));
         let answered = tokio::time::timeout(self.limits.request_timeout, self.routes.clone().oneshot(request));
         let response = match answered.await {
             Ok(Ok(response)) if is_ours(&response) => response,
-            Ok(Ok(response)) => refused(&refusal_of(response.status()), self.edge.service.now()),
+            Ok(Ok(response)) => told(&self.edge, &refusal_of(response.status())),
             Ok(Err(never)) => match never {},
-            Err(_) => refused(&Refusal::new(408_001, "the request took too long to arrive"), self.edge.service.now()),
+            Err(_) => told(&self.edge, &Refusal::new(408_001, "the request took too long to arrive")),
         };
         let took = self.edge.service.monotonic().saturating_sub(began);
         telemetry::api_call_finished("https", status_word(response.status()), took);
         Ok(response)
     }
+}
+
+fn told(edge: &Edge, refusal: &Refusal) -> Response<Body> {
+    refused(refusal, edge.service.now())
+}
+
+fn is_of_a_hub(path: &str) -> bool {
+    ["/devices", "/twins"]
+        .iter()
+        .any(|collection| path.strip_prefix(collection).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
 
 /// Whether one of the handlers made the answer: what is refused before one of them sees it comes as plain text.
@@ -205,10 +217,16 @@ fn with_path(uri: &Uri, change: impl FnOnce(&str) -> String) -> Uri {
     path.parse().unwrap_or_else(|_| uri.clone())
 }
 
-pub(super) async fn no_such_address(State(edge): State<Edge>) -> Response<Body> {
-    refused(&Refusal::new(404_001, "there is nothing at this address"), edge.service.now())
+pub(super) async fn no_such_address(State(edge): State<Edge>, uri: Uri) -> Response<Body> {
+    let message = "there is nothing at this address";
+    if is_of_a_hub(uri.path()) {
+        hub::refused(&edge, &Refusal::new(400_003, message))
+    } else {
+        told(&edge, &Refusal::new(404_001, message))
+    }
 }
 
-pub(super) async fn no_such_method(State(edge): State<Edge>) -> Response<Body> {
-    refused(&Refusal::new(405_001, "this address does not know that method"), edge.service.now())
+pub(super) async fn no_such_method(State(edge): State<Edge>, uri: Uri) -> Response<Body> {
+    let refusal = Refusal::new(405_001, "this address does not know that method");
+    if is_of_a_hub(uri.path()) { hub::refused(&edge, &refusal) } else { told(&edge, &refusal) }
 }

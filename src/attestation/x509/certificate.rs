@@ -1,6 +1,6 @@
 //! One certificate: bounded, parsed strictly, and reduced to the facts that the rules ask for.
 
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use rustls_pki_types::pem::{PemObject, SectionKind};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::oid_registry::{
@@ -31,6 +31,8 @@ pub struct CertificateInfo {
     pub not_before: Timestamp,
     pub not_after: Timestamp,
     pub thumbprint: Thumbprint,
+    /// SHA-1 of the DER, for those who know certificates by it: nothing here does.
+    pub sha1: [u8; 20],
 }
 
 /// Takes one certificate for an enrollment, as DER or as PEM text with nothing else in it.
@@ -74,6 +76,7 @@ pub fn describe(der: &[u8]) -> Result<CertificateInfo, Refusal> {
         not_before: facts.window.not_before,
         not_after: facts.window.not_after,
         thumbprint: facts.reference.thumbprint,
+        sha1: sha1(der),
     })
 }
 
@@ -225,6 +228,12 @@ pub(super) fn sha256(bytes: &[u8]) -> Thumbprint {
     let mut thumbprint = [0; 32];
     thumbprint.copy_from_slice(digest(&SHA256, bytes).as_ref());
     Thumbprint(thumbprint)
+}
+
+fn sha1(bytes: &[u8]) -> [u8; 20] {
+    let mut digested = [0; 20];
+    digested.copy_from_slice(digest(&SHA1_FOR_LEGACY_USE_ONLY, bytes).as_ref());
+    digested
 }
 
 fn require(holds: bool, otherwise: Refusal) -> Result<(), Refusal> {

@@ -422,7 +422,10 @@ mod tests {
         check(r#"{"registration_id":"d","certificate_file":"/nowhere/at/all"}"#, Err("/nowhere/at/all"));
         check(r#"{"registration_id":"d","certificate":"MIIA","reprovision_policy":"move"}"#, Err("move"));
         check(r#"{"registration_id":"d","certificate":"MIIA","allocation_policy":"custom"}"#, Err("webhook"));
-        check(r#"{"registration_id":"d","certificate":"MIIA","allocation_policy":"static"}"#, Err("exactly one hub"));
+        check(
+            r#"{"registration_id":"d","certificate":"MIIA","allocation_policy":"static","hub_ids":["a","b"]}"#,
+            Err("one hub"),
+        );
         check(r#"{"registration_id":"d","certificate":"MIIA","unreachable_wait_seconds":5}"#, Err("unreachable_rule"));
         check(r#"{"registration_id":"d","certificate":"MIIA","hub_ids":["Hub A"]}"#, Err("hub_ids"));
     }

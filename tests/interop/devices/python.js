@@ -2,38 +2,19 @@
 'use strict';
 
 const path = require('path');
-const readline = require('readline');
 const { EventEmitter } = require('events');
-const { spawn } = require('child_process');
+const { Lines } = require('../lines');
 
 class PythonDevice {
   constructor(transport, host, scope) {
     const args = [path.join(__dirname, 'agent.py'), host, scope, process.env.NODE_EXTRA_CA_CERTS];
     if (transport === 'mqtt-ws') args.push('websockets');
-    this.child = spawn(process.env.INTEROP_PYTHON, args, { stdio: ['pipe', 'pipe', 'pipe'] });
-    this.said = '';
-    this.child.stderr.on('data', (part) => (this.said = (this.said + part).slice(-4000)));
-    this.waiting = [];
     this.homes = new Map();
-    readline.createInterface({ input: this.child.stdout }).on('line', (line) => this.heard(JSON.parse(line)));
-    this.child.on('exit', () => this.waiting.splice(0).forEach(({ reject }) => reject(new Error(this.said))));
-  }
-
-  heard({ event, home, error, value }) {
-    if (event) {
-      this.homes.get(home)?.emit(event, value);
-      return;
-    }
-    const { resolve, reject } = this.waiting.shift();
-    if (error) reject(Object.assign(new Error(`${error.name}: ${error.message}`), { name: error.name }));
-    else resolve(value);
+    this.lines = new Lines(args, ({ event, home, value }) => this.homes.get(home)?.emit(event, value));
   }
 
   ask(question) {
-    return new Promise((resolve, reject) => {
-      this.waiting.push({ resolve, reject });
-      this.child.stdin.write(JSON.stringify(question) + '\n');
-    });
+    return this.lines.ask(question);
   }
 
   register(identity, { payload } = {}) {
@@ -48,9 +29,8 @@ class PythonDevice {
     return home;
   }
 
-  async close() {
-    this.child.stdin.end();
-    await new Promise((resolve) => this.child.once('exit', resolve));
+  close() {
+    return this.lines.close();
   }
 }
 

@@ -11,7 +11,7 @@ use mqtt_proto::v3::{Connack, Connect, ConnectReturnCode, Header, Packet, Publis
 use mqtt_proto::{Pid, PollHeader, QoS, QosPid, TopicFilter, TopicName};
 use rehome::pki::Issued;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
@@ -24,6 +24,20 @@ use crate::world::{Site, in_time};
 
 /// TLS to an edge, with a client certificate or without.
 pub async fn connect(site: &Site, address: SocketAddr, issued: Option<&Issued>) -> TlsStream<TcpStream> {
+    connect_with(site, address, issued.map(|issued| (issued.chain().to_vec(), issued.key()))).await
+}
+
+/// As above, with a certificate and a key in PEM.
+pub async fn connect_as(site: &Site, address: SocketAddr, chain: &[u8], key: &[u8]) -> TlsStream<TcpStream> {
+    let chain = CertificateDer::pem_slice_iter(chain).map(Result::unwrap).collect();
+    connect_with(site, address, Some((chain, PrivateKeyDer::from_pem_slice(key).unwrap()))).await
+}
+
+async fn connect_with(
+    site: &Site,
+    address: SocketAddr,
+    identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+) -> TlsStream<TcpStream> {
     let mut roots = rustls::RootCertStore::empty();
     for root in CertificateDer::pem_slice_iter(&site.roots_pem()) {
         roots.add(root.unwrap()).unwrap();
@@ -31,8 +45,8 @@ pub async fn connect(site: &Site, address: SocketAddr, issued: Option<&Issued>) 
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let config = config.with_root_certificates(roots);
-    let config = match issued {
-        Some(issued) => config.with_client_auth_cert(issued.chain().to_vec(), issued.key()).unwrap(),
+    let config = match identity {
+        Some((chain, key)) => config.with_client_auth_cert(chain, key).unwrap(),
         None => config.with_no_client_auth(),
     };
     let name = ServerName::try_from("localhost").unwrap();
@@ -59,7 +73,9 @@ impl Answer {
 
 /// One request on a connection of its own.
 pub async fn send(stream: TlsStream<TcpStream>, request: http::request::Builder, body: &str) -> Answer {
-    let request = request.header("host", "localhost").body(Full::new(Bytes::from(body.to_owned()))).unwrap();
+    let has_host = request.headers_ref().is_some_and(|headers| headers.contains_key("host"));
+    let request = if has_host { request } else { request.header("host", "localhost") };
+    let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
     in_time(async {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         let connection = tokio::spawn(connection);

@@ -274,7 +274,7 @@ pub const PASSED_ON: &[(&str, &str, Items)] = &[
     // The answers of the SDK are `wire`'s records; who uses the SDK must be able to name them.
     ("client", "wire", Items::All),
     // What the service is asked with and answers, as values: edges must be able to name them, and see no port.
-    ("service", "attestation", Items::These(&["Operator"])),
+    ("service", "attestation", Items::These(&["CertificateInfo", "Operator"])),
     ("service", "hubs", Items::These(&["DesiredEvent", "Resident", "TwinWrite"])),
     ("service", "actors", Items::These(&["UndoWish"])),
     ("service", "moves", Items::These(&["CallKey", "Effect", "Episode", "Resolve", "Tries", "Way"])),
