@@ -27,7 +27,7 @@ use crate::api::tls::{self, Spoken};
 use crate::api::{grpc, mqtt, rest};
 use crate::attestation::x509;
 use crate::config::{self, Config, PoliciesFault};
-use crate::domain::{Fault, HubDraft, HubId, HubKind, PolicyArea, SharedAccessPolicy, TokenKey, limits};
+use crate::domain::{EnrollmentId, Fault, HubDraft, HubId, HubKind, PolicyArea, SharedAccessPolicy, TokenKey, limits};
 use crate::hubs::embedded::EmbeddedHubs;
 use crate::pki::{Development, PkiFault};
 use crate::service::{self, Parts, Service, SharedAccess, Vault};
@@ -72,6 +72,11 @@ pub enum StartFault {
     StoreRead(String),
     #[error("the key of the stored secrets cannot be had")]
     Vault(#[source] SecretFault),
+    #[error(
+        "the keys of {enrollment} cannot be opened with {}: put the key file of that store there, or let every device \
+         with a symmetric key be enrolled anew and start with --set store.accept_lost_keys=true", .path.display()
+    )]
+    KeysLost { path: PathBuf, enrollment: EnrollmentId },
     #[error("the shared access policies cannot be had")]
     PoliciesFile(#[source] SecretFault),
     #[error("the shared access policies in {path} cannot be used")]
@@ -156,7 +161,7 @@ impl Running {
         let directory = Directory::start(actors_config(config), surroundings).map_err(StartFault::Threads)?;
         let listener = listen(config.listen).await?;
         let address = local_address(&listener, config.listen)?;
-        let vault = open_vault(config, entropy.as_ref())?;
+        let (vault, vault_is_new) = open_vault(config, entropy.as_ref())?;
         let shared_access = open_shared_access(config, entropy.as_ref())?;
         let service = Service::new(Parts {
             vault,
@@ -168,6 +173,7 @@ impl Running {
             operator_authorities: credentials.operator_authorities.clone(),
             config: service::Config { shared_access, ..service_config(config, address) },
         });
+        check_vault(config, &service, vault_is_new).await?;
         let taken_up = service.start().await.map_err(StartFault::Hubs)?;
         let hubs_made = link_initial_hubs(config, &service, store.as_ref(), address).await?;
         let (stop, stopping) = watch::channel(false);
@@ -417,16 +423,34 @@ async fn open_store(config: &Config) -> Result<Arc<RedbStore>, StartFault> {
 }
 
 /// The key that closes the secrets in the store and in the hubs' files. It lies beside them and in no backup.
-fn open_vault(config: &Config, entropy: &dyn Entropy) -> Result<Vault, StartFault> {
+/// The vault, and whether its key was made just now.
+fn open_vault(config: &Config, entropy: &dyn Entropy) -> Result<(Vault, bool), StartFault> {
     let path = config.data_dir.join(VAULT_FILE);
     let key = own_secret(&path, entropy).map_err(StartFault::Vault)?;
     if key.is_new {
         tracing::info!(
-            "made {}, the key of stored secrets; where it is lost, devices with a TPM must register again",
+            "made {}, the key of stored secrets: keep a copy; where it is lost, devices with a TPM must register again, and \
+             those with a symmetric key be enrolled again",
             path.display()
         );
     }
-    Ok(Vault::new(&key.bytes))
+    Ok((Vault::new(&key.bytes), key.is_new))
+}
+
+/// Whether the vault opens what is enrolled. With another one's key devices would be refused one by one; better nobody
+/// starts so without wanting it. A key that was made for nothing is not left behind.
+async fn check_vault(config: &Config, service: &Service, is_new: bool) -> Result<(), StartFault> {
+    let lost = service.find_lost_key(is_new).await.map_err(|fault| StartFault::StoreRead(fault.to_string()))?;
+    let Some(enrollment) = lost else { return Ok(()) };
+    let path = config.data_dir.join(VAULT_FILE);
+    if config.store.accept_lost_keys {
+        tracing::error!("the keys of {enrollment}, and perhaps others, cannot be opened: enroll their devices again");
+        return Ok(());
+    }
+    if is_new && let Err(error) = std::fs::remove_file(&path) {
+        tracing::warn!("{} was made for nothing and stays: {error}", path.display());
+    }
+    Err(StartFault::KeysLost { path, enrollment })
 }
 
 fn policies_file(config: &Config) -> PathBuf {

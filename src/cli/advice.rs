@@ -116,7 +116,9 @@ pub fn hint(reason: Reason) -> &'static str {
             "each endorsement key may stand in one enrollment only; find it with `rehome enroll list`"
         }
         Reason::KeyInUse => "each key may stand in one group only; find it with `rehome group list`",
-        Reason::NoSymmetricKeys => "see what it is proven by with `show`; new keys need a new enrollment",
+        Reason::NoSymmetricKeys => {
+            "see what it is proven by with `show`: certificates and TPMs have no key that could be shown"
+        }
         Reason::DeviceIdInUse => "choose another --device-id",
         Reason::HubInUse => "drain it, reprovision its devices (`rehome device list --hub …`), then unlink it",
         Reason::HubStateConflict => "the way is active → draining → retired; see `rehome hub show`",

@@ -20,8 +20,8 @@ The key is HMAC-SHA256 of the registration id, in the casing given, under the gr
 the device and keep the group's key from it: whoever has that can be any device of the group. With
 --group the service is asked for the group's primary key, which needs the role operator.";
 
-/// The keys of an enrollment, base64.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// The keys of an enrollment, base64. Without `Debug`: they are shown where they are asked for.
+#[derive(Clone, PartialEq, Eq, Serialize)]
 struct KeysView {
     primary_key: String,
     secondary_key: String,
@@ -58,8 +58,8 @@ pub struct DeriveKey {
     pub group: Option<GroupId>,
 }
 
-/// A device's key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// A device's key. As above.
+#[derive(Clone, PartialEq, Eq, Serialize)]
 struct DeviceKeyView {
     registration_id: String,
     device_key: String,

@@ -218,4 +218,23 @@ mod tests {
         let policy = flags.pcrs().unwrap().unwrap();
         assert_eq!((policy.mode(), policy.allowed().values().map(Vec::len).sum::<usize>()), (PcrMode::Audit, 2));
     }
+
+    #[test]
+    fn symmetric_keys_are_drawn_or_read_from_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("key");
+        let drawn = ProofFlags { symmetric_key: true, ..ProofFlags::default() };
+        let none = AttestationDraft::SymmetricKey { primary: None, secondary: None };
+        assert_eq!(drawn.read().unwrap(), none);
+        let flags = ProofFlags { primary_key: Some(file.clone()), ..drawn };
+        fs::write(&file, "AAECAwQFBgcICQoLDA0ODw==\n").unwrap();
+        let AttestationDraft::SymmetricKey { primary: Some(key), secondary: None } = flags.read().unwrap() else {
+            panic!("not the primary key")
+        };
+        assert_eq!(key.secret(), (0..16).collect::<Vec<u8>>());
+        for wrong in ["AAEC", "?", "", "AAECAwQFBgcICQoLDA0ODw==\nAAEC"] {
+            fs::write(&file, wrong).unwrap();
+            assert!(flags.read().is_err(), "{wrong}");
+        }
+    }
 }

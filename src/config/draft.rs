@@ -82,6 +82,7 @@ struct ActorsDraft {
 #[serde(deny_unknown_fields)]
 struct StoreDraft {
     cache_bytes: usize,
+    accept_lost_keys: bool,
 }
 
 #[derive(Debug, serde::Deserialize)]
@@ -177,7 +178,7 @@ impl Draft {
                 arbiters: NonZeroUsize::new(self.actors.arbiters),
                 passivate_after: self.actors.passivate_after.0,
             },
-            store: Store { cache_bytes: self.store.cache_bytes },
+            store: Store { cache_bytes: self.store.cache_bytes, accept_lost_keys: self.store.accept_lost_keys },
             hubs: Hubs {
                 initial: initial_hubs(&self.hubs.initial)?,
                 cache_bytes: self.hubs.cache_bytes,

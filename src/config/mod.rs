@@ -107,6 +107,8 @@ pub struct Actors {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Store {
     pub cache_bytes: usize,
+    /// Start although enrolled symmetric keys cannot be opened.
+    pub accept_lost_keys: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -104,6 +104,8 @@ setting_table! {
         "a device's actor leaves memory when idle for this long";
     "store.cache_bytes": Number { min: 1 << 20, max: 1 << 40 }, "268435456",
         "page cache of the service's store";
+    "store.accept_lost_keys": Switch, "false",
+        "start although `secrets.key` does not open the enrolled symmetric keys";
     "hubs.initial": List, "hub-a=hub-a.localhost, hub-b=hub-b.localhost",
         "embedded hubs linked on first start, as `id=host name`";
     "hubs.cache_bytes": Number { min: 1 << 20, max: 1 << 40 }, "67108864",

@@ -229,6 +229,11 @@ impl ScriptedHub {
         }
     }
 
+    /// It goes on from other data and waits to be gone through.
+    pub fn is_restored(&self) -> bool {
+        self.lock().restored
+    }
+
     /// All that it holds, to be restored later.
     pub fn snapshot(&self) -> BTreeMap<DeviceId, Entry> {
         self.lock().entries.clone()

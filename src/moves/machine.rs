@@ -232,6 +232,10 @@ impl Machine {
         of_this_life.find(|this| !this.is_told())
     }
 
+    fn is_running(&self, this: &Move) -> bool {
+        self.running().is_some_and(|running| running.generation == this.generation)
+    }
+
     /// Nothing runs, nothing is due, nothing is in flight: the machine can be forgotten and loaded again when needed.
     pub fn is_idle(&self) -> bool {
         self.in_flight.is_empty() && self.running().is_none() && self.due_keys().is_empty()
@@ -426,7 +430,9 @@ impl Machine {
                 None
             }
             // The home has lost its device. What follows needs the newest state the service has seen.
-            Err(CallFault::Refused(refusal @ HubRefusal::NoSuchDevice)) if must_be_there(this, key) => {
+            Err(CallFault::Refused(refusal @ HubRefusal::NoSuchDevice))
+                if must_be_there(this, key) && self.is_running(this) =>
+            {
                 self.pause(key, refusal.to_string(), true, now);
                 if let Some(tries) = self.tries.get_mut(key) {
                     tries.missing = true;
@@ -685,8 +691,10 @@ impl Machine {
             let message = format!("hub {} refused to {}: {refusal}", key.hub, key.effect.as_str());
             return self.abort(this, Reason::HubRefused, message, spares(&refusal), now);
         }
+        // The registration has ended since: nobody makes the device again that was to be set back.
+        let ended = key.effect == Effect::ReplaceTwin && !self.is_running(this);
         let nothing_left =
-            refusal == HubRefusal::NoSuchDevice && matches!(key.effect, Effect::Collect | Effect::Delete);
+            refusal == HubRefusal::NoSuchDevice && (ended || matches!(key.effect, Effect::Collect | Effect::Delete));
         if nothing_left {
             return self.done(this, &CallKey { deleting: true, ..key.clone() }, None, now);
         }

@@ -14,10 +14,12 @@ use super::progress::{Move, Phase};
 pub enum Stand {
     /// Its home, open: the newest state known.
     Open(Tenancy),
-    /// Its home, and a move that will open it again, or take it away, has it sealed: the state that the hub answered then,
-    /// or else the newest one known.
+    /// Its home, sealed for a move that goes on: the state that the hub answered then. Nothing was written since.
+    Held(Tenancy, Box<DeviceState>),
+    /// Its home, closed until a move has opened it again: the state that the hub answered when it was sealed, if that is
+    /// known. The hub may have opened it unheard.
     Sealed(Tenancy, Option<Box<DeviceState>>),
-    /// It has just arrived and is still to be opened.
+    /// It has just arrived and is still to be opened, with this. The hub may have opened it unheard.
     Staged(Tenancy, Box<DeviceState>),
     /// Its home is elsewhere, and what is to become of what is left there is owed already.
     Leaving,
@@ -74,8 +76,8 @@ pub fn stand_at<'a>(
                     | Plan::Refresh { .. }
                     | Plan::Release { .. }
                     | Plan::Collect { .. } => {
-                        if this.sealed.is_some() {
-                            return Stand::Sealed(tenancy, this.sealed.clone());
+                        if let Some(sealed) = &this.sealed {
+                            return Stand::Held(tenancy, sealed.clone());
                         }
                     }
                 }
@@ -153,7 +155,7 @@ pub fn left_over<'a>(
     found: Order,
 ) -> LeftOver {
     match stand_at(hub, record, moves.clone()) {
-        Stand::Open(_) | Stand::Sealed(..) | Stand::Staged(..) => return LeftOver::Home,
+        Stand::Open(_) | Stand::Held(..) | Stand::Sealed(..) | Stand::Staged(..) => return LeftOver::Home,
         Stand::Leaving | Stand::Elsewhere => {}
     }
     let takes_away = |this: &Move| match &this.phase {
@@ -224,6 +226,7 @@ mod tests {
             let fence = |tenancy: &Tenancy| tenancy.fence(Order(1_000)).0;
             let found = match &found {
                 Stand::Open(tenancy) => format!("open {}", fence(tenancy)),
+                Stand::Held(tenancy, _) => format!("held {}", fence(tenancy)),
                 Stand::Sealed(tenancy, Some(_)) => format!("as sealed {}", fence(tenancy)),
                 Stand::Sealed(tenancy, None) => format!("sealed {}", fence(tenancy)),
                 Stand::Staged(tenancy, _) => format!("staged {}", fence(tenancy)),
@@ -245,7 +248,7 @@ mod tests {
         let settled = |effect, hub: &HubId| JournalRecord::Settled { effect, hub: hub.clone(), state: None };
         check("a", None, [("a", "open 1000"), ("b", "elsewhere")]);
         check("a", Some(moved(relocate(), &[])), [("a", "open 9"), ("b", "leaving")]);
-        check("a", Some(moved(relocate(), &[sealed()])), [("a", "as sealed 19"), ("b", "leaving")]);
+        check("a", Some(moved(relocate(), &[sealed()])), [("a", "held 19"), ("b", "leaving")]);
         check("a", Some(moved(relocate(), &[sealed(), aborted()])), [("a", "as sealed 29"), ("b", "leaving")]);
         check("a", Some(moved(relocate(), &[aborted()])), [("a", "sealed 19"), ("b", "elsewhere")]);
         let unsealed = [sealed(), aborted(), settled(Effect::Unseal, &a)];

@@ -1450,6 +1450,21 @@ fn a_refused_reset_in_place_is_not_ordered_anew_beside_a_later_move() {
     }
 }
 
+/// The hub has lost the device in the midst of a reset, and the registration ended: nothing is made again, nothing waits.
+#[test]
+fn a_release_does_not_wait_for_a_reset_of_what_its_hub_has_lost() {
+    let reset = Plan::ResetInPlace { at: hub("a"), credential: false };
+    let mut world = world_of(&reset);
+    let mut machine = world.load();
+    let begin = machine.begin(intent(reset, 7), Preconditions::default(), world.now);
+    world.commit(&mut machine, begin, Fault::None);
+    let begin = machine.begin(intent(Plan::Release { from: Some(hub("a")) }, 8), Preconditions::default(), world.now);
+    world.commit(&mut machine, begin, Fault::None);
+    world.hubs.get_mut(&hub("a")).unwrap().tenant = None;
+    let machine = world.drive(machine, Fault::None);
+    assert_eq!(machine.moves().count(), 0);
+}
+
 #[test]
 fn before_the_pivot_a_person_gives_a_move_up_and_after_it_only_what_is_stuck_is_ordered_anew() {
     let mut world = cut_off(RULES[0], Duration::from_secs(30));

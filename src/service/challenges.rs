@@ -82,9 +82,10 @@ impl Used {
         Self { token, token_expires_at, request_id, delivery, operation: None }
     }
 
-    /// Whether this is the same registration again: without an id of its own none is.
-    pub fn is_repeated_by(&self, token: TokenDigest, request_id: Option<&RequestId>) -> bool {
-        self.token.is(token) && self.request_id.is_some() && self.request_id.as_ref() == request_id
+    /// Whether this is the same registration again, while its token lasts: without an id of its own none is.
+    pub fn is_repeated_by(&self, token: TokenDigest, request_id: Option<&RequestId>, now: Timestamp) -> bool {
+        let lasts = self.token_expires_at > now;
+        lasts && self.token.is(token) && self.request_id.is_some() && self.request_id.as_ref() == request_id
     }
 }
 
@@ -216,7 +217,7 @@ impl Challenges {
             for place in table.by_device.get(device).into_iter().flatten() {
                 let (Some(entry), Some(id)) = (table.entries.get(place), table.ids.get(place)) else { continue };
                 match &entry.used {
-                    Some(it) if it.token.is(digest) => used = Some(*id),
+                    Some(it) if it.token.is(digest) && it.token_expires_at > now => used = Some(*id),
                     Some(_) => {}
                     None if entry.ends_at() > now => open.push((*id, entry.challenge.clone())),
                     None => {}
@@ -454,8 +455,12 @@ mod tests {
         let found = challenges.find(1).unwrap().used.unwrap();
         let (token, other) = (TokenDigest::of("t"), TokenDigest::of("u"));
         let id = RequestId::parse("a").ok();
-        assert!(found.is_repeated_by(token, id.as_ref()));
-        assert!(!found.is_repeated_by(other, id.as_ref()) && !found.is_repeated_by(token, None));
+        assert!(found.is_repeated_by(token, id.as_ref(), NOW));
+        assert!(!found.is_repeated_by(other, id.as_ref(), NOW) && !found.is_repeated_by(token, None, NOW));
+        assert!(
+            !found.is_repeated_by(token, id.as_ref(), found.token_expires_at),
+            "a token that has ended is worth nothing"
+        );
         assert_eq!(challenges.operation_of(&device(1), token, NOW), None);
         challenges.note(1, OperationId(5));
         assert_eq!(challenges.operation_of(&device(1), token, NOW), Some(OperationId(5)));

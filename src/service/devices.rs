@@ -189,7 +189,7 @@ impl Service {
                 Some(PinTo { hub, reason, expires_at })
             }
         };
-        let enrollment = self.deciding_enrollment(&record).await?;
+        let enrollment = self.as_of_device(self.deciding_enrollment(&record).await?, &record);
         let answer = self.inner.directory.reprovision(id, enrollment, to, by, request_id).await;
         let standing = fault::flat(answer)?.standing.ok_or_else(|| fault::no_registration(id))?;
         Ok(RegistrationView { standing, tries: Vec::new() })
@@ -201,7 +201,7 @@ impl Service {
         if wish.expires_at.is_some_and(|at| at <= self.inner.clock.now()) {
             return Err(Fault::invalid("pin_expires_at", "is not in the future"));
         }
-        let enrollment = self.deciding_enrollment(&record).await?;
+        let enrollment = self.as_of_device(self.deciding_enrollment(&record).await?, &record);
         self.viewed(id, self.inner.directory.undo(id, enrollment, wish).await)
     }
 

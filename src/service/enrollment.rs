@@ -23,7 +23,7 @@ impl Service {
         draft.check()?;
         let attestation = self.read_attestation(&draft, None)?;
         self.check_references(&draft).await?;
-        self.check_key_groups(&attestation, &draft.id).await?;
+        self.check_keys(&attestation, &draft.id).await?;
         let now = self.inner.clock.now();
         let enrollment = draft.into_enrollment(attestation, now, now, Version::ABSENT);
         let detail = format!("{} was created", enrollment.id);
@@ -64,9 +64,10 @@ impl Service {
         draft.check()?;
         let attestation = self.read_attestation(&draft, Some(&stored.attestation))?;
         self.check_references(&draft).await?;
-        self.check_key_groups(&attestation, &draft.id).await?;
+        self.check_keys(&attestation, &draft.id).await?;
+        let rolled = Self::rolled(&stored.attestation, &attestation);
         let enrollment = draft.into_enrollment(attestation, stored.created_at, self.inner.clock.now(), stored.version);
-        let detail = format!("{} was updated", enrollment.id);
+        let detail = format!("{} was updated{rolled}", enrollment.id);
         self.put_enrollment(enrollment, AuditAction::EnrollmentUpdated, by, detail).await
     }
 

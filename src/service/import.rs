@@ -85,7 +85,11 @@ impl Service {
             let asked = draft.into_enrollment(attestation, stored.created_at, stored.updated_at, stored.version);
             return Ok(Judged::Known(Imported::Exists { differs: asked != *stored }));
         }
-        if let Err(fault) = self.check_references(&draft).await {
+        let checked = match self.check_references(&draft).await {
+            Ok(()) => self.check_keys(&attestation, &draft.id).await,
+            Err(fault) => Err(fault),
+        };
+        if let Err(fault) = checked {
             return match fault.reason.kind() {
                 // Not the draft's fault: nothing is known of the others either.
                 Kind::Unavailable | Kind::Internal | Kind::Exhausted => Err(fault),

@@ -3,22 +3,27 @@
 //! Keys lie closed in the store ([`super::Vault`]). They are opened to verify a token, and where an operator asks for
 //! them; they leave the service no other way.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use aws_lc_rs::digest;
 use zeroize::Zeroizing;
 
 use crate::attestation::symmetric_key::{self, Enrolled};
 use crate::domain::token::{SasToken, TokenKey, registration_resource};
 use crate::domain::{
-    Attestation, AuditAction, AuditEntry, Credential, Enrollment, EnrollmentId, Fault, KeyPair, PresentedToken, Reason,
-    RegistrationId, SealedKey, limits,
+    Attestation, AuditAction, AuditEntry, Claim, Credential, Enrollment, EnrollmentId, Fault, KeyPair, PresentedToken,
+    Reason, Registration, RegistrationId, SealedKey, limits,
 };
-use crate::store::Commit;
+use crate::store::{Commit, EnrollmentListing, PageRequest};
 
 use super::proof::{Proven, Unproven};
 use super::tpm::TOKEN_SCOPE;
 use super::{Service, fault};
 
+/// Told to the audit log of a token that leads nowhere.
+const NOT_SIGNED: &str =
+    "no enrollment has a key that signed the token, and it is of no registration that was made lately";
 /// A drawn key: as long as keys may be.
 const DRAWN_KEY_BYTES: usize = limits::TOKEN_KEY_BYTES_MAX;
 
@@ -29,26 +34,73 @@ impl Service {
     /// not. What a token is of shows by its signature alone.
     pub(super) async fn prove_by_key(&self, token: &PresentedToken, id: &RegistrationId) -> Result<Proven, Unproven> {
         let read = |fault| Unproven::Fault(fault::of_store(fault));
-        let token = SasToken::parse(token.text().as_bytes()).map_err(|fault| Unproven::refused(fault, None))?;
+        let text = token.text();
+        let token = SasToken::parse(text.as_bytes()).map_err(|fault| Unproven::refused(fault, None))?;
         let individual = EnrollmentId::Individual(id.clone());
         if let Some(enrollment) = self.inner.store.load_enrollment(&individual).await.map_err(read)? {
             return match &enrollment.attestation {
                 Attestation::SymmetricKey(keys) => {
-                    self.judge_key(&token, &enrollment, keys, id).map_err(Unjudged::told)
+                    let proven = self.judge_key(&token, &enrollment, keys, id).map_err(Unjudged::told)?;
+                    self.inner.tokens.keep(text, individual);
+                    Ok(proven)
                 }
                 other => Err(Unproven::refused(asked_for(other), Some(&enrollment))),
             };
         }
+        // A token is shown several times: at first it is held against every group, then against its own before all others.
+        let known = match self.inner.tokens.group_of(text) {
+            Some(group) => self.inner.store.load_enrollment(&group).await.map_err(read)?,
+            None => None,
+        };
+        if let Some(Ok(proven)) = known.as_ref().map(|group| self.judge_group(&token, group, id)) {
+            self.check_taken_over(id, &proven.enrollment).await?;
+            return Ok(proven);
+        }
         let groups = self.inner.store.key_groups().await.map_err(read)?;
         for group in &groups {
-            let Attestation::MasterKey(keys) = &group.attestation else { continue };
-            match self.judge_key(&token, group, keys, id) {
+            match self.judge_group(&token, group, id) {
                 Err(Unjudged::Another) => {}
                 Err(refused @ Unjudged::Refused(_)) => return Err(refused.told()),
-                Ok(proven) => return Ok(proven),
+                Ok(proven) => {
+                    self.check_taken_over(id, group).await?;
+                    self.inner.tokens.keep(text, group.id.clone());
+                    return Ok(proven);
+                }
             }
         }
-        Err(Unproven::refused("no enrollment has a key that signed the token", None))
+        Err(Unproven::refused(NOT_SIGNED, None))
+    }
+
+    /// Whoever has a group's key can be any device of the group, but none that another proof made what it is: a
+    /// registration that stands under an enrollment by certificate or TPM is not replaced for as long as that is there.
+    /// An operator can want it: by an individual enrollment, or by deleting the registration.
+    async fn check_taken_over(&self, id: &RegistrationId, group: &Enrollment) -> Result<(), Unproven> {
+        let read = |fault| Unproven::Fault(fault::of_store(fault));
+        let standing = self.standing(id).await.map_err(Unproven::Fault)?;
+        let Some(other) = standing.map(|standing| standing.enrollment).filter(|other| *other != group.id) else {
+            return Ok(());
+        };
+        let stands = self.inner.store.load_enrollment(&other).await.map_err(read)?;
+        match stands.as_ref().map(|stands| &stands.attestation) {
+            None | Some(Attestation::MasterKey(_) | Attestation::SymmetricKey(_)) => Ok(()),
+            Some(
+                Attestation::X509Leaf(_) | Attestation::X509Ca(_) | Attestation::Tpm(_) | Attestation::TpmFleet(_),
+            ) => {
+                let why = format!("the registration stands under {other}, which a group's key does not replace");
+                Err(Unproven::refused(why, Some(group)))
+            }
+        }
+    }
+
+    fn judge_group(&self, token: &SasToken, group: &Arc<Enrollment>, id: &RegistrationId) -> Result<Proven, Unjudged> {
+        match &group.attestation {
+            Attestation::MasterKey(keys) => self.judge_key(token, group, keys, id),
+            Attestation::X509Leaf(_)
+            | Attestation::X509Ca(_)
+            | Attestation::Tpm(_)
+            | Attestation::TpmFleet(_)
+            | Attestation::SymmetricKey(_) => Err(Unjudged::Another),
+        }
     }
 
     fn judge_key(
@@ -59,7 +111,7 @@ impl Service {
         id: &RegistrationId,
     ) -> Result<Proven, Unjudged> {
         let refused = |why: &dyn std::fmt::Display| Unjudged::Refused(Unproven::refused(why, Some(enrollment)));
-        let Some(keys) = self.open_keys(keys) else {
+        let Some(keys) = self.open_either(keys) else {
             tracing::error!("the keys of {} cannot be opened: was the vault's key replaced?", enrollment.id);
             return Err(match &enrollment.id {
                 EnrollmentId::Individual(_) => refused(&"its keys cannot be opened"),
@@ -143,9 +195,24 @@ impl Service {
         }
     }
 
-    /// There is room for one more group by keys.
-    pub(super) async fn check_key_groups(&self, attestation: &Attestation, id: &EnrollmentId) -> Result<(), Fault> {
-        let Attestation::MasterKey(_) = attestation else { return Ok(()) };
+    /// There is room for one more group by keys, and no device is given a group's key.
+    pub(super) async fn check_keys(&self, attestation: &Attestation, id: &EnrollmentId) -> Result<(), Fault> {
+        match attestation {
+            Attestation::MasterKey(_) => {}
+            Attestation::SymmetricKey(keys) => {
+                for key in keys.both() {
+                    let claim = Claim::MasterKey(key.fingerprint());
+                    if let Some(owner) = self.inner.store.find_claim(&claim).await.map_err(fault::of_store)? {
+                        let message = format!("a key of it belongs to {owner}, and no device may hold a group's");
+                        return Err(Fault::new(Reason::KeyInUse, message).with("enrollment", owner.to_string()));
+                    }
+                }
+                return Ok(());
+            }
+            Attestation::X509Leaf(_) | Attestation::X509Ca(_) | Attestation::Tpm(_) | Attestation::TpmFleet(_) => {
+                return Ok(());
+            }
+        }
         let groups = self.inner.store.key_groups().await.map_err(fault::of_store)?;
         if groups.iter().filter(|group| group.id != *id).count() < limits::KEY_GROUPS_MAX {
             return Ok(());
@@ -163,11 +230,132 @@ impl Service {
         Some(KeyPair { primary: open(&keys.primary)?, secondary: open(&keys.secondary)? })
     }
 
+    /// What of two keys can be opened: a key that was lost must not keep out who has the other.
+    fn open_either(&self, keys: &KeyPair<SealedKey>) -> Option<KeyPair<TokenKey>> {
+        let [primary, secondary] = keys.both().map(|key| self.inner.vault.open(key));
+        let one = primary.clone().or_else(|| secondary.clone())?;
+        Some(KeyPair { primary: primary.unwrap_or_else(|| one.clone()), secondary: secondary.unwrap_or(one) })
+    }
+
+    /// An enrollment with a key that this vault cannot open. Looks at all groups by keys and at the first page of individual
+    /// enrollments, or at every one.
+    pub async fn find_lost_key(&self, in_all: bool) -> Result<Option<EnrollmentId>, Fault> {
+        let is_lost = |enrollment: &Arc<Enrollment>| {
+            let keys = enrollment.attestation.keys();
+            keys.is_some_and(|keys| keys.both().iter().any(|key| self.inner.vault.open(key).is_none()))
+        };
+        let groups = self.inner.store.key_groups().await.map_err(fault::of_store)?;
+        if let Some(group) = groups.iter().find(|group| is_lost(group)) {
+            return Ok(Some(group.id.clone()));
+        }
+        let mut token = None;
+        loop {
+            let page = PageRequest { size: limits::PAGE_SIZE_MAX, token };
+            let page = self.enrollments(EnrollmentListing::Individuals, &page).await?;
+            if let Some(enrollment) = page.rows.iter().find(|enrollment| is_lost(enrollment)) {
+                return Ok(Some(enrollment.id.clone()));
+            }
+            match page.next.filter(|_| in_all) {
+                Some(next) => token = Some(next),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The enrollment as this device is held to it: the keys of a group made into the device's. So what an operator moves
+    /// goes to its hub with the keys that are enrolled now, not with those that it once registered with.
+    pub(super) fn as_of_device(&self, enrollment: Arc<Enrollment>, record: &Registration) -> Arc<Enrollment> {
+        let recorded = record.assignment.as_ref().and_then(|assignment| assignment.credential.as_ref());
+        let (Attestation::MasterKey(masters), Some(Credential::Shared(recorded))) = (&enrollment.attestation, recorded)
+        else {
+            return enrollment;
+        };
+        let Some(masters) = self.open_either(masters) else { return enrollment };
+        // The casing that the device makes its key of shows in the keys that were not rolled; else it is the recorded one.
+        let made = [record.id.as_str().to_owned(), record.id.folded()]
+            .map(|id| masters.map(|master| self.seal(&symmetric_key::device_key(master, &id))));
+        let is_of_it = |keys: &&KeyPair<SealedKey>| keys.both().iter().any(|key| recorded.both().contains(key));
+        let keys = made.iter().find(is_of_it).unwrap_or(&made[0]).clone();
+        Arc::new(Enrollment { attestation: Attestation::SymmetricKey(keys), ..Enrollment::clone(&enrollment) })
+    }
+
+    /// What became of the keys of an enrollment, for the audit log.
+    pub(super) fn rolled(before: &Attestation, after: &Attestation) -> String {
+        let (Some(before), Some(after)) = (before.keys(), after.keys()) else { return String::new() };
+        let slots = [("primary", &before.primary, &after.primary), ("secondary", &before.secondary, &after.secondary)];
+        let changed = slots.into_iter().filter(|(_, before, after)| before != after);
+        let told = changed.map(|(slot, before, after)| {
+            format!("; its {slot} key {} became {}", before.fingerprint(), after.fingerprint())
+        });
+        told.collect()
+    }
+
     fn draw_key(&self) -> TokenKey {
         let mut bytes = Zeroizing::new([0; DRAWN_KEY_BYTES]);
         self.inner.entropy.fill(bytes.as_mut_slice());
         TokenKey::new(bytes.as_slice()).expect("it has as many bytes as a key may have")
     }
+}
+
+/// Tokens that verified lately, and by which enrollment. A memory only: each is judged anew at every call. Two generations,
+/// as of the checked chains.
+#[derive(Debug)]
+pub struct Tokens {
+    kept: Mutex<Kept>,
+    generation_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    young: HashMap<[u8; 32], EnrollmentId>,
+    old: HashMap<[u8; 32], EnrollmentId>,
+}
+
+impl Tokens {
+    pub fn new(tokens_max: usize) -> Self {
+        Self { kept: Mutex::default(), generation_max: (tokens_max / 2).max(1) }
+    }
+
+    /// Whether it verified before: then its bearer is no stranger.
+    pub fn knows(&self, text: &str) -> bool {
+        self.enrollment_of(text).is_some()
+    }
+
+    fn group_of(&self, text: &str) -> Option<EnrollmentId> {
+        self.enrollment_of(text).filter(|id| matches!(id, EnrollmentId::Group(_)))
+    }
+
+    fn enrollment_of(&self, text: &str) -> Option<EnrollmentId> {
+        let (digest, mut kept) = (digest_of(text), self.lock());
+        if let Some(id) = kept.young.get(&digest) {
+            return Some(id.clone());
+        }
+        let id = kept.old.remove(&digest)?;
+        self.put(&mut kept, digest, id.clone());
+        Some(id)
+    }
+
+    fn keep(&self, text: &str, id: EnrollmentId) {
+        let mut kept = self.lock();
+        self.put(&mut kept, digest_of(text), id);
+    }
+
+    fn put(&self, kept: &mut Kept, digest: [u8; 32], id: EnrollmentId) {
+        if kept.young.len() >= self.generation_max {
+            kept.old = std::mem::take(&mut kept.young);
+        }
+        kept.young.insert(digest, id);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn digest_of(text: &str) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
+    bytes
 }
 
 /// Why one enrollment does not let a token's bearer in.
@@ -180,7 +368,7 @@ enum Unjudged {
 impl Unjudged {
     fn told(self) -> Unproven {
         match self {
-            Unjudged::Another => Unproven::refused("no enrollment has a key that signed the token", None),
+            Unjudged::Another => Unproven::refused(NOT_SIGNED, None),
             Unjudged::Refused(unproven) => unproven,
         }
     }

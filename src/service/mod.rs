@@ -48,6 +48,8 @@ pub use self::fleet::{HubDebts, HubReading};
 pub use self::import::Imported;
 pub use self::policies::{Door, PolicyHolder, SharedAccess, hub_policy_key};
 pub use self::reconcile::{DeviceNews, ReconcileNews, Reinstatement};
+#[cfg(any(test, feature = "testing"))]
+pub use self::reconcile::{Ground, News, Tidings};
 pub use self::registration::{DeviceView, Peer, RegisterAsk, Registering};
 pub use self::registry::HubDevice;
 pub use self::tpm::{BeginAsk, Begun, QuoteAsk, TOKEN_KEY_NAME, TOKEN_SCOPE, TpmAnswer};
@@ -83,7 +85,7 @@ pub struct Config {
     pub id_challenge_regained_after: Duration,
     /// Challenges that are out, and registrations whose tokens still read, some 6 KiB each; beyond it the oldest go.
     pub challenges_max: usize,
-    /// Checked chains that are remembered, some 2 KiB each.
+    /// Checked chains that are remembered, some 2 KiB each; and tokens that verified, some 200 bytes each.
     pub proofs_max: usize,
     /// What an embedded hub is called when its operator does not say: its id under this domain.
     pub embedded_domain: String,
@@ -150,12 +152,13 @@ struct Inner {
     operator_authorities: Vec<CertificateRef>,
     config: Config,
     proofs: proof::Proofs,
+    tokens: keys::Tokens,
     throttle: throttle::Throttle,
     challenges: challenges::Challenges,
     challenge_throttle: throttle::Throttle,
     vault: Arc<Vault>,
     /// Held while a hub is linked, changed or unlinked: opening its files and writing its record are two things.
-    fleet_gate: Mutex<()>,
+    fleet_gate: Arc<Mutex<()>>,
     /// Held while a backup is made and read.
     backup_gate: Arc<Mutex<()>>,
     /// Held while hubs are gone through.
@@ -183,10 +186,11 @@ impl Service {
     pub fn new(parts: Parts) -> Self {
         let Parts { store, directory, clock, entropy, hubs, vault, operator_authorities, config } = parts;
         let proofs = proof::Proofs::new(config.proofs_max);
+        let tokens = keys::Tokens::new(config.proofs_max);
         let throttle = throttle::Throttle::new(&config);
         let challenges = challenges::Challenges::new(config.challenges_max);
         let challenge_throttle = throttle::Throttle::of_challenges(&config);
-        let (fleet_gate, backup_gate, reconcile_gate) = (Mutex::new(()), Arc::default(), Arc::default());
+        let (fleet_gate, backup_gate, reconcile_gate) = (Arc::default(), Arc::default(), Arc::default());
         let inner = Inner {
             store,
             directory,
@@ -196,6 +200,7 @@ impl Service {
             operator_authorities,
             config,
             proofs,
+            tokens,
             throttle,
             challenges,
             challenge_throttle,

@@ -37,10 +37,11 @@ impl Unproven {
 }
 
 impl Service {
-    /// Whether the caller presents a chain that was checked lately: then it is no stranger.
+    /// Whether the caller presents a chain or a token that was checked lately: then it is no stranger.
     pub(super) fn is_known(&self, evidence: &Evidence) -> bool {
         match evidence {
-            Evidence::None | Evidence::Token(_) => false,
+            Evidence::None => false,
+            Evidence::Token(token) => self.inner.tokens.knows(token.text()),
             Evidence::X509 { chain } => {
                 Presented::parse(chain).is_ok_and(|presented| self.inner.proofs.knows(presented.digest()))
             }

@@ -84,9 +84,6 @@ impl Service {
         if let Some(answer) = &ask.tpm {
             return self.register_by_tpm(peer, ask, answer).await;
         }
-        if let Some((ask, answer)) = self.answered_unnamed(peer, ask) {
-            return self.register_by_tpm(peer, &ask, &answer).await;
-        }
         for _ in 0..JUDGEMENTS_MAX {
             let Proven { verified, enrollment } = self.admit(peer, &ask.registration_id).await?;
             let directory = &self.inner.directory;

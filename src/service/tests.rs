@@ -414,7 +414,7 @@ async fn reconciled(world: &World) -> (Vec<(String, Reinstatement)>, Option<Reas
 }
 
 #[tokio::test]
-async fn a_reconcile_that_ended_in_the_middle_is_run_again_and_claims_no_less() {
+async fn a_reconcile_that_ended_in_the_middle_is_run_again_and_the_audit_has_what_both_did() {
     let world = World::new().await;
     let (service, a) = (&world.service, hub_id("a"));
     let names = ["dev-1", "dev-2", "dev-3"];
@@ -437,14 +437,11 @@ async fn a_reconcile_that_ended_in_the_middle_is_run_again_and_claims_no_less() 
     hub.set_reinstates(None);
     let (told, ended) = reconciled(&world).await;
     assert_eq!(ended, None);
-    let count = |what| told.iter().filter(|(_, became)| *became == what).count();
-    assert_eq!(told.len(), 3);
-    assert_eq!((count(Reinstatement::SetBefore), count(Reinstatement::Kept)), (2, 0), "{told:?}");
+    assert_eq!(told.len(), 3, "all are told again, those that were set as they are now: {told:?}");
     for name in names {
         let twin = service.twin(&a, &DeviceId::parse(name).unwrap()).await.unwrap().state.twin;
         assert_eq!(twin.tags.to_text(), r#"{"seen":1}"#);
-        let skips = twin.version / limits::VERSIONS_SKIPPED;
-        assert_eq!(skips, 1, "{name}: what was set once is not set again");
+        assert!(twin.version > limits::VERSIONS_SKIPPED, "{name}");
     }
     let audit = service.audit_entries(&AuditFilter::default(), &PageRequest { size: 100, token: None }).await.unwrap();
     let said = |word: &str| audit.rows.iter().filter(|row| row.entry.detail.contains(word)).count();

@@ -207,12 +207,16 @@ impl Service {
         self.inner.challenges.meant_by(id, presented.text(), &token, self.inner.clock.now())
     }
 
-    /// The same request with the challenge that its token answers, and an id by which a repeat is known.
-    pub(super) fn answered_unnamed(&self, peer: &Peer, ask: &RegisterAsk) -> Option<(RegisterAsk, TpmAnswer)> {
-        let challenge = self.challenge_meant(peer, &ask.registration_id)?;
-        let Evidence::Token(presented) = &peer.evidence else { return None };
-        let request_id = ask.request_id.clone().or_else(|| TokenDigest::of(presented.text()).request_id());
-        Some((RegisterAsk { request_id, ..ask.clone() }, TpmAnswer { challenge, quote: None }))
+    /// For protocols that do not name challenges: the request with the challenge that its token answers, if it answers one,
+    /// and an id by which a repeat is known.
+    pub fn naming_its_challenge(&self, peer: &Peer, ask: RegisterAsk) -> RegisterAsk {
+        let (Some(challenge), Evidence::Token(presented)) =
+            (self.challenge_meant(peer, &ask.registration_id), &peer.evidence)
+        else {
+            return ask;
+        };
+        let request_id = ask.request_id.or_else(|| TokenDigest::of(presented.text()).request_id());
+        RegisterAsk { request_id, tpm: Some(TpmAnswer { challenge, quote: None }), ..ask }
     }
 
     /// A device answers its challenge with a registration, or repeats one.
@@ -275,7 +279,7 @@ impl Service {
         let found = found.ok_or_else(|| outdated("the challenge is not known, or not any more"))?;
         let (prepared, is_fresh) = match &found.used {
             None => (self.prepare(), true),
-            Some(used) if used.is_repeated_by(digest, ask.request_id.as_ref()) => {
+            Some(used) if used.is_repeated_by(digest, ask.request_id.as_ref(), now) => {
                 if *found.challenge.registration_id() != ask.registration_id {
                     return Err(refused(&Refusal::ChallengeMismatch, None));
                 }

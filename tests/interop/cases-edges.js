@@ -1,7 +1,9 @@
-// One device through all front ends: gRPC (the command line), HTTPS, MQTT.
+// One device through all front ends: gRPC (the command line), HTTPS and MQTT, and the HTTPS of back ends.
 'use strict';
 
 const assert = require('assert');
+const { Registry } = require('azure-iothub');
+const { NodeBackend, called } = require('./backends/node');
 const { device } = require('./columns');
 const { steps } = require('./cells');
 const { KINDS } = require('./kinds');
@@ -16,6 +18,9 @@ async function between() {
   const identity = await KINDS['X.509, individual']();
   const [https, mqtt, python] = [device('Node HTTP'), device('Node MQTT'), device('Python MQTT')];
   const id = identity.registrationId;
+  const line = async (...of) => (await rehome('connection-string', ...of, '--reveal')).connection_string;
+  const backend = new NodeBackend(await line('service'));
+  const registry = Registry.fromConnectionString(await line('hub', 'hub-a'));
   const credential = ['--id', id, '--cert', identity.certFile, '--key', identity.keyFile];
   await steps('between front ends', 'rehome', null, [
     ['registered over HTTPS, moved by an operator, registered again over MQTT', async () => {
@@ -49,6 +54,22 @@ async function between() {
         ['development operator', 'registration_unpinned', null],
         ['device', 'registration_assigned', 'hub-a'],
       ]);
+    }],
+    ['seen alike by the command line, the service SDK and the registry of its hub', async () => {
+      const shown = await rehome('device', 'show', id);
+      const state = await backend.registration(id);
+      assert.deepEqual([state.status, state.assignedHub, state.deviceId], ['assigned', HUBS[shown.hub_id], shown.device_id]);
+      assert.equal((await called(registry, 'get', shown.device_id)).status, 'enabled');
+      const enrolled = await backend.get('enrollment', id);
+      assert.deepEqual([enrolled.registrationState.assignedHub, enrolled.iotHubs], [HUBS[shown.hub_id], [HUBS['hub-a']]]);
+    }],
+    ['ended through the service SDK, and gone for all of them', async () => {
+      await backend.deleteRegistration(id);
+      await assert.rejects(rehome('device', 'show', id));
+      await assert.rejects(called(registry, 'get', identity.deviceId), (error) => error.name === 'DeviceNotFoundError');
+      await assert.rejects(mqtt.open(identity, HUBS['hub-a'], identity.deviceId));
+      const [last] = await rehome('audit', 'list', '--registration', id);
+      assert.deepEqual([last.action, last.actor], ['registration_deleted', 'policy provisioningserviceowner']);
     }],
   ]);
   await Promise.all([https, mqtt, python].map((it) => it.close()));

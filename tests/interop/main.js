@@ -23,7 +23,7 @@ async function work(queue, serving) {
 
 async function main() {
   const serving = await Serving.start();
-  const together = chosen(cases(['registration', 'refused', 'hub', 'tpm', 'edges', 'service', 'registry', 'docs']));
+  const together = chosen(cases(['slow', 'registration', 'refused', 'hub', 'tpm', 'edges', 'service', 'registry', 'docs']));
   await Promise.all(Array.from({ length: AT_ONCE }, () => work(together, serving)));
   await work(chosen(cases(['restart', 'hostile'])), serving);
   await serving.stop();

@@ -126,3 +126,28 @@ async fn keys_are_shown_when_they_are_asked_for_and_never_else() {
     }
     world.stop().await;
 }
+
+#[tokio::test]
+async fn a_service_without_the_key_of_its_keys_does_not_start_unless_told_to() {
+    let world = World::start().await;
+    world.enroll(&keyed(own("dev-1"), 1, 2)).await;
+    let lamp = device(&world, "dev-1", token_key(1)).await;
+    register(&lamp).await.unwrap();
+    let (folder, config) = world.stopped().await;
+    let secrets = config.data_dir.join("secrets.key");
+    let kept = folder.path().join("kept.key");
+    std::fs::rename(&secrets, &kept).unwrap();
+    for _ in 0..2 {
+        let fault = rehome::compose::Running::start(&config).await.map(drop).unwrap_err();
+        assert!(fault.to_string().contains("the keys of individual dev-1 cannot be opened"), "{fault}");
+        assert!(!secrets.exists(), "no other key is left behind");
+    }
+    std::fs::rename(&kept, &secrets).unwrap();
+    let running = rehome::compose::Running::start(&config).await.unwrap();
+    running.stop().await.unwrap();
+    std::fs::remove_file(&secrets).unwrap();
+    let mut config = config;
+    config.store.accept_lost_keys = true;
+    let running = rehome::compose::Running::start(&config).await.unwrap();
+    running.stop().await.unwrap();
+}

@@ -380,7 +380,7 @@ async fn a_challenge_is_of_one_device_and_used_once() {
     check_refused(&world, chip.send(made_up, &good(&opened)).await, OUTDATED, "not known").await;
     // A token alone is nothing.
     let alone = v1::RegisterRequest { tpm: None, ..request() };
-    check_refused(&world, chip.send(alone, &good(&opened)).await, REFUSED, "no client certificate").await;
+    check_refused(&world, chip.send(alone, &good(&opened)).await, REFUSED, "asks for a proof by TPM").await;
 
     // It counts once; a repeat is the same registration.
     let token = good(&opened);

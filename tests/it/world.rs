@@ -223,6 +223,14 @@ impl World {
         Self { site, operator, config, running, folder }
     }
 
+    /// Stops the service; its folder, and what it was started with.
+    pub async fn stopped(self) -> (TempDir, Config) {
+        let Self { operator, config, running, folder, .. } = self;
+        drop(operator);
+        running.stop().await.unwrap();
+        (folder, config)
+    }
+
     /// Stops the service and starts it again on the same folders, at another port, which the hubs are told.
     pub async fn restarted(self) -> Self {
         let Self { operator, config, running, folder, .. } = self;

@@ -69,6 +69,10 @@ impl World {
     fn check_writes(&self, name: &DeviceId, seen: &[Seen]) -> Held {
         self.store.ledger(|ledger| {
             for (hub, owed) in ledger.owed.get(name).into_iter().flatten() {
+                // Judged once it accepts writes again.
+                if ledger.waiting.contains_key(hub) {
+                    continue;
+                }
                 let there = seen.iter().find(|seen| seen.hub == *hub).map(|seen| seen.keys).unwrap_or_default();
                 if !there.holds(*owed) {
                     return broken(format!("{name} at {hub} has lost {:?}", owed.without(there)));
@@ -92,7 +96,7 @@ impl World {
             let is_stray = |hub: &HubId| ledger.is_nobodys(hub, name);
             // A hub that was passed by may accept late writes until it is collected: a split, which the enrollment allowed.
             let split = |hub: &HubId| ledger.splits(name).any(|from| from == hub);
-            let counts = |hub: &HubId| !is_stray(hub) && !split(hub);
+            let counts = |hub: &HubId| !is_stray(hub) && !split(hub) && !ledger.waiting.contains_key(hub);
             let open = seen.iter().filter(|seen| seen.phase == Phase::Open && counts(&seen.hub));
             open.map(|seen| &seen.hub).collect()
         });
@@ -112,6 +116,10 @@ impl World {
             self.versions.remove(name);
         }
         // Where an operator unlinked the home by force, nobody has it.
+        // One that waits to be gone through shows nothing.
+        if home.as_ref().and_then(|home| self.hubs.get(home)).is_some_and(|hub| hub.scripted.is_restored()) {
+            return Ok(());
+        }
         let Some(home) = home.filter(|home| self.hubs.contains_key(home)) else {
             self.versions.remove(name);
             return Ok(());

@@ -1,6 +1,7 @@
 //! The hubs: the real rules of an entry behind a network that can be cut, and what a hub's actor makes of its silence.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -14,7 +15,9 @@ use rehome::hubs::scripted::ScriptedHub;
 use rehome::store::{Change, Commit, Expect, Store};
 
 use super::actors::Op;
+use super::backup::Backup;
 use super::dice::Dice;
+use super::line::Line;
 use super::world::{Held, World, broken};
 
 /// As a hub's actor has them.
@@ -31,13 +34,25 @@ pub struct SimHub {
     pub record: Hub,
     pub scripted: ScriptedHub,
     /// The service does not reach it.
-    pub cut: bool,
+    cut: Arc<AtomicBool>,
+    /// It came back as an older copy at least once.
+    pub restored: bool,
+    /// Copies of it.
+    pub backups: Vec<Backup>,
     failures: u32,
     /// Set while the circuit is open: the next probe, and the pause after it.
     probe: Option<(Timestamp, Duration)>,
 }
 
 impl SimHub {
+    pub fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed)
+    }
+
+    pub fn set_cut(&self, cut: bool) {
+        self.cut.store(cut, Ordering::Relaxed);
+    }
+
     pub fn is_given_up(&self) -> bool {
         self.probe.is_some()
     }
@@ -67,7 +82,16 @@ impl World {
             version: Version::ABSENT,
         };
         let scripted = ScriptedHub::new(incarnation, self.clock.clone());
-        let hub = SimHub { record: record.clone(), scripted, cut: false, failures: 0, probe: None };
+        let cut = Arc::new(AtomicBool::new(false));
+        let hub = SimHub {
+            record: record.clone(),
+            scripted,
+            cut,
+            restored: false,
+            backups: Vec::new(),
+            failures: 0,
+            probe: None,
+        };
         self.note(|| format!("{id} is linked"));
         self.hubs.insert(id, hub);
         self.put_hub(record);
@@ -78,8 +102,10 @@ impl World {
         let Some(hub) = self.hubs.get_mut(&record.id) else { return };
         hub.record = record.clone();
         (hub.failures, hub.probe) = (0, None);
-        let connector = Arc::new(hub.scripted.clone());
+        let connector = Arc::new(Line { scripted: hub.scripted.clone(), cut: hub.cut.clone() });
+        let id = record.id.clone();
         self.surroundings.fleet.put(Berth::new(record, None, connector));
+        self.greet(&id);
     }
 
     fn put_hub(&mut self, record: Hub) {
@@ -179,6 +205,7 @@ impl World {
         let abandoned = self.store.ledger(|ledger| {
             ledger.strays.retain(|(hub, _)| hub != id);
             ledger.left.retain(|(hub, _)| hub != id);
+            ledger.waiting.remove(id);
             let mut abandoned = 0;
             for (device, hubs) in &mut ledger.owed {
                 if let Some(keys) = hubs.remove(id) {
@@ -230,7 +257,7 @@ impl World {
         let now = self.clock.now();
         for (id, hub) in &mut self.hubs {
             let Some((at, pause)) = hub.probe.filter(|(at, _)| *at <= now) else { continue };
-            if hub.cut {
+            if hub.is_cut() {
                 let pause = (pause * 2).min(PROBE_MAX);
                 hub.probe = Some((at.max(now).plus(pause), pause));
             } else {
@@ -249,7 +276,8 @@ impl World {
                 self.put_hub(Hub { taken_down: false, ..record });
             }
             if let Some(hub) = self.hubs.get_mut(&id) {
-                (hub.cut, hub.failures, hub.probe) = (false, 0, None);
+                hub.set_cut(false);
+                (hub.failures, hub.probe) = (0, None);
                 hub.scripted.set_devices_max(None);
                 self.surroundings.fleet.set_reachable(&id, true);
             }

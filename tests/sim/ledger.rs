@@ -9,6 +9,7 @@ use rehome::moves::plan::Side;
 use rehome::moves::{Carry, Effect, Intent, JournalRecord, Plan};
 use rehome::store::{Change, Commit};
 
+use super::copies::{Copied, Seen};
 use super::keys::Keys;
 
 /// How far a move has come.
@@ -30,15 +31,15 @@ pub struct Note {
     /// Effects whose refusal is on record.
     pub stuck: usize,
     planted: Keys,
-    sealed: Option<Keys>,
+    pub sealed: Option<Keys>,
     /// The old home was left unsealed: it is collected later.
-    bypassed: bool,
+    pub bypassed: bool,
     /// The writes in all states that its lines hold.
     kept: Keys,
     /// The move that made the home which the device had when this one began.
     home: Order,
     /// The writes that it brought to the new home, where it carried a state.
-    brought: Keys,
+    pub brought: Keys,
 }
 
 /// A registration's record.
@@ -83,6 +84,17 @@ pub struct Ledger {
     /// Moves whose late twins an operator removes, and the writes that went with them.
     pub pardoned: BTreeSet<Order>,
     pub forgotten: u64,
+    /// Hubs that go on from an older copy and accept nothing yet, and what those copies have.
+    pub waiting: BTreeMap<HubId, BTreeMap<DeviceId, Copied>>,
+    /// What was seen of homes in the feeds of their hubs.
+    pub seen: BTreeMap<DeviceId, Seen>,
+    /// How often the audit log said of a device at a restored hub that writes may be gone.
+    pub reported: BTreeMap<(HubId, DeviceId), u64>,
+    /// Of these, before the hub was restored once more.
+    pub said_before: BTreeSet<(HubId, DeviceId)>,
+    /// Writes that a hub's copy did not have and nobody else knew: at homes, each reported; and elsewhere.
+    pub lost_with_copies: u64,
+    pub lost_late: u64,
     generations: BTreeMap<RegistrationId, Order>,
     last: Order,
 }
@@ -108,6 +120,7 @@ impl Ledger {
         if self.keeps_journal {
             self.journal.push(format!("{order}: {}", commit.changes.iter().map(text).collect::<Vec<_>>().join("; ")));
         }
+        self.report(commit);
         let mut forgotten = Vec::new();
         for change in &commit.changes {
             match change {
@@ -151,21 +164,23 @@ impl Ledger {
                         if before.hub.is_some() && home.hub.is_none() {
                             self.broken.push(format!("{} was assigned and has no home any more", record.id));
                         }
-                        if before.device != home.device {
+                        // A name that no hub was ever told may change: of two actors one may know an earlier record.
+                        if before.device != home.device && before.hub.is_some() {
                             self.broken.push(format!("{} has another device id than before", record.id));
                         }
                     }
                 }
                 Change::DeleteRegistration { id, .. } => {
                     if let Some(home) = self.homes.remove(id) {
+                        self.seen.remove(&home.device);
                         self.touched.insert(home.device);
                     }
                 }
+                Change::NoteSeen { hub, rows, .. } => self.saw(hub, rows),
                 Change::PutEnrollment(_)
                 | Change::DeleteEnrollment { .. }
                 | Change::PutHub(_)
                 | Change::DeleteHub { .. }
-                | Change::NoteSeen { .. }
                 | Change::RaiseOrders { .. }
                 | Change::SetRestored(_) => {}
             }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use rehome::actors::unless_gone_back;
 use rehome::domain::{
     CallFault, CallOutcome, Document, HubCall, HubEffect, HubRefusal, Incarnation, Timestamp, limits,
 };
@@ -11,6 +12,7 @@ use rehome::hubs::entry::Entry;
 use rehome::moves::CallKey;
 use serde_json::json;
 
+use super::hub::SimHub;
 use super::identity::identity;
 use super::mutation::unfenced;
 use super::script::Fate;
@@ -85,6 +87,7 @@ impl World {
     pub fn put_on_the_way(&mut self, caller: Caller, call: HubCall) {
         let hindrance = match self.hubs.get(&call.hub) {
             None => Some("it is not linked"),
+            Some(_) if self.surroundings.fleet.is_restored(&call.hub) => Some("it was restored from an older copy"),
             Some(hub) if hub.record.taken_down => Some("it was taken down by an operator"),
             Some(hub) if hub.is_given_up() => Some("it did not answer lately, and is being probed"),
             Some(_) => None,
@@ -111,7 +114,7 @@ impl World {
         }
         let at = pick % self.network.flights.len();
         let Flight { call, incarnation, caller, given_up_at, unfenced } = self.network.flights.remove(at);
-        let cut = self.hubs.get(&call.hub).is_some_and(|hub| hub.cut);
+        let cut = self.hubs.get(&call.hub).is_some_and(SimHub::is_cut);
         let Some(caller) = caller else {
             if cut {
                 self.network.flights.push(Flight { call, incarnation, caller: None, given_up_at, unfenced });
@@ -165,6 +168,9 @@ impl World {
             let (effect, hub) = (call.effect.as_str(), &call.hub);
             format!("{effect}({hub}) under order {}: {fate:?}, {}", call.order, short(&outcome))
         });
+        // What such an answer says of hub or store is the hub's actor's business.
+        let heard = unless_gone_back(&self.surroundings, &call.hub, incarnation, outcome).now_or_never();
+        let outcome = heard.unwrap_or_else(|| unknown("the store does not answer"));
         self.note_health(&call, &outcome);
         self.network.answers.push((caller, outcome));
         true
@@ -179,8 +185,8 @@ impl World {
         let of_device = |flight: &Flight| flight.caller.as_ref().is_some_and(|caller| caller.device == device);
         let Some(at) = self.network.flights.iter().position(of_device) else { return Ok(()) };
         let id = self.network.flights[at].call.hub.clone();
-        if let Some(hub) = self.hubs.get_mut(&id) {
-            hub.cut = true;
+        if let Some(hub) = self.hubs.get(&id) {
+            hub.set_cut(true);
         }
         self.note(|| format!("the way to {id} is cut"));
         self.fault("hub unreachable");

@@ -40,6 +40,9 @@ impl World {
         }
         for _ in 0..ROUNDS_MAX {
             self.take_up()?;
+            if self.going.is_some() || self.waiting_hub().is_some() {
+                self.reconcile()?;
+            }
             if !self.network.flights.is_empty() {
                 self.carry(0, Fate::Arrives);
             } else if !self.network.answers.is_empty() {
@@ -49,7 +52,12 @@ impl World {
             } else {
                 let busy =
                     self.seats.iter().flatten().filter(|seat| seat.core.as_ref().is_some_and(|core| !core.is_idle()));
-                let Some(at) = busy.filter_map(|seat| seat.wakes_at).min() else { return Ok(()) };
+                let Some(at) = busy.filter_map(|seat| seat.wakes_at).min() else {
+                    if self.going.is_none() && self.waiting_hub().is_none() {
+                        return Ok(());
+                    }
+                    continue;
+                };
                 let span = at.since(self.now()).max(Duration::from_millis(1));
                 self.advance(span)?;
             }

@@ -40,6 +40,7 @@ pub fn run(script: &Script, mutation: Option<Mutation>, logs: bool) -> Ran {
         tally.abandoned += ledger.abandoned;
         tally.trimmed = ledger.trimmed;
         tally.forgotten = ledger.forgotten;
+        (tally.lost_with_copies, tally.lost_late) = (ledger.lost_with_copies, ledger.lost_late);
     });
     Ran { tally, broken, log: log.unwrap_or_default() }
 }

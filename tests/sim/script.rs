@@ -127,6 +127,19 @@ pub enum Event {
     },
     /// Devices with open moves are taken up.
     TakeUp,
+    /// A copy of a hub is made.
+    BackUp {
+        hub: usize,
+    },
+    /// A hub comes back as one of its copies.
+    Restore {
+        hub: usize,
+        seed: u64,
+    },
+    /// Hubs that were restored are gone through, some turns further.
+    Reconcile {
+        turns: usize,
+    },
 }
 
 /// How a run is to be: drawn from its seed, so that runs differ in more than their order.
@@ -186,6 +199,9 @@ enum Kind {
     Passivate,
     Double,
     TakeUp,
+    BackUp,
+    Restore,
+    Reconcile,
 }
 
 const KINDS: &[(u32, Kind)] = &[
@@ -213,6 +229,9 @@ const KINDS: &[(u32, Kind)] = &[
     (8, Kind::Passivate),
     (6, Kind::Double),
     (20, Kind::TakeUp),
+    (8, Kind::BackUp),
+    (5, Kind::Restore),
+    (40, Kind::Reconcile),
 ];
 
 /// Kinds that a run may go without.
@@ -230,6 +249,7 @@ const OPTIONAL: &[Kind] = &[
     Kind::Strike,
     Kind::Crash,
     Kind::Double,
+    Kind::Restore,
 ];
 
 impl Script {
@@ -280,5 +300,8 @@ fn event(dice: &mut Dice, kinds: &[(u32, Kind)], fates: &[(u32, Fate)]) -> Event
         Kind::Passivate => Event::Passivate { device },
         Kind::Double => Event::Double { device },
         Kind::TakeUp => Event::TakeUp,
+        Kind::BackUp => Event::BackUp { hub },
+        Kind::Restore => Event::Restore { hub, seed },
+        Kind::Reconcile => Event::Reconcile { turns: 1 + dice.below(12) },
     }
 }

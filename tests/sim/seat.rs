@@ -202,7 +202,8 @@ impl World {
         let (OperationStatus::Assigned { .. }, Some(home)) = (&standing.operation.status, &standing.assignment) else {
             return Ok(());
         };
-        let Some(hub) = self.hubs.get(&home.hub) else { return Ok(()) };
+        // One that waits to be gone through lets nobody in.
+        let Some(hub) = self.hubs.get(&home.hub).filter(|hub| !hub.scripted.is_restored()) else { return Ok(()) };
         match hub.scripted.phase(&standing.device_id) {
             Some(Phase::Open) => Ok(()),
             phase => broken(format!("{} is told assigned to {}, where it is {phase:?}", standing.id, home.hub)),
@@ -408,6 +409,18 @@ impl World {
             self.devices[device].doubled = true;
             self.start(device)?;
         }
+        Ok(())
+    }
+
+    /// Somebody else has written lines of the device: its actor stops, at once or after one thing more, and another reads them.
+    pub fn read_again(&mut self, device: usize) -> Held {
+        if self.tally.events.is_multiple_of(3) {
+            self.seats[device].iter_mut().for_each(|seat| seat.listed = false);
+            self.devices[device].doubled |= !self.seats[device].is_empty();
+        } else {
+            self.seats[device].clear();
+        }
+        self.start(device)?;
         Ok(())
     }
 

@@ -84,6 +84,12 @@ pub fn report(first: u64, last: u64, tally: &Tally) -> String {
     list(&mut text, "moves", &tally.moves);
     list(&mut text, "faults injected", &tally.faults);
     list(&mut text, "what operators ordered and got", &tally.acts);
+    list(&mut text, "devices of hubs restored from a backup", &tally.reinstated);
+    let _ = writeln!(
+        text,
+        "writes after the backup that nobody else knew, each reported as lost: {}; of homes left before: {}",
+        tally.lost_with_copies, tally.lost_late
+    );
     let _ = writeln!(text, "events: {}, calls to hubs: {}", tally.events, tally.calls);
     let _ = writeln!(text, "twin writes accepted, each traced to the end: {}", tally.writes);
     let _ = writeln!(text, "of these late, at a hub that was passed by: {}", tally.late_writes);

@@ -19,6 +19,7 @@ use rehome::store::{
 };
 
 use super::ledger::Ledger;
+use super::line::take_turns;
 use super::mutation::{Mutation, is_left_out};
 
 /// What happens to one commit of a device.
@@ -52,6 +53,8 @@ struct State {
     ledger: Ledger,
     mutation: Option<Mutation>,
     commits: u64,
+    /// Whoever asks now lets others go first.
+    paced: bool,
 }
 
 impl std::fmt::Debug for SimStore {
@@ -79,6 +82,11 @@ impl SimStore {
     /// Leaves out what a mutation says.
     pub fn mutate(&self, mutation: Mutation) {
         self.lock().mutation = Some(mutation);
+    }
+
+    /// Whether commits and reads of devices take turns with whatever else happens.
+    pub fn pace(&self, paced: bool) {
+        self.lock().paced = paced;
     }
 
     pub fn calm(&self) {
@@ -145,7 +153,13 @@ impl Store for SimStore {
     }
 
     fn load_device<'a>(&'a self, id: &'a RegistrationId) -> BoxFuture<'a, Result<DeviceFile, StoreFault>> {
-        self.memory.load_device(id)
+        if !self.lock().paced {
+            return self.memory.load_device(id);
+        }
+        Box::pin(async move {
+            take_turns().await;
+            self.memory.load_device(id).await
+        })
     }
 
     fn load_move(&self, generation: Order) -> BoxFuture<'_, Result<Option<MoveLog>, StoreFault>> {
@@ -206,16 +220,20 @@ impl Store for SimStore {
 
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Order, CommitFault>> {
         let of_a_device = commit.expect.iter().any(|expect| matches!(expect, Expect::Journal { .. }));
-        let (strike, left_out) = {
+        let (strike, left_out, paced) = {
             let mut state = self.lock();
+            let paced = state.paced;
             state.commits += u64::from(of_a_device);
             let strike = if of_a_device { state.strikes.pop_front() } else { None };
             state.struck = strike.or(state.struck);
             let State { mutation, ledger, .. } = &*state;
             let left_out = of_a_device && mutation.is_some_and(|mutation| is_left_out(mutation, ledger, &commit));
-            (strike, left_out)
+            (strike, left_out, paced)
         };
         Box::pin(async move {
+            if paced {
+                take_turns().await;
+            }
             if left_out {
                 return self.memory.commit(Commit::default()).await;
             }

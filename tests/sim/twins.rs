@@ -8,11 +8,12 @@ use rehome::domain::{
 };
 use rehome::hubs::entry::{EffectKind, Entry, LastCall, Outcome, Phase, Tenant};
 use rehome::hubs::{HubConnector, TwinCaller, TwinWrite};
+use rehome::moves::plan::Side;
 
 use super::dice::Dice;
 use super::identity::identity;
 use super::keys::{Keys, WRITES_MAX};
-use super::world::{Held, World};
+use super::world::{Held, World, broken};
 
 impl World {
     pub fn write(&mut self, device: usize, seed: u64) -> Held {
@@ -71,6 +72,9 @@ impl World {
             }
         };
         if let Some(Ok(resident)) = outcome {
+            if self.hubs[&target].scripted.is_restored() {
+                return broken(format!("{target} goes on from an older copy and accepts w{write} of {name}"));
+            }
             *written += 1;
             let after = Keys::of(&resident.state);
             let gone = before.unwrap_or_default().without(after);
@@ -91,7 +95,19 @@ impl World {
         let Some(id) = self.hub_of(hub) else { return };
         let written = self.written.entry(name.clone()).or_default();
         let scripted = &self.hubs[&id].scripted;
-        if *written >= WRITES_MAX || scripted.phase(&name).is_some() {
+        if *written >= WRITES_MAX || scripted.phase(&name).is_some() || scripted.is_restored() {
+            return;
+        }
+        // A hub that was restored has forgotten the fence behind which what it is still owed would stay.
+        let is_owed = self.hubs[&id].restored
+            && self.store.ledger(|ledger| {
+                let of_device = |note: &&super::ledger::Note| note.device == name && note.open;
+                let names = |note: &super::ledger::Note| {
+                    [Side::From, Side::To].into_iter().any(|side| note.plan.hub(side) == Some(&id))
+                };
+                ledger.moves.values().filter(of_device).any(names)
+            });
+        if is_owed {
             return;
         }
         let write = *written;

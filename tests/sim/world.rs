@@ -13,6 +13,7 @@ use rehome::domain::{DeviceId, Enrollment, HubId, Timestamp};
 use rehome::store::Store;
 
 use super::actors::Op;
+use super::backup::Going;
 use super::clock::SimClock;
 use super::hub::SimHub;
 use super::identity::identity;
@@ -48,6 +49,11 @@ pub struct Tally {
     pub stuck: u64,
     pub abandoned: u64,
     pub trimmed: u64,
+    /// What became of devices of restored hubs.
+    pub reinstated: BTreeMap<&'static str, u64>,
+    /// Writes lost with hubs that came back as an older copy: at homes, each reported; and elsewhere.
+    pub lost_with_copies: u64,
+    pub lost_late: u64,
     /// Writes in late twins that operators removed.
     pub forgotten: u64,
 }
@@ -62,7 +68,14 @@ impl Tally {
         self.abandoned += other.abandoned;
         self.trimmed += other.trimmed;
         self.forgotten += other.forgotten;
-        let pairs = [(&mut self.moves, &other.moves), (&mut self.faults, &other.faults), (&mut self.acts, &other.acts)];
+        self.lost_with_copies += other.lost_with_copies;
+        self.lost_late += other.lost_late;
+        let pairs = [
+            (&mut self.moves, &other.moves),
+            (&mut self.faults, &other.faults),
+            (&mut self.acts, &other.acts),
+            (&mut self.reinstated, &other.reinstated),
+        ];
         for (all, some) in pairs {
             some.iter().for_each(|(kind, count)| *all.entry(kind).or_default() += count);
         }
@@ -100,6 +113,10 @@ pub struct World {
     pub surroundings: Arc<Surroundings>,
     pub hubs: BTreeMap<HubId, SimHub>,
     pub hubs_made: usize,
+    /// Given to hubs that were restored.
+    pub incarnations: u128,
+    /// Somebody has the restored hubs gone through.
+    pub going: Option<Going>,
     pub devices: Vec<Device>,
     /// The actors of each device: one, or for a moment more.
     pub seats: Vec<Vec<Seat>>,
@@ -134,6 +151,8 @@ impl World {
             surroundings,
             hubs: BTreeMap::new(),
             hubs_made: 0,
+            incarnations: 0,
+            going: None,
             devices: devices.collect(),
             seats: (0..script.devices).map(|_| Vec::new()).collect(),
             seats_made: 0,
@@ -214,8 +233,8 @@ impl World {
             Event::Hub { hub, seed } => self.change_hub(hub, seed),
             Event::Cut { hub, cut } => {
                 let Some(id) = self.hub_of(hub) else { return Ok(()) };
-                if let Some(hub) = self.hubs.get_mut(&id).filter(|hub| hub.cut != cut) {
-                    hub.cut = cut;
+                if let Some(hub) = self.hubs.get(&id).filter(|hub| hub.is_cut() != cut) {
+                    hub.set_cut(cut);
                     self.note(|| format!("the way to {id} is {}", if cut { "cut" } else { "open again" }));
                     if cut {
                         self.fault("hub unreachable");
@@ -269,6 +288,15 @@ impl World {
             }
             Event::Double { device } => self.double(self.device_of(device)),
             Event::TakeUp => self.take_up(),
+            Event::BackUp { hub } => {
+                self.back_up_hub(hub);
+                Ok(())
+            }
+            Event::Restore { hub, seed } => {
+                self.restore_hub(hub, seed);
+                Ok(())
+            }
+            Event::Reconcile { turns } => (0..turns).try_for_each(|_| self.reconcile()),
         }
     }
 
@@ -277,6 +305,7 @@ impl World {
         self.note(|| "the service dies and starts again".to_owned());
         self.seats.iter_mut().for_each(Vec::clear);
         self.asks.clear();
+        self.going = None;
         self.questions.clear();
         self.network.forget_callers();
         self.surroundings = surroundings(&self.store, &self.clock, self.tally.events);

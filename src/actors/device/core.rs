@@ -3,7 +3,7 @@
 //! It knows no actor: an actor starts the [`After`] as calls, timers and questions, a simulation (`tests/sim`) puts the very
 //! same ones on its network. Nothing decides or commits but what stands here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use tokio::sync::watch;
 use crate::allocators::{AllocationAnswer, AllocationQuestion, AllocatorFault, CertificateFacts, ChosenHub};
 use crate::attestation::Verified;
 use crate::domain::{
-    AllocationPolicy, AuditAction, AuditEntry, CallOutcome, ClientFacts, Credential, DeviceId, Enrollment, Fault,
-    HubCall, HubId, HubState, InitialState, OperationId, OperationStatus, Order, Pin, Reason, Registration,
-    RegistrationId, RequestId, SubStatus, Timestamp, TpmDelivery, UnreachableRule,
+    AllocationPolicy, Attestation, AuditAction, AuditEntry, CallFault, CallOutcome, ClientFacts, Credential, DeviceId,
+    Enrollment, Fault, HubCall, HubId, HubState, Incarnation, InitialState, OperationId, OperationStatus, Order, Pin,
+    Reason, Registration, RegistrationId, RequestId, SubStatus, Timestamp, TpmDelivery, UnreachableRule,
 };
 use crate::moves::{
     self, CallKey, EndLease, Intent, KnownState, Machine, Move, Phase, Plan, Preconditions, Resolve, Standing, Tries,
@@ -94,6 +94,8 @@ pub struct Core {
     asking: Option<Asking>,
     /// A register that joined a running operation with another credential: judged again when that is over.
     joined: Option<Request>,
+    /// The incarnation that each hub had when it was called.
+    called: BTreeMap<CallKey, Option<Incarnation>>,
 }
 
 impl fmt::Debug for Core {
@@ -184,7 +186,7 @@ impl Core {
         let mut machine =
             Machine::load(id, file.registration, file.open, file.earlier).map_err(|fault| fault.to_string())?;
         machine.away_after = surroundings.fleet.away_after();
-        let mut this = Self { machine, surroundings, updates, asking: None, joined: None };
+        let mut this = Self { machine, surroundings, updates, asking: None, joined: None, called: BTreeMap::new() };
         let after = this.drive().await;
         if after.stop { Err("its first step could not be written".to_owned()) } else { Ok((this, after)) }
     }
@@ -308,7 +310,7 @@ impl Core {
             facts,
             request_id,
             certificate: None,
-            credential: None,
+            credential: enrolled_keys(&enrollment, record),
             device: record.device_id.clone(),
             tpm: None,
             enrollment,
@@ -477,7 +479,7 @@ impl Core {
             facts: policy::remembered_facts(record.policy, enrollment.reprovision),
             request_id: wish.request_id,
             certificate: None,
-            credential: None,
+            credential: enrolled_keys(&enrollment, record),
             device: record.device_id.clone(),
             enrollment,
             undo: Some(Undo { restore }),
@@ -639,6 +641,7 @@ impl Core {
     /// A call to a hub has ended.
     pub async fn finished(mut self, key: CallKey, outcome: CallOutcome) -> (Self, After) {
         let now = self.surroundings.clock.now();
+        let outcome = self.still_true(&key, outcome);
         telemetry::step_finished(key.effect.as_str(), HubCallOutcome::of(&outcome));
         match &outcome {
             Ok(_) => tracing::debug!(hub = %key.hub, order = %key.order, "{} is done", key.effect.as_str()),
@@ -836,7 +839,7 @@ impl Core {
     }
 
     fn due_calls(
-        &self,
+        &mut self,
         calls: Vec<(CallKey, HubCall)>,
         wake_at: Option<Timestamp>,
         end_lease: Option<EndLease>,
@@ -845,7 +848,30 @@ impl Core {
             let operation = self.machine.open_move(key.generation)?.intent.operation;
             Some((key, call, operation))
         });
-        After { calls: calls.collect(), wake_at, end_lease, ..After::default() }
+        let calls: Vec<_> = calls.collect();
+        for (key, _, _) in &calls {
+            self.called.insert(key.clone(), self.incarnation_of(&key.hub));
+        }
+        After { calls, wake_at, end_lease, ..After::default() }
+    }
+
+    fn incarnation_of(&self, hub: &HubId) -> Option<Incarnation> {
+        self.surroundings.fleet.berth(hub).and_then(|berth| berth.hub.incarnation)
+    }
+
+    /// What an answer is worth by now: what a hub said before its data went back in time may not be so any more, and is asked
+    /// again under its order. Whoever goes through the hub first notes that it waits, and then commits; so an answer is
+    /// either in the journal that is gone by, or it is not believed.
+    fn still_true(&mut self, key: &CallKey, outcome: CallOutcome) -> CallOutcome {
+        let called = self.called.remove(key);
+        let fleet = &self.surroundings.fleet;
+        let is_same = called.is_none_or(|called| called == self.incarnation_of(&key.hub));
+        match outcome {
+            Ok(_) | Err(CallFault::Refused(_)) if fleet.is_restored(&key.hub) || !is_same => {
+                Err(CallFault::Unknown("the hub's data has gone back in time since it answered".to_owned()))
+            }
+            Ok(_) | Err(CallFault::Refused(_) | CallFault::Unavailable(_) | CallFault::Unknown(_)) => outcome,
+        }
     }
 
     /// Whether the hub may hold a lease. One that is not linked any more was drained, or forced out on its operator's word.
@@ -968,6 +994,16 @@ fn unresolved(fault: &Unresolved) -> Fault {
         Unresolved::NothingKnown => Reason::NoLastKnownState,
     };
     Fault::new(reason, fault.to_string())
+}
+
+/// What a device signs in with by its enrollment as it is now, where that can be told without the device: its keys. A device
+/// that signed in with something else before must come by itself.
+fn enrolled_keys(enrollment: &Enrollment, record: &Registration) -> Option<Credential> {
+    let recorded = record.assignment.as_ref().and_then(|assignment| assignment.credential.as_ref());
+    match (&enrollment.attestation, recorded) {
+        (Attestation::SymmetricKey(keys), Some(Credential::Shared(_))) => Some(Credential::Shared(keys.clone())),
+        (_, _) => None,
+    }
 }
 
 fn not_registered(id: &RegistrationId) -> Fault {

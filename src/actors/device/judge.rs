@@ -456,6 +456,17 @@ impl<'a> Case<'a> {
         if !self.request.is_device {
             return Judgement::Refuse(Fault::new(Reason::EnrollmentDisabled, message));
         }
+        // A group that lets nobody in writes nothing on what another enrollment decided.
+        let is_anothers = |record: &&Registration| record.enrollment != self.request.enrollment.id;
+        if let (EnrollmentId::Group(_), Some(record)) =
+            (&self.request.enrollment.id, self.machine.registration().filter(is_anothers))
+        {
+            let standing = Standing::of(Some(record), self.machine.moves()).map(|mut standing| {
+                standing.operation.status = OperationStatus::Disabled;
+                Box::new(standing)
+            });
+            return Judgement::Answer { standing, why: message };
+        }
         let stored = self.request.enrollment.reprovision;
         let policy = self.machine.registration().map_or(stored, |record| record.policy);
         self.end_without_move(OperationStatus::Disabled, AuditAction::RegistrationDisabled, policy, message)

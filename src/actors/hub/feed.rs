@@ -35,14 +35,15 @@ pub enum FeedFault {
 }
 
 /// What a round needs.
-pub(super) struct Round<'a> {
+#[derive(Debug)]
+pub struct FeedRound<'a> {
     pub hub: HubId,
     pub incarnation: Option<Incarnation>,
     pub connector: &'a dyn HubConnector,
     pub store: &'a dyn Store,
 }
 
-impl<'a> Round<'a> {
+impl<'a> FeedRound<'a> {
     pub fn of(hub: &Hub, connector: &'a dyn HubConnector, store: &'a dyn Store) -> Self {
         Self { hub: hub.id.clone(), incarnation: hub.incarnation, connector, store }
     }

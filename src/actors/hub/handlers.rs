@@ -48,7 +48,7 @@ impl Handler<Perform> for HubActor {
                 HubCallOutcome::of(&outcome),
                 clock.monotonic().saturating_sub(began),
             );
-            let outcome = super::unless_gone_back(&surroundings, &hub, outcome).await;
+            let outcome = super::unless_gone_back(&surroundings, &hub, incarnation, outcome).await;
             if let Err(fault) = &outcome {
                 tracing::debug!(hub = %call.hub, order = %call.order, "{} failed: {fault}", call.effect.as_str());
             }

@@ -22,7 +22,7 @@ pub(super) const LIST_MAX: usize = 1000;
 
 /// See the module's documentation. Times are the service's own monotonic clock.
 #[derive(Debug)]
-pub(super) struct Lease {
+pub struct Lease {
     pub ticket: Option<LeaseTicket>,
     /// When the last renewal was sent that extended something, or the start.
     sent_at: Duration,

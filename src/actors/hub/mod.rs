@@ -18,15 +18,14 @@ use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context};
 
-use crate::domain::{CallFault, CallOutcome, Hub, HubId, HubRefusal, Order, Timestamp, limits};
+use crate::domain::{CallFault, CallOutcome, Hub, HubId, HubRefusal, Incarnation, Order, Timestamp, limits};
 use crate::hubs::{HubConnector, LeaseRenewal};
 use crate::moves::Move;
 use crate::store::{Change, Commit, StoreFault};
 use crate::telemetry::{self, ActorKind};
 
-use self::feed::Round;
-pub use self::feed::{FeedFault, FeedRead};
-use self::lease::Lease;
+pub use self::feed::{FeedFault, FeedRead, FeedRound};
+pub use self::lease::Lease;
 use super::device::Surroundings;
 use super::messages::{FeedEnded, LeaseLoaded, LeaseRenewed, ReadFeed, RenewLease, Reply};
 
@@ -203,7 +202,7 @@ impl HubActor {
         let (hub, connector) = (self.hub.clone(), self.connector.clone());
         let (surroundings, this) = (self.surroundings.clone(), ctx.address());
         actix_rt::spawn(async move {
-            let round = Round::of(&hub, connector.as_ref(), surroundings.store.as_ref());
+            let round = FeedRound::of(&hub, connector.as_ref(), surroundings.store.as_ref());
             let outcome = round.read(|| surroundings.clock.now()).await;
             // The actor may have stopped meanwhile: its successor reads on from the place that is stored.
             let _ = this.send(FeedEnded { outcome }).await;
@@ -275,10 +274,21 @@ impl HubActor {
 
 /// A refusal that says something of the hub, or of the service's own memory, rather than of the device: the call did not
 /// happen, and is made again once that is mended.
-async fn unless_gone_back(surroundings: &Surroundings, hub: &HubId, outcome: CallOutcome) -> CallOutcome {
+///
+/// A call that was long on its way may name an incarnation that is over, of a hub that has been gone through since: that says
+/// nothing new. Only one that is refused though it names the current one, or by a hub of one that nobody knows, does.
+pub async fn unless_gone_back(
+    surroundings: &Surroundings,
+    hub: &HubId,
+    named: Option<Incarnation>,
+    outcome: CallOutcome,
+) -> CallOutcome {
     match outcome {
-        Err(CallFault::Refused(HubRefusal::WrongIncarnation { .. })) => {
-            surroundings.fleet.set_restored(hub, true);
+        Err(CallFault::Refused(HubRefusal::WrongIncarnation { current })) => {
+            let known = surroundings.fleet.berth(hub).and_then(|berth| berth.hub.incarnation);
+            if named.is_none_or(|named| named == current) || known != Some(current) {
+                surroundings.fleet.set_restored(hub, true);
+            }
             Err(CallFault::Unavailable("it was restored from an older copy".to_owned()))
         }
         Err(CallFault::Refused(HubRefusal::Stale { highest })) => match surroundings.store.life().await {
@@ -292,7 +302,7 @@ async fn unless_gone_back(surroundings: &Surroundings, hub: &HubId, outcome: Cal
 
 /// Listens to a hub that was away when the service started, before anything is said to it: what it has obeyed is compared
 /// with what had been ordered before the start. Later the service's own new orders would hide that some were forgotten.
-async fn hear(surroundings: &Surroundings, hub: &HubId, connector: &dyn HubConnector) -> Result<(), CallFault> {
+pub async fn hear(surroundings: &Surroundings, hub: &HubId, connector: &dyn HubConnector) -> Result<(), CallFault> {
     if surroundings.fleet.unheard(hub).is_none() {
         return Ok(());
     }

@@ -68,7 +68,6 @@ fn outcome(became: Reinstatement) -> Outcome {
     match became {
         Reinstatement::Kept => Outcome::Kept,
         Reinstatement::Replaced => Outcome::Replaced,
-        Reinstatement::SetBefore => Outcome::SetBefore,
         Reinstatement::Recreated => Outcome::Recreated,
         Reinstatement::StartedAnew => Outcome::StartedAnew,
         Reinstatement::AsJournaled => Outcome::AsJournaled,

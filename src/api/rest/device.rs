@@ -79,6 +79,7 @@ pub async fn register(
             return challenge(&edge, &peer, id, keys).await;
         }
         let ask = RegisterAsk { registration_id: id.clone(), facts: asked.facts(version), request_id: None, tpm: None };
+        let ask = edge.service.naming_its_challenge(&peer, ask);
         match (edge.service.register(&peer, &ask).await, &asked.tpm) {
             (Ok(registering), _) => Ok(operation(&registering.view, version)),
             (Err(fault), Some(keys)) if fault.reason == Reason::TpmChallengeOutdated => {

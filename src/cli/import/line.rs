@@ -384,6 +384,34 @@ mod tests {
         Common { flags, disabled: false, folder: Path::new(".") }
     }
 
+    #[test]
+    fn a_line_may_ask_for_symmetric_keys() {
+        let flags = SettingsFlags::default();
+        let read = |text: &str| Line::from_json(text).and_then(|line| line.draft(&common(&flags)));
+        let key = TokenKey::new(&[7; 32]).unwrap();
+        let given = BASE64.encode(&[7; 32]);
+        for (fields, primary) in [
+            (r#""symmetric_key":true"#.to_owned(), None),
+            (format!(r#""symmetric_key":true,"primary_key":"{given}""#), Some(key.clone())),
+            (format!(r#""primary_key":"{given}""#), Some(key)),
+        ] {
+            let draft = read(&format!(r#"{{"registration_id":"a",{fields}}}"#)).unwrap();
+            assert_eq!(draft.attestation, AttestationDraft::SymmetricKey { primary, secondary: None }, "{fields}");
+        }
+        for fields in [
+            format!(r#""symmetric_key":false,"primary_key":"{given}""#),
+            format!(r#""primary_key":"{given}","certificate":"MIIA""#),
+            r#""primary_key":"AAAA""#.to_owned(),
+            r#""primary_key":"?""#.to_owned(),
+            r#""symmetric_key":false"#.to_owned(),
+        ] {
+            let refused = read(&format!(r#"{{"registration_id":"a",{fields}}}"#)).unwrap_err();
+            assert!(!format!("{refused:#?}").contains(&given), "{refused:#}");
+        }
+        let shown = format!("{:?}", Line::from_json(&format!(r#"{{"primary_key":"{given}"}}"#)).unwrap());
+        assert!(!shown.contains(&given), "{shown}");
+    }
+
     fn check(text: &str, expected: Result<(), &str>) {
         let flags = SettingsFlags::default();
         let found = Line::from_json(text).and_then(|line| line.draft(&common(&flags)));

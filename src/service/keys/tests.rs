@@ -68,7 +68,7 @@ async fn check(world: &World, signer: &TokenKey, id: &str, expected: Result<&str
     }
 }
 
-const NOBODY: &str = "no enrollment has a key that signed the token";
+const NOBODY: &str = "no enrollment has a key that signed the token, and it is of no registration that was made lately";
 const UNSIGNED: &str = "it was not signed with the device's key";
 
 #[tokio::test]
@@ -217,7 +217,8 @@ async fn a_groups_key_is_its_alone_and_groups_by_keys_are_bounded() {
     let group = |number: usize| EnrollmentId::Group(GroupId::parse(&format!("g{number}")).unwrap());
     let create = async |draft| world.service.create_enrollment(draft, BY).await.map(drop).map_err(|fault| fault.reason);
     assert_eq!(create(keys(group(0), Some(key(12)), None)).await, Err(Reason::KeyInUse));
-    assert_eq!(create(keys(individual_id("dev-4"), Some(key(12)), Some(key(12)))).await, Ok(()));
+    assert_eq!(create(keys(individual_id("dev-4"), Some(key(4)), Some(key(12)))).await, Err(Reason::KeyInUse));
+    assert_eq!(create(keys(individual_id("dev-4"), Some(key(4)), Some(key(4)))).await, Ok(()));
     for number in 1..limits::KEY_GROUPS_MAX {
         assert_eq!(create(keys(group(number), None, None)).await, Ok(()), "{number}");
     }
@@ -242,4 +243,111 @@ async fn an_import_takes_keys_and_knows_them_again() {
     let other = keys(individual_id("dev-5"), Some(key(7)), None);
     assert_eq!(import(vec![other]).await, [Imported::Exists { differs: true }]);
     check(&world, &key(6), "dev-5", Ok("assigned")).await;
+}
+
+#[tokio::test]
+async fn a_device_behind_the_address_of_a_stranger_is_heard_with_the_token_it_showed_before() {
+    let world = World::with(Config { refuse_after: Duration::ZERO, refusals_per_peer: 3, ..Config::default() });
+    world.link("a").await;
+    world.service.create_enrollment(keys(lamps(), Some(key(11)), Some(key(12))), BY).await.unwrap();
+    let lamp = token(&device_key(&key(11), "lamp-1"), "rehome", "lamp-1");
+    register(&world, &lamp, "lamp-1").await.unwrap();
+    let mut last = None;
+    for number in 0..9 {
+        let id = format!("x{number}");
+        last = register(&world, &token(&key(3), "rehome", &id), &id).await.err().map(|fault| fault.reason);
+    }
+    assert_eq!(last, Some(Reason::RateLimited));
+    assert!(register(&world, &lamp, "lamp-1").await.is_ok());
+    let other = token(&device_key(&key(11), "lamp-2"), "rehome", "lamp-2");
+    assert_eq!(register(&world, &other, "lamp-2").await.unwrap_err().reason, Reason::RateLimited);
+    // What was shown before is judged as anything else.
+    let stored = world.service.enrollment(&lamps()).await.unwrap();
+    world.service.update_enrollment(keys(lamps(), Some(key(13)), Some(key(14))), stored.version, BY).await.unwrap();
+    assert_eq!(register(&world, &lamp, "lamp-1").await.unwrap_err().reason, Reason::RegistrationRefused);
+}
+
+#[tokio::test]
+async fn a_groups_key_takes_over_nothing_that_another_proof_made() {
+    let world = world().await;
+    world.enroll_group(&["a"]).await;
+    let meter = world.device("meter-1");
+    let before = world.register(&meter, "meter-1").await.unwrap().standing;
+    let stolen = device_key(&key(11), "meter-1");
+    let why = "the registration stands under group meters, which a group's key does not replace";
+    check(&world, &stolen, "meter-1", Err(why)).await;
+    let peeked = world.service.look_up(&bearer(&token(&stolen, "rehome", "meter-1")), &reg_id("meter-1")).await;
+    assert_eq!(peeked.unwrap_err().reason, Reason::RegistrationRefused);
+    // A disabled group writes nothing on it either.
+    world.service.set_enrollment_enabled(&lamps(), false, None, BY).await.unwrap();
+    check(&world, &stolen, "meter-1", Err(why)).await;
+    let after = world.service.look_up(&peer(Some(&meter)), &reg_id("meter-1")).await.unwrap().standing;
+    assert_eq!(after, before);
+    // Once the other enrollment is gone, the device may come by its key.
+    world.service.set_enrollment_enabled(&lamps(), true, None, BY).await.unwrap();
+    world.service.delete_enrollment(&group_id(), None, BY).await.unwrap();
+    check(&world, &stolen, "meter-1", Ok("assigned")).await;
+}
+
+#[tokio::test]
+async fn a_disabled_group_writes_nothing_on_what_another_group_decided() {
+    let world = world().await;
+    let other = EnrollmentId::Group(GroupId::parse("other").unwrap());
+    world.service.create_enrollment(keys(other.clone(), Some(key(21)), Some(key(22))), BY).await.unwrap();
+    let own = device_key(&key(11), "lamp-1");
+    check(&world, &own, "lamp-1", Ok("assigned")).await;
+    let look = async || world.service.look_up(&bearer(&token(&own, "rehome", "lamp-1")), &reg_id("lamp-1")).await;
+    let before = look().await.unwrap().standing;
+    world.service.set_enrollment_enabled(&other, false, None, BY).await.unwrap();
+    check(&world, &device_key(&key(21), "lamp-1"), "lamp-1", Ok("disabled")).await;
+    assert_eq!(look().await.unwrap().standing, before);
+}
+
+#[tokio::test]
+async fn an_operators_move_takes_the_keys_along_that_are_enrolled_by_then() {
+    let world = world().await;
+    let lamp = |master: u8| device_key(&key(master), "lamp-1");
+    check(&world, &key(1), "dev-1", Ok("assigned")).await;
+    check(&world, &lamp(11), "lamp-1", Ok("assigned")).await;
+    for (id, new) in [(individual_id("dev-1"), [3, 4]), (lamps(), [13, 14])] {
+        let stored = world.service.enrollment(&id).await.unwrap();
+        let rolled = keys(id, Some(key(new[0])), Some(key(new[1])));
+        world.service.update_enrollment(rolled, stored.version, BY).await.unwrap();
+    }
+    for (id, old, new) in [("dev-1", key(1), key(3)), ("lamp-1", lamp(11), lamp(14))] {
+        let to = crate::service::PinRequest { hub: hub_id("b"), reason: String::new(), expires_at: None };
+        world.service.reprovision(&reg_id(id), Some(to), None, BY).await.unwrap();
+        let device = DeviceId::parse(id).unwrap();
+        let read = async |signer: &TokenKey| {
+            let unsigned = UnsignedToken::new(&hub_resource("b", &device), NOW.plus(MINUTE));
+            let evidence = bearer(&sas::sign(&unsigned, signer, None)).evidence;
+            world.service.own_twin(&evidence, &hub_id("b"), &device).await.map(drop).map_err(|it| it.reason)
+        };
+        while read(&new).await == Err(Reason::DeviceMoving)
+            || world.service.record(&reg_id(id)).await.unwrap().assignment.is_none_or(|home| home.hub != hub_id("b"))
+        {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!((read(&new).await, read(&old).await), (Ok(()), Err(Reason::CallerUnauthenticated)), "{id}");
+    }
+    let filter = AuditFilter { action: Some(AuditAction::EnrollmentUpdated), ..AuditFilter::default() };
+    let entries = world.service.audit_entries(&filter, &PageRequest { size: 10, token: None }).await.unwrap();
+    assert!(
+        entries
+            .rows
+            .iter()
+            .all(|row| row.entry.detail.contains("its primary key") && row.entry.detail.contains("its secondary key"))
+    );
+}
+
+#[tokio::test]
+async fn a_registration_by_key_that_changes_nothing_writes_nothing() {
+    let world = world().await;
+    let own = device_key(&key(11), "lamp-1");
+    check(&world, &own, "lamp-1", Ok("assigned")).await;
+    let version = async || world.service.record(&reg_id("lamp-1")).await.unwrap().version;
+    let before = version().await;
+    check(&world, &own, "lamp-1", Ok("assigned")).await;
+    check(&world, &device_key(&key(12), "lamp-1"), "lamp-1", Ok("assigned")).await;
+    assert_eq!(version().await, before);
 }

@@ -1,7 +1,7 @@
 //! The newest state known of a device at its home: of the hub's own copy, what was seen in its feed, and what the journal
 //! brought there.
 
-use crate::domain::{DeviceState, Fault, HubId, HubStatus, Order, Registration, Timestamp, Twin};
+use crate::domain::{DeviceState, Fault, HubStatus, Order, Registration, Timestamp, Twin};
 use crate::hubs::{HubConnector, Sighting};
 use crate::moves::Move;
 use crate::moves::plan::Side;
@@ -20,14 +20,14 @@ pub(super) struct Newest {
 }
 
 impl Run {
-    /// What the home of `record` is to have, from all that is known of it: ahead of whatever was lost.
+    /// What the home of `record` is to have, from all that is known of it.
     pub(super) async fn newest(
         &self,
         record: &Registration,
         open: &[Move],
         connector: &dyn HubConnector,
     ) -> Result<Newest, Fault> {
-        let inner = &self.service.inner;
+        let inner = &self.ground;
         let Some(home) = &record.assignment else {
             return Err(Fault::new(crate::domain::Reason::Internal, format!("{} has no home", record.id)));
         };
@@ -38,17 +38,19 @@ impl Run {
         // A journal that cannot be replayed says nothing here, and its device's actor says that.
         let brought = inner.store.load_move(home.generation).await.map_err(fault::of_store)?;
         let brought = brought.and_then(|log| Move::replay(log).ok());
+        let of_here = |this: &Move| this.intent.plan.hub(Side::From) == Some(&home.hub);
         let mut journaled: Vec<_> =
             brought.and_then(|this| Some((this.arriving_state()?, this.at))).into_iter().collect();
-        // Moves away from here that came to nothing: what they sealed was this home's.
+        // Moves away from here that came to nothing, or may: what they sealed was this home's.
+        let leaving = open.iter().filter(|this| this.generation > home.generation && of_here(this));
+        journaled.extend(leaving.filter_map(Move::left_state).map(|known| (*known.state, known.seen_at)));
         for later in record.past.moves.iter().filter(|it| **it > home.generation) {
             let log = inner.store.load_move(*later).await.map_err(fault::of_store)?;
             let left = log.and_then(|log| Move::replay(log).ok());
-            let left = left.filter(|this| this.intent.plan.hub(Side::From) == Some(&home.hub));
+            let left = left.filter(of_here);
             let known = left.and_then(|this| this.left_state());
             journaled.extend(known.map(|known| (*known.state, known.seen_at)));
         }
-        journaled.extend(sealed_here(open, &home.hub, home.generation));
         let journaled = journaled.into_iter().max_by_key(|(state, _)| state.twin.progress());
         if let Some(newest) = choose(own, seen, journaled) {
             return Ok(Newest { older, ..newest });
@@ -57,21 +59,8 @@ impl Run {
         let initial = enrollment.map(|enrollment| enrollment.initial.clone()).unwrap_or_default();
         let twin = Twin::initial(&initial, inner.clock.now());
         let state = DeviceState { twin, capabilities: initial.capabilities, status: HubStatus::Enabled };
-        Ok(ahead(Newest { state: Box::new(state), became: Reinstatement::StartedAnew, seen_at: None, older }))
+        Ok(Newest { state: Box::new(state), became: Reinstatement::StartedAnew, seen_at: None, older })
     }
-}
-
-/// What moves that are still open have sealed at a home which they did not take the device away from: one that was given up
-/// may have opened it again, and still owe something elsewhere.
-fn sealed_here(open: &[Move], hub: &HubId, since: Order) -> impl Iterator<Item = (DeviceState, Timestamp)> {
-    let of_here = move |it: &&Move| it.generation > since && it.intent.plan.hub(Side::From) == Some(hub);
-    open.iter().filter(of_here).filter_map(Move::left_state).map(|known| (*known.state, known.seen_at))
-}
-
-/// Ahead of the writes that may be lost.
-fn ahead(mut newest: Newest) -> Newest {
-    newest.state.twin = newest.state.twin.ahead_of_lost_writes();
-    newest
 }
 
 /// What a hub has, when it is of the time that the device lives there now; else what is for the history: versions of
@@ -86,23 +75,11 @@ fn of_this_time(own: Option<Sighting>, generation: Order) -> (Option<DeviceState
 
 /// The state that is furthest; of several, the hub's own, then what was seen. Whoever was kept out by the newest
 /// of what is known stays out: a status has no version.
-///
-/// A run that came to no end leaves what it has set ahead of everything that is known elsewhere, and nobody has written to it
-/// since. It stays as it is, and is not taken for the hub's own.
 fn choose(
     own: Option<DeviceState>,
     seen: Option<(DeviceState, Timestamp)>,
     brought: Option<(DeviceState, Timestamp)>,
 ) -> Option<Newest> {
-    if let Some(own) = &own {
-        let was_set = |known: &&(DeviceState, Timestamp)| own.twin == known.0.twin.ahead_of_lost_writes();
-        let known = [&seen, &brought].into_iter().flatten();
-        let newest = known.max_by_key(|(state, _)| state.twin.progress());
-        if let Some((_, at)) = newest.filter(was_set) {
-            let state = Box::new(own.clone());
-            return Some(Newest { state, became: Reinstatement::SetBefore, seen_at: Some(*at), older: None });
-        }
-    }
     let elsewhere = if own.is_some() { Reinstatement::Replaced } else { Reinstatement::Recreated };
     let last_seen = seen.as_ref().or(brought.as_ref()).map(|(_, at)| *at);
     let all = [
@@ -119,13 +96,12 @@ fn choose(
     let status = of_newest().find_map(|(state, ..)| kept_out(state));
     let (state, became, seen_at) = of_newest().next_back()?.clone();
     let state = DeviceState { status: status.unwrap_or(state.status), ..state };
-    Some(ahead(Newest { state: Box::new(state), became, seen_at, older: None }))
+    Some(Newest { state: Box::new(state), became, seen_at, older: None })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::limits;
     use crate::store::samples::device_state;
 
     fn state(version: u64, disabled: bool) -> DeviceState {
@@ -140,8 +116,7 @@ mod tests {
 
     #[test]
     fn the_newest_of_what_is_known() {
-        use Reinstatement::{Kept, Recreated, Replaced, SetBefore};
-        const AHEAD: u64 = limits::VERSIONS_SKIPPED;
+        use Reinstatement::{Kept, Recreated, Replaced};
         let at = |version, at| Some((state(version, false), Timestamp(at)));
         for (own, seen, brought, expected) in [
             (None, None, None, None),
@@ -153,21 +128,9 @@ mod tests {
             (None, at(5, 10), at(1, 3), Some((5, Recreated, Some(10)))),
             (None, at(2, 10), at(6, 20), Some((6, Recreated, Some(20)))),
             (None, None, at(1, 3), Some((1, Recreated, Some(3)))),
-            // Set by a run that came to no end.
-            (Some(AHEAD + 5), at(5, 10), at(1, 3), Some((5, SetBefore, Some(10)))),
-            (Some(AHEAD + 9), at(5, 10), at(9, 30), Some((9, SetBefore, Some(30)))),
-            (Some(AHEAD + 5), at(5, 10), at(9, 30), Some((AHEAD + 5, Kept, Some(10)))),
-            (Some(AHEAD + 6), at(5, 10), None, Some((AHEAD + 6, Kept, Some(10)))),
         ] {
-            let own = own.map(|version| match version.checked_sub(AHEAD) {
-                Some(version) => {
-                    let state = state(version, false);
-                    DeviceState { twin: state.twin.ahead_of_lost_writes(), ..state }
-                }
-                None => state(version, false),
-            });
-            let found = choose(own, seen, brought);
-            let found = found.map(|it| (it.state.twin.version - AHEAD, it.became, it.seen_at.map(|at| at.0)));
+            let found = choose(own.map(|version| state(version, false)), seen, brought);
+            let found = found.map(|newest| (newest.state.twin.version, newest.became, newest.seen_at.map(|at| at.0)));
             assert_eq!(found, expected);
         }
     }

@@ -7,8 +7,8 @@
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use crate::domain::{
-    AuditAction, AuditEntry, Credential, DeviceId, DeviceState, Fault, Hub, HubId, InitialState, OperationId, Order,
-    Reason, Registration, RegistrationId, SubStatus, UnreachableRule, limits,
+    AuditAction, AuditEntry, Credential, DeviceId, DeviceState, Fault, FeedToken, Hub, HubId, InitialState,
+    OperationId, Order, Reason, Registration, RegistrationId, SubStatus, UnreachableRule, limits,
 };
 use crate::hubs::entry::Phase;
 use crate::hubs::{HubConnector, Reinstated, Reinstatement as Setting};
@@ -32,14 +32,18 @@ pub(super) struct Patient<'a> {
 
 impl Run {
     pub(super) async fn hub(&self, hub: Hub) -> Result<(), Fault> {
-        let inner = &self.service.inner;
-        let berth = inner.directory.fleet().berth(&hub.id).ok_or_else(|| fault::no_hub(&hub.id))?;
+        let inner = &self.ground;
+        let berth = inner.fleet.berth(&hub.id).ok_or_else(|| fault::no_hub(&hub.id))?;
         let report = berth.connector.describe().await.map_err(|why| away(&hub.id, why))?;
         let is_known = hub.incarnation.is_none_or(|known| known == report.incarnation);
         if is_known && !report.restored {
+            // Whatever was believed of it: it is of the incarnation that is known, and accepts writes.
+            if !self.dry_run {
+                inner.fleet.set_restored(&hub.id, false);
+            }
             return Ok(());
         }
-        inner.directory.fleet().set_restored(&hub.id, true);
+        inner.fleet.set_restored(&hub.id, true);
         let session = if self.dry_run { Order::default() } else { self.begin(&hub.id).await? };
         let connector = berth.connector.as_ref();
         let patient = Patient { hub: &hub, connector, incarnation: report.incarnation, session };
@@ -63,11 +67,11 @@ impl Run {
         let detail = format!("hub {hub} was restored from an older copy; going through its devices");
         let audit = self.entry(hub, detail);
         let commit = Commit { audit: vec![audit], ..Commit::default() };
-        self.service.inner.store.commit(commit).await.map_err(fault::of_commit)
+        self.ground.store.commit(commit).await.map_err(fault::of_commit)
     }
 
     pub(super) fn entry(&self, hub: &HubId, detail: String) -> AuditEntry {
-        let now = self.service.inner.clock.now();
+        let now = self.ground.clock.now();
         AuditEntry { hub: Some(hub.clone()), ..AuditEntry::new(now, &*self.by, AuditAction::HubReconciled, detail) }
     }
 
@@ -76,7 +80,7 @@ impl Run {
         let filter = RegistrationFilter { hub: Some(patient.hub.id.clone()), ..RegistrationFilter::default() };
         let (mut devices, mut page) = (0, PageRequest { size: limits::PAGE_SIZE_MAX, token: None });
         loop {
-            let found = self.service.inner.store.list_registrations(&filter, &page).await.map_err(fault::of_store)?;
+            let found = self.ground.store.list_registrations(&filter, &page).await.map_err(fault::of_store)?;
             let ids: Vec<RegistrationId> =
                 found.rows.into_iter().filter_map(|file| Some(file.registration?.id)).collect();
             devices += ids.len() as u64;
@@ -91,35 +95,54 @@ impl Run {
 
     /// Sets one device right whose home is here; others are left alone.
     async fn home(&self, patient: &Patient<'_>, id: &RegistrationId, tell: bool) -> Result<(), Fault> {
-        let (hub, inner) = (&patient.hub.id, &self.service.inner);
+        let (hub, inner) = (&patient.hub.id, &self.ground);
         let file = inner.store.load_device(id).await.map_err(fault::of_store)?;
         let Some(record) = &file.registration else { return Ok(()) };
         let moves = replay(&file)?;
-        let exact = |state| Newest { state, became: Reinstatement::AsJournaled, seen_at: None, older: None };
-        let (tenancy, phase, newest) = match stand_at(hub, Some(record), moves.iter()) {
-            Stand::Open(tenancy) => (tenancy, Phase::Open, self.newest(record, &moves, patient.connector).await?),
-            Stand::Sealed(tenancy, Some(state)) => (tenancy, Phase::Sealed, exact(state)),
-            // It was written to until it was sealed, and nobody knows what: as above, until it is opened again.
-            Stand::Sealed(tenancy, None) => {
-                (tenancy, Phase::Sealed, self.newest(record, &moves, patient.connector).await?)
+        let (tenancy, phase, journaled, held) = match stand_at(hub, Some(record), moves.iter()) {
+            Stand::Open(tenancy) => (tenancy, Phase::Open, None, false),
+            Stand::Held(tenancy, state) => (tenancy, Phase::Sealed, Some(state), true),
+            Stand::Sealed(tenancy, state) => (tenancy, Phase::Sealed, state, false),
+            Stand::Staged(tenancy, state) => (tenancy, Phase::Staged, Some(state), false),
+            Stand::Leaving | Stand::Elsewhere => {
+                // What lived here when it was looked at first may have left since.
+                if !self.dry_run && !tell {
+                    self.set(patient, &record.device_id, Reinstated::Sealed).await?;
+                }
+                return Ok(());
             }
-            Stand::Staged(tenancy, state) => (tenancy, Phase::Staged, exact(state)),
-            Stand::Leaving | Stand::Elsewhere => return Ok(()),
         };
+        let mut newest = self.newest(record, &moves, patient.connector).await?;
+        // To the letter, unless the hub has opened it unheard and more is known of it since.
+        if let Some(state) = journaled.filter(|it| held || it.twin.progress() >= newest.state.twin.progress()) {
+            let seen_at = newest.seen_at.filter(|_| !held);
+            newest = Newest { state, became: Reinstatement::AsJournaled, seen_at, ..newest };
+        }
+        if !held {
+            newest.state.twin = newest.state.twin.ahead_of_lost_writes();
+        }
         let Newest { state, became, seen_at, older } = newest;
         let version = Some(state.twin.version);
         if !self.dry_run {
             if let Some(older) = older {
                 self.keep(hub, id, older).await?;
             }
-            // First the report, then what makes the loss invisible.
-            if tell {
+            // First the report, then what makes the loss invisible: a run that begins again finds everything as it is set. What
+            // is set counts as seen, or a hub that is restored once more would show versions again that it has shown since.
+            let entry = tell.then(|| {
                 let since = seen_at.map_or(String::new(), |at| format!(", as it was at {at}"));
                 let detail = format!("hub {hub} was restored: {} {}{since}", record.device_id, became.as_str());
-                let entry = AuditEntry { registration: Some(id.clone()), ..self.entry(hub, detail) };
-                let commit = Commit { audit: vec![entry], ..Commit::default() };
-                inner.store.commit(commit).await.map_err(fault::of_commit)?;
-            }
+                AuditEntry { registration: Some(id.clone()), ..self.entry(hub, detail) }
+            });
+            let seen = Change::NoteSeen {
+                hub: hub.clone(),
+                // Its feed is read from the beginning.
+                token: FeedToken { incarnation: patient.incarnation, position: 0 },
+                seen_at: inner.clock.now(),
+                rows: vec![(record.device_id.clone(), (*state).clone())],
+            };
+            let commit = Commit { changes: vec![seen], audit: entry.into_iter().collect(), ..Commit::default() };
+            inner.store.commit(commit).await.map_err(fault::of_commit)?;
             let becomes = Reinstated::As {
                 generation: tenancy.generation,
                 phase,
@@ -148,7 +171,7 @@ impl Run {
     }
 
     async fn left_over(&self, patient: &Patient<'_>, device: &DeviceId, found: Order) -> Result<u64, Fault> {
-        let (hub, inner) = (&patient.hub.id, &self.service.inner);
+        let (hub, inner) = (&patient.hub.id, &self.ground);
         let owner = inner.store.find_owner(device).await.map_err(fault::of_store)?;
         let Some(owner) = owner else {
             if !self.dry_run {
@@ -179,7 +202,7 @@ impl Run {
         for _ in 0..LOOKS_MAX {
             let machine = self.machine(id).await?;
             let Some(record) = machine.registration() else { return Ok(()) };
-            let now = self.service.inner.clock.now();
+            let now = self.ground.clock.now();
             let step = match left_over(hub, Some(record), machine.moves(), found) {
                 LeftOver::Home | LeftOver::Owed => return Ok(()),
                 LeftOver::InTheWay => {
@@ -217,21 +240,26 @@ impl Run {
     }
 
     async fn machine(&self, id: &RegistrationId) -> Result<Machine, Fault> {
-        let file = self.service.inner.store.load_device(id).await.map_err(fault::of_store)?;
+        let file = self.ground.store.load_device(id).await.map_err(fault::of_store)?;
         let machine = Machine::load(id.clone(), file.registration, file.open, file.earlier);
         machine.map_err(|illegal| Fault::new(Reason::Internal, illegal.to_string()))
     }
 
     /// Whether a step of a device was written; otherwise the device has gone on meanwhile.
     async fn written(&self, id: &RegistrationId, step: crate::moves::Commit) -> Result<bool, Fault> {
-        let inner = &self.service.inner;
+        let inner = &self.ground;
         match inner.store.commit(step.into()).await {
             Ok(_) => {
-                inner.directory.read_again(id);
+                inner.tidings.read_again(id);
                 Ok(true)
             }
             Err(CommitFault::Unexpected(_)) => Ok(false),
-            Err(fault) => Err(fault::of_commit(fault)),
+            Err(fault @ CommitFault::NotWritten(_)) => Err(fault::of_commit(fault)),
+            // It may be there, and nobody else would tell the device's actor.
+            Err(fault @ CommitFault::Unknown(_)) => {
+                inner.tidings.read_again(id);
+                Err(fault::of_commit(fault))
+            }
         }
     }
 
@@ -247,7 +275,7 @@ impl Run {
     ) -> crate::moves::Commit {
         let entry = AuditEntry { registration: Some(record.id.clone()), ..self.entry(hub, why.clone()) };
         let intent = Intent {
-            operation: OperationId(self.service.inner.entropy.draw_u128()),
+            operation: OperationId(self.ground.entropy.draw_u128()),
             request_id: None,
             by: self.by.clone(),
             registration: record.id.clone(),
@@ -268,7 +296,7 @@ impl Run {
             pin: None,
             why,
         };
-        let mut step = machine.begin(Box::new(intent), Preconditions::default(), self.service.inner.clock.now());
+        let mut step = machine.begin(Box::new(intent), Preconditions::default(), self.ground.clock.now());
         step.audit.push(entry);
         step
     }
@@ -276,7 +304,7 @@ impl Run {
     /// The last two steps, in this order: were the hub let in first, it would be gone through again after a crash while it
     /// accepts writes.
     async fn let_in(&self, patient: &Patient<'_>) -> Result<(), Fault> {
-        let inner = &self.service.inner;
+        let inner = &self.ground;
         let _gate = inner.fleet_gate.lock().await;
         let hub = inner.store.load_hub(&patient.hub.id).await.map_err(fault::of_store)?;
         let hub = hub.ok_or_else(|| fault::no_hub(&patient.hub.id))?;
@@ -290,11 +318,11 @@ impl Run {
                 ..Commit::default()
             };
             inner.store.commit(commit).await.map_err(fault::of_commit)?;
-            inner.directory.hub_changed(Hub { version: hub.version.next(), ..hub }).await;
+            inner.tidings.hub_changed(Hub { version: hub.version.next(), ..hub }).await;
         }
         let admitted = patient.connector.readmit(patient.incarnation, patient.session).await;
         admitted.map_err(|why| away(&id, why))?;
-        inner.directory.fleet().set_restored(&id, false);
+        inner.fleet.set_restored(&id, false);
         Ok(())
     }
 

@@ -1,18 +1,24 @@
 //! Going through hubs that were restored from an older copy, and through all hubs when the service's own store was.
 //!
 //! It takes no notes of its own: it looks at hubs and store, and sets right what is not as it should be. So it can end
-//! anywhere, by a crash or because nobody listens any more, and be started again. What was set right is in the audit log,
-//! written before it is done; a run that finds what an earlier one has set says so, and since when writes are lost.
+//! anywhere, by a crash or because nobody listens any more, and be started again. What was set right is in the audit log.
 
 mod home;
 mod hub;
 mod store;
 
-use futures_util::Stream;
-use futures_util::stream;
-use tokio::sync::{OwnedMutexGuard, mpsc};
+use std::fmt;
+use std::sync::Arc;
 
-use crate::domain::{DeviceId, Fault, HubId, Order, Reason, RegistrationId, Timestamp};
+use futures_util::future::BoxFuture;
+use futures_util::stream;
+use futures_util::{FutureExt, Stream};
+use tokio::sync::{Mutex, mpsc};
+
+use crate::actors::{Directory, Fleet};
+use crate::ambient::{Clock, Entropy};
+use crate::domain::{DeviceId, Fault, Hub, HubId, Order, Reason, RegistrationId, Timestamp};
+use crate::store::Store;
 
 use super::{Service, fault};
 
@@ -30,8 +36,6 @@ pub enum Reinstatement {
     Recreated,
     /// The hub did not have it and nothing was ever seen of it: it starts from the initial twin.
     StartedAnew,
-    /// A run that came to no end has set it to the newest that is known elsewhere: what it was before is in the audit log.
-    SetBefore,
     /// In the middle of a move: as the journal says, to the letter.
     AsJournaled,
     /// Its home is elsewhere: closed, its twin goes to the history, and then it is deleted here.
@@ -45,12 +49,11 @@ pub enum Reinstatement {
 }
 
 impl Reinstatement {
-    pub const ALL: [Reinstatement; 10] = [
+    pub const ALL: [Reinstatement; 9] = [
         Reinstatement::Kept,
         Reinstatement::Replaced,
         Reinstatement::Recreated,
         Reinstatement::StartedAnew,
-        Reinstatement::SetBefore,
         Reinstatement::AsJournaled,
         Reinstatement::Collected,
         Reinstatement::Unknown,
@@ -65,7 +68,6 @@ impl Reinstatement {
             Reinstatement::Replaced => "replaced",
             Reinstatement::Recreated => "recreated",
             Reinstatement::StartedAnew => "started_anew",
-            Reinstatement::SetBefore => "set_before",
             Reinstatement::AsJournaled => "as_journaled",
             Reinstatement::Collected => "collected",
             Reinstatement::Unknown => "unknown",
@@ -118,9 +120,51 @@ impl Teller {
     }
 }
 
+/// Who must hear of what a run has changed.
+pub trait Tidings: fmt::Debug + Send + Sync {
+    /// Somebody else than the device's actor has written lines of it.
+    fn read_again(&self, id: &RegistrationId);
+
+    fn hub_changed(&self, hub: Hub) -> BoxFuture<'_, ()>;
+}
+
+impl Tidings for Directory {
+    fn read_again(&self, id: &RegistrationId) {
+        self.read_again(id);
+    }
+
+    fn hub_changed(&self, hub: Hub) -> BoxFuture<'_, ()> {
+        self.hub_changed(hub).boxed()
+    }
+}
+
+/// What a run works on. It knows neither actors nor threads: a simulation (`tests/sim`) runs the same code step by step.
+#[derive(Debug, Clone)]
+pub struct Ground {
+    pub store: Arc<dyn Store>,
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+    pub fleet: Arc<Fleet>,
+    pub tidings: Arc<dyn Tidings>,
+    /// Held while a hub's record and the hub itself are changed together.
+    pub fleet_gate: Arc<Mutex<()>>,
+}
+
+/// News of a run, as they come.
+pub type News = mpsc::Receiver<Result<ReconcileNews, Fault>>;
+
+impl Ground {
+    /// A run, and its news. Dropped half way it can be started again.
+    pub fn go_through(self, only: Option<HubId>, dry_run: bool, by: &str) -> (BoxFuture<'static, ()>, News) {
+        let (news, read) = mpsc::channel(NEWS_MAX);
+        let run = Run { ground: self, by: by.to_owned(), dry_run, teller: Teller(news) };
+        (run.go(only).boxed(), read)
+    }
+}
+
 /// One run.
 struct Run {
-    service: Service,
+    ground: Ground,
     by: String,
     dry_run: bool,
     teller: Teller,
@@ -141,15 +185,26 @@ impl Service {
         if let Some(hub) = &only {
             self.hub(hub).await?;
         }
-        let (news, read) = mpsc::channel(NEWS_MAX);
-        let run = Run { service: self.clone(), by: by.to_owned(), dry_run, teller: Teller(news) };
-        tokio::spawn(run.go(only, turn));
+        let inner = &self.inner;
+        let ground = Ground {
+            store: inner.store.clone(),
+            clock: inner.clock.clone(),
+            entropy: inner.entropy.clone(),
+            fleet: inner.directory.fleet().clone(),
+            tidings: Arc::new(inner.directory.clone()),
+            fleet_gate: inner.fleet_gate.clone(),
+        };
+        let (run, read) = ground.go_through(only, dry_run, by);
+        tokio::spawn(async move {
+            let _turn = turn;
+            run.await;
+        });
         Ok(stream::unfold(read, |mut read| async move { Some((read.recv().await?, read)) }))
     }
 }
 
 impl Run {
-    async fn go(self, only: Option<HubId>, _turn: OwnedMutexGuard<()>) {
+    async fn go(self, only: Option<HubId>) {
         if let Err(fault) = self.attempt(only).await {
             tracing::warn!("reconcile ended early: {}", fault.message);
             // Nobody may listen any more.
@@ -158,9 +213,9 @@ impl Run {
     }
 
     async fn attempt(&self, only: Option<HubId>) -> Result<(), Fault> {
-        let inner = &self.service.inner;
+        let inner = &self.ground;
         let life = inner.store.life().await.map_err(fault::of_store)?;
-        if life.restored || inner.directory.fleet().halted().is_some() {
+        if life.restored || inner.fleet.halted().is_some() {
             if let Some(hub) = only {
                 let message = format!("the store was put back: all hubs are gone through, not {hub} alone");
                 return Err(Fault::new(Reason::HubStateConflict, message));

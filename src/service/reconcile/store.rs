@@ -37,8 +37,8 @@ struct Found {
 
 impl Run {
     pub(super) async fn store(&self, life: StoreLife) -> Result<(), Fault> {
-        let inner = &self.service.inner;
-        let berths = inner.directory.fleet().berths();
+        let inner = &self.ground;
+        let berths = inner.fleet.berths();
         // All of them must answer: one that does not may have obeyed the highest order, and may have any device.
         let (mut highest, mut found_at) = (life.last, Found::default());
         for berth in &berths {
@@ -104,9 +104,9 @@ impl Run {
             let commit = Commit { changes: vec![Change::SetRestored(false)], ..Commit::default() };
             inner.store.commit(commit).await.map_err(fault::of_commit)?;
             for berth in &berths {
-                inner.directory.fleet().set_unheard(&berth.hub.id, None);
+                inner.fleet.set_unheard(&berth.hub.id, None);
             }
-            inner.directory.fleet().set_halted(None);
+            inner.fleet.set_halted(None);
         }
         self.teller.tell(ReconcileNews::StoreDone).await
     }
@@ -157,7 +157,7 @@ impl Run {
         home: Option<&Sighting>,
         id: &RegistrationId,
     ) -> Result<Order, Fault> {
-        let inner = &self.service.inner;
+        let inner = &self.ground;
         let now = inner.clock.now();
         let moves = replay(file)?;
         let seen = moves.iter().map(|this| (this.generation, this.last)).collect();
@@ -228,15 +228,16 @@ impl Run {
                 let message = format!("{id} went on meanwhile: run it again to go on");
                 return Err(Fault::new(Reason::ServiceUnavailable, message));
             }
-            written => written.map_err(fault::of_commit)?,
+            written => written.map_err(fault::of_commit),
         };
-        inner.directory.read_again(id);
-        Ok(order)
+        // Where it is not known whether it was written, the device is read again all the same.
+        inner.tidings.read_again(id);
+        order
     }
 
     /// Opens a home that a move had sealed or staged. A hub that waits is set right when it is gone through.
     async fn open(&self, hub: &HubId, device: &DeviceId, order: Order) -> Result<(), Fault> {
-        let Some(berth) = self.service.inner.directory.fleet().berth(hub) else { return Ok(()) };
+        let Some(berth) = self.ground.fleet.berth(hub) else { return Ok(()) };
         if berth.connector.describe().await.map_err(|why| away(hub, why))?.restored {
             return Ok(());
         }

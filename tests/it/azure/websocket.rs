@@ -1,5 +1,6 @@
 //! MQTT over WebSocket, on the port of HTTPS.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use mqtt_proto::v3::ConnectReturnCode;
@@ -93,5 +94,29 @@ async fn what_is_no_mqtt_over_websocket_is_refused() {
     }
     let refused = open(&world, None, "meter-1", "nobody", None).await.err();
     assert_eq!(refused, Some(ConnectReturnCode::BadUserNameOrPassword));
+    world.stop().await;
+}
+
+/// A WebSocket is a connection like others: it takes a place for as long as it lasts, and is hung up on when nothing comes.
+#[tokio::test]
+async fn a_websocket_takes_a_place_and_gives_it_back() {
+    let world = World::start_with(|config| {
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        (config.azure.https_listen, config.azure.mqtt_listen) = (Some(free), Some(free));
+        config.limits.connections_max = 8;
+        config.limits.handshake_timeout = Duration::from_secs(2);
+    })
+    .await;
+    // Nobody says who he is: each is hung up on, and makes place for the next.
+    for _ in 0..3 {
+        let mut silent = Vec::new();
+        for _ in 0..8 {
+            let stream = connect(&world.site, world.https_address(), None).await;
+            silent.push(websocket(stream, PATH, "mqtt").await.unwrap());
+        }
+        for carried in silent {
+            assert!(Mqtt::over(carried).next().await.is_none());
+        }
+    }
     world.stop().await;
 }

@@ -95,10 +95,9 @@ pub async fn gone_through(
                 | ReconcileOutcome::Recreated
                 | ReconcileOutcome::StartedAnew => lost.extend(gap(&operator, device, number, copy, stage).await),
                 ReconcileOutcome::AsJournaled | ReconcileOutcome::Collected => {}
-                ReconcileOutcome::SetBefore
-                | ReconcileOutcome::Unknown
-                | ReconcileOutcome::HomeCorrected
-                | ReconcileOutcome::Missing => panic!("{device:?}"),
+                ReconcileOutcome::Unknown | ReconcileOutcome::HomeCorrected | ReconcileOutcome::Missing => {
+                    panic!("{device:?}")
+                }
             }
         }
     }
