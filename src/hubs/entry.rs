@@ -157,7 +157,8 @@ pub fn take(entry: Option<&Entry>, must: &MustSeal, now: Timestamp) -> Option<En
 /// What a device of a restored hub becomes.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reinstated {
-    /// What is there stays and accepts nothing: its home is elsewhere, or nobody's.
+    /// What is there stays and accepts nothing: its home is elsewhere, or nobody's. What is staged accepts nothing as it is,
+    /// and stays so: a move that made it may be under way still, gets the same answer when it makes it again, and opens it.
     Sealed,
     /// The device as the service knows it.
     As {
@@ -176,7 +177,7 @@ pub enum Reinstated {
 pub fn reinstate(entry: Option<&Entry>, becomes: &Reinstated) -> Result<Option<Entry>, HubRefusal> {
     match becomes {
         Reinstated::Sealed => Ok(entry.and_then(|entry| {
-            let tenant = entry.tenant.as_ref().filter(|tenant| tenant.phase != Phase::Sealed)?;
+            let tenant = entry.tenant.as_ref().filter(|tenant| tenant.phase == Phase::Open)?;
             Some(Entry { tenant: Some(in_phase(tenant, Phase::Sealed)), ..entry.clone() })
         })),
         Reinstated::As { generation, phase, credential, state, fence } => {

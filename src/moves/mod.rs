@@ -8,6 +8,9 @@ pub mod machine;
 pub mod place;
 pub mod plan;
 pub mod progress;
+#[cfg(any(test, feature = "testing"))]
+#[allow(clippy::unwrap_used, reason = "the names are valid")]
+pub mod shapes;
 pub mod standing;
 #[cfg(test)]
 mod tests;

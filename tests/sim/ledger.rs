@@ -13,7 +13,7 @@ use super::copies::{Copied, Seen};
 use super::keys::Keys;
 
 /// How far a move has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     Before,
     After,

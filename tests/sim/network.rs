@@ -8,7 +8,7 @@ use rehome::domain::{
     CallFault, CallOutcome, Document, HubCall, HubEffect, HubRefusal, Incarnation, Timestamp, limits,
 };
 use rehome::hubs::HubConnector;
-use rehome::hubs::entry::Entry;
+use rehome::hubs::entry::{EffectKind, Entry, LastCall, Outcome};
 use rehome::moves::CallKey;
 use serde_json::json;
 
@@ -38,6 +38,21 @@ pub struct Flight {
     pub given_up_at: Timestamp,
     /// The hub obeys it whatever its order: a mutation.
     pub unfenced: bool,
+    /// A mutation is looked for here.
+    pub aimed: bool,
+}
+
+impl Flight {
+    /// A copy that nobody waits for, of a call that a mutation is about.
+    pub fn is_aimed_copy(&self) -> bool {
+        self.aimed && self.caller.is_none()
+    }
+
+    /// Such a copy, of another call to the same device at the same hub.
+    fn haunts(&self, call: &HubCall) -> bool {
+        let other = &self.call;
+        self.is_aimed_copy() && (&other.hub, &other.device) == (&call.hub, &call.device) && other.order != call.order
+    }
 }
 
 #[derive(Debug, Default)]
@@ -76,6 +91,7 @@ impl World {
             ));
         }
         let caller = Caller { device, seat, key };
+        self.pass(&caller);
         if let Some(outcome) = self.interpose(&caller, &call) {
             self.network.answers.push((caller, outcome));
             return Ok(());
@@ -85,6 +101,14 @@ impl World {
     }
 
     pub fn put_on_the_way(&mut self, caller: Caller, call: HubCall) {
+        if self.is_to_be_passed_by(&caller)
+            && let Some(hub) = self.hubs.get(&call.hub)
+        {
+            hub.set_cut(true);
+        }
+        if self.is_to_be_regained(&caller) {
+            self.heal_hubs();
+        }
         let hindrance = match self.hubs.get(&call.hub) {
             None => Some("it is not linked"),
             Some(_) if self.surroundings.fleet.is_restored(&call.hub) => Some("it was restored from an older copy"),
@@ -103,8 +127,8 @@ impl World {
         }
         let incarnation = self.hubs.get(&call.hub).and_then(|hub| hub.record.incarnation);
         let given_up_at = self.now().plus(CALL_TIMEOUT);
-        let unfenced = self.is_unfenced(&caller);
-        self.network.flights.push(Flight { call, incarnation, caller: Some(caller), given_up_at, unfenced });
+        let (unfenced, aimed) = (self.is_unfenced(&caller), self.is_aimed_at(&caller));
+        self.network.flights.push(Flight { call, incarnation, caller: Some(caller), given_up_at, unfenced, aimed });
     }
 
     /// One call comes to its end. Whether somebody is to hear of it.
@@ -113,17 +137,17 @@ impl World {
             return false;
         }
         let at = pick % self.network.flights.len();
-        let Flight { call, incarnation, caller, given_up_at, unfenced } = self.network.flights.remove(at);
+        if self.network.flights[at].is_aimed_copy() && self.lingers() {
+            return false;
+        }
+        let Flight { call, incarnation, caller, given_up_at, unfenced, aimed } = self.network.flights.remove(at);
         let cut = self.hubs.get(&call.hub).is_some_and(SimHub::is_cut);
         let Some(caller) = caller else {
             if cut {
-                self.network.flights.push(Flight { call, incarnation, caller: None, given_up_at, unfenced });
+                self.network.flights.push(Flight { call, incarnation, caller: None, given_up_at, unfenced, aimed });
                 return false;
             }
-            self.note(|| format!("a late {}({}) under order {} arrives", call.effect.as_str(), call.hub, call.order));
-            let outcome = self.obey(incarnation, &call, unfenced);
-            self.note(|| format!("  and nobody hears {outcome:?}", outcome = short(&outcome)));
-            self.fault("late copy arrives");
+            self.arrive_late(incarnation, &call, unfenced);
             return false;
         };
         let fate = match (fate, &call.effect) {
@@ -133,7 +157,16 @@ impl World {
             (Fate::Refused, _) => Fate::Arrives,
             (fate, _) => fate,
         };
-        let late = Flight { call: call.clone(), incarnation, caller: None, given_up_at, unfenced };
+        let is_haunted = !cut && self.network.flights.iter().any(|flight| flight.haunts(&call));
+        let fate = match (cut, aimed) {
+            (false, true) => self.aimed_fate(fate),
+            // What lingers may come between this call and its repeat.
+            (false, false) if is_haunted && self.is_worst_moment() => Fate::AnswerLost,
+            (true | false, _) => fate,
+        };
+        let late = Flight { call: call.clone(), incarnation, caller: None, given_up_at, unfenced, aimed };
+        let copies = if aimed { self.copies() } else { 1 };
+        let late = std::iter::repeat_n(late, copies);
         let outcome = match fate {
             Fate::Arrives => self.obey(incarnation, &call, unfenced),
             Fate::AnswerLost => {
@@ -147,12 +180,12 @@ impl World {
             }
             Fate::Delayed => {
                 self.fault("call delayed");
-                self.network.flights.push(late);
+                self.network.flights.extend(late);
                 unknown("no answer came")
             }
             Fate::Duplicated => {
                 self.fault("call duplicated");
-                self.network.flights.push(late);
+                self.network.flights.extend(late);
                 self.obey(incarnation, &call, unfenced)
             }
             Fate::Unreachable => {
@@ -173,7 +206,21 @@ impl World {
         let outcome = heard.unwrap_or_else(|| unknown("the store does not answer"));
         self.note_health(&call, &outcome);
         self.network.answers.push((caller, outcome));
+        if !cut
+            && let Some(at) = self.network.flights.iter().position(|flight| flight.haunts(&call))
+            && self.is_worst_moment()
+        {
+            let Flight { call, incarnation, unfenced, .. } = self.network.flights.remove(at);
+            self.arrive_late(incarnation, &call, unfenced);
+        }
         true
+    }
+
+    fn arrive_late(&mut self, incarnation: Option<Incarnation>, call: &HubCall, unfenced: bool) {
+        self.note(|| format!("a late {}({}) under order {} arrives", call.effect.as_str(), call.hub, call.order));
+        let outcome = self.obey(incarnation, call, unfenced);
+        self.note(|| format!("  and nobody hears {outcome:?}", outcome = short(&outcome)));
+        self.fault("late copy arrives");
     }
 
     /// The hub that a device waits for is cut off; the operator sends the device to another, and it registers.
@@ -208,15 +255,31 @@ impl World {
             }
             HubEffect::Create(device) => device.state.twin.tags = too_long().unwrap_or_default(),
             HubEffect::ReplaceTwin(initial) => initial.desired = too_long().unwrap_or_default(),
+            // Only where it is aimed at.
             HubEffect::Activate
             | HubEffect::Seal
             | HubEffect::Unseal
             | HubEffect::Delete
             | HubEffect::Discard(_)
             | HubEffect::UpdateCredential(_)
-            | HubEffect::ReplaceCredential(_) => {}
+            | HubEffect::ReplaceCredential(_) => {
+                if let Some(refusal) = self.refuse_for_good(&call) {
+                    return Err(CallFault::Refused(refusal));
+                }
+            }
         }
         self.obey(incarnation, &call, unfenced)
+    }
+
+    /// A refusal is the answer of its order from then on, as of whatever else a hub says. `None` when it has answered.
+    fn refuse_for_good(&mut self, call: &HubCall) -> Option<HubRefusal> {
+        let hub = self.hubs.get(&call.hub)?;
+        let entry = hub.scripted.entry(&call.device).filter(|entry| entry.highest < call.order)?;
+        let refusal = HubRefusal::StateInvalid("the script".to_owned());
+        let last = LastCall { effect: EffectKind::from(&call.effect), outcome: Outcome::Refused(refusal.clone()) };
+        hub.scripted.place(&call.device, Some(Entry { highest: call.order, last, ..entry }));
+        self.dirty.insert(call.device.clone());
+        Some(refusal)
     }
 
     pub fn obey(&mut self, incarnation: Option<Incarnation>, call: &HubCall, is_unfenced: bool) -> CallOutcome {
@@ -249,7 +312,10 @@ impl World {
             let (effect, hub) = (caller.key.effect.as_str(), &caller.key.hub);
             format!("{} hears of {effect}({hub}): {}", identity(caller.device).id, short(&outcome))
         });
-        self.step_finished(caller.device, caller.seat, caller.key, outcome)
+        let aimed = self.is_aimed_at(&caller);
+        self.trouble_around(&caller)?;
+        self.step_finished(caller.device, caller.seat, caller.key, outcome)?;
+        self.resolved_around(caller.device, aimed)
     }
 
     /// Calls that nobody answered in time are given up; they may arrive all the same.

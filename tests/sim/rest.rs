@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use rehome::domain::{HubId, OperationStatus};
+use rehome::domain::{HubId, OperationStatus, Reason, Timestamp};
 use rehome::hubs::entry::Phase;
 use rehome::moves::{Machine, OwedState, Standing};
 use rehome::store::{DeviceFile, Store};
@@ -21,17 +21,39 @@ impl World {
         self.come_to_rest()?;
         self.check_rest()?;
         self.note(|| "every device registers once more".to_owned());
+        let since = self.now();
         for device in 0..self.devices.len() {
             self.register(device, device as u64)?;
             self.settle_asks()?;
             self.check()?;
         }
         self.come_to_rest()?;
-        self.check_rest()
+        self.check_rest()?;
+        (0..self.devices.len()).try_for_each(|device| self.check_first_home(device, since))
+    }
+
+    /// Nothing is wrong with any hub any more: none may refuse a device its first home.
+    fn check_first_home(&self, device: usize, since: Timestamp) -> Held {
+        let id = &identity(device).id;
+        let record = self.store.load_device(id).now_or_never().and_then(Result::ok).and_then(|file| file.registration);
+        let latest = record.filter(|it| it.assignment.is_none() && it.operation.started_at >= since);
+        match latest.map(|record| record.operation.status) {
+            Some(OperationStatus::Failed { reason: Reason::HubRefused, message }) => {
+                broken(format!("{id} is refused its first home, though no hub has anything against it: {message}"))
+            }
+            Some(
+                OperationStatus::Failed { .. }
+                | OperationStatus::Assigning
+                | OperationStatus::Assigned { .. }
+                | OperationStatus::Disabled,
+            )
+            | None => Ok(()),
+        }
     }
 
     fn come_to_rest(&mut self) -> Held {
         self.store.calm();
+        self.mutant.is_resting = true;
         self.heal_hubs();
         for (device, seats) in self.devices.iter_mut().zip(&mut self.seats) {
             if std::mem::take(&mut device.doubled) {

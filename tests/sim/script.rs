@@ -114,6 +114,10 @@ pub enum Event {
         device: usize,
         hub: usize,
     },
+    /// What some hub has of a device that lives elsewhere is ordered into the history, as for a hub that was restored.
+    Tidy {
+        device: usize,
+    },
     /// The next commit of a device meets a fault.
     Strike(Strike),
     Crash,
@@ -127,6 +131,16 @@ pub enum Event {
     },
     /// Devices with open moves are taken up.
     TakeUp,
+    /// Somebody begins to read what is new at a hub; who reads goes on.
+    ReadFeed {
+        hub: usize,
+    },
+    ReadOn,
+    /// The home of a device is away for long, its rule lets it be passed by, and the device is sent elsewhere.
+    Strand {
+        device: usize,
+        seed: u64,
+    },
     /// A copy of a hub is made.
     BackUp {
         hub: usize,
@@ -163,7 +177,7 @@ const FATES: &[(u32, Fate)] = &[
     (3, Fate::Refused),
 ];
 
-const STRIKES: &[Strike] = &[
+pub const STRIKES: &[Strike] = &[
     Strike::NotWritten,
     Strike::LostUnknown,
     Strike::WrittenUnknown,
@@ -194,11 +208,15 @@ enum Kind {
     SetBack,
     Write,
     Stray,
+    Tidy,
     Strike,
     Crash,
     Passivate,
     Double,
     TakeUp,
+    ReadFeed,
+    ReadOn,
+    Strand,
     BackUp,
     Restore,
     Reconcile,
@@ -224,11 +242,15 @@ const KINDS: &[(u32, Kind)] = &[
     (3, Kind::SetBack),
     (90, Kind::Write),
     (8, Kind::Stray),
+    (6, Kind::Tidy),
     (24, Kind::Strike),
     (4, Kind::Crash),
     (8, Kind::Passivate),
     (6, Kind::Double),
     (20, Kind::TakeUp),
+    (16, Kind::ReadFeed),
+    (40, Kind::ReadOn),
+    (5, Kind::Strand),
     (8, Kind::BackUp),
     (5, Kind::Restore),
     (40, Kind::Reconcile),
@@ -246,10 +268,13 @@ const OPTIONAL: &[Kind] = &[
     Kind::Corner,
     Kind::SetBack,
     Kind::Stray,
+    Kind::Tidy,
     Kind::Strike,
     Kind::Crash,
     Kind::Double,
     Kind::Restore,
+    Kind::ReadFeed,
+    Kind::Strand,
 ];
 
 impl Script {
@@ -295,11 +320,15 @@ fn event(dice: &mut Dice, kinds: &[(u32, Kind)], fates: &[(u32, Fate)]) -> Event
         Kind::SetBack => Event::SetBack { span: Duration::from_millis(1 + dice.draw() % 600_000) },
         Kind::Write => Event::Write { device, seed },
         Kind::Stray => Event::Stray { device, hub },
+        Kind::Tidy => Event::Tidy { device },
         Kind::Strike => Event::Strike(*dice.pick(STRIKES)),
         Kind::Crash => Event::Crash,
         Kind::Passivate => Event::Passivate { device },
         Kind::Double => Event::Double { device },
         Kind::TakeUp => Event::TakeUp,
+        Kind::ReadFeed => Event::ReadFeed { hub },
+        Kind::ReadOn => Event::ReadOn,
+        Kind::Strand => Event::Strand { device, seed },
         Kind::BackUp => Event::BackUp { hub },
         Kind::Restore => Event::Restore { hub, seed },
         Kind::Reconcile => Event::Reconcile { turns: 1 + dice.below(12) },

@@ -2,11 +2,12 @@
 //!
 //! A crash is a commit that never returns: whoever waits for it is dropped, as the process would be.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::pending;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rehome::domain::{
     AnchorRef, Claim, DeviceId, Enrollment, EnrollmentId, FeedToken, Hub, HubId, Order, RegistrationId, StoredAudit,
@@ -20,7 +21,7 @@ use rehome::store::{
 
 use super::ledger::Ledger;
 use super::line::take_turns;
-use super::mutation::{Mutation, is_left_out};
+use super::mutation::{Line, Mutation, is_left_out, lines_of};
 
 /// What happens to one commit of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +53,11 @@ struct State {
     crashed: bool,
     ledger: Ledger,
     mutation: Option<Mutation>,
+    /// The lines that were written, where somebody wants to know.
+    passed: Option<BTreeSet<(&'static str, Line)>>,
     commits: u64,
+    /// A mutation has left a line out.
+    has_left_out: bool,
     /// Whoever asks now lets others go first.
     paced: bool,
 }
@@ -84,6 +89,18 @@ impl SimStore {
         self.lock().mutation = Some(mutation);
     }
 
+    pub fn watch(&self) {
+        self.lock().passed = Some(BTreeSet::new());
+    }
+
+    pub fn passed(&self) -> BTreeSet<(&'static str, Line)> {
+        self.lock().passed.clone().unwrap_or_default()
+    }
+
+    pub fn has_left_out(&self) -> bool {
+        self.lock().has_left_out
+    }
+
     /// Whether commits and reads of devices take turns with whatever else happens.
     pub fn pace(&self, paced: bool) {
         self.lock().paced = paced;
@@ -103,7 +120,7 @@ impl SimStore {
         std::mem::take(&mut self.lock().crashed)
     }
 
-    /// Commits of devices that were tried.
+    /// Commits of devices that were tried and have come to their end.
     pub fn commits(&self) -> u64 {
         self.lock().commits
     }
@@ -116,9 +133,15 @@ impl SimStore {
         self.state.lock().unwrap()
     }
 
-    async fn write(&self, commit: Commit) -> Result<Order, CommitFault> {
-        let order = self.memory.commit(commit.clone()).await?;
-        self.lock().ledger.note(order, &commit);
+    /// What is written and what the ledger has of it are one thing: another thread sees neither or both.
+    fn write(&self, commit: Commit) -> Result<Order, CommitFault> {
+        let State { ledger, passed, .. } = &mut *self.lock();
+        let written = self.memory.commit(commit.clone()).now_or_never();
+        let order = written.ok_or_else(|| CommitFault::Unknown("the memory waits".to_owned()))??;
+        if let Some(passed) = passed {
+            passed.extend(lines_of(ledger, &commit));
+        }
+        ledger.note(order, &commit);
         Ok(order)
     }
 
@@ -223,34 +246,34 @@ impl Store for SimStore {
         let (strike, left_out, paced) = {
             let mut state = self.lock();
             let paced = state.paced;
-            state.commits += u64::from(of_a_device);
             let strike = if of_a_device { state.strikes.pop_front() } else { None };
             state.struck = strike.or(state.struck);
             let State { mutation, ledger, .. } = &*state;
             let left_out = of_a_device && mutation.is_some_and(|mutation| is_left_out(mutation, ledger, &commit));
+            state.has_left_out |= left_out;
             (strike, left_out, paced)
         };
         Box::pin(async move {
             if paced {
                 take_turns().await;
             }
-            if left_out {
-                return self.memory.commit(Commit::default()).await;
-            }
-            match strike {
-                None => self.write(commit).await,
+            let outcome = match strike {
+                _ if left_out => self.memory.commit(Commit::default()).await,
+                None => self.write(commit),
                 Some(Strike::NotWritten) => Err(CommitFault::NotWritten("the disk is full".to_owned())),
                 Some(Strike::LostUnknown) => Err(CommitFault::Unknown("the request was lost".to_owned())),
                 Some(Strike::WrittenUnknown) => {
-                    self.write(commit).await?;
-                    Err(CommitFault::Unknown("the answer was lost".to_owned()))
+                    self.write(commit).and_then(|_| Err(CommitFault::Unknown("the answer was lost".to_owned())))
                 }
                 Some(Strike::CrashBeforeWrite | Strike::CrashAfterWrite { kept: false }) => self.die().await,
-                Some(Strike::CrashAfterWrite { kept: true } | Strike::CrashAfterSync) => {
-                    self.write(commit).await?;
-                    self.die().await
-                }
-            }
+                Some(Strike::CrashAfterWrite { kept: true } | Strike::CrashAfterSync) => match self.write(commit) {
+                    Ok(_) => self.die().await,
+                    Err(fault) => Err(fault),
+                },
+            };
+            // Only now: whoever waits for so many commits must find them in the ledger.
+            self.lock().commits += u64::from(of_a_device);
+            outcome
         })
     }
 

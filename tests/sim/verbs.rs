@@ -3,8 +3,8 @@
 
 use futures_util::FutureExt;
 use rehome::actors::UndoWish;
-use rehome::domain::{HubId, Order};
-use rehome::moves::{Move, OwedState, Resolve, Way, names};
+use rehome::domain::{Credential, HubId, InitialState, OperationId, Order, SubStatus, UnreachableRule};
+use rehome::moves::{Intent, LeftOver, Machine, Move, OwedState, Plan, Preconditions, Resolve, Way, left_over, names};
 use rehome::store::{DeviceFile, Store};
 
 use super::dice::Dice;
@@ -77,6 +77,60 @@ impl World {
         let told = self.ask(device, |core, asker| core.resolve(wish.clone(), asker))?;
         self.count_act(what, &told);
         self.told(device, &format!("has move {} resolved ({})", wish.generation, way.as_str()), told)
+    }
+
+    /// What a hub has of a device that lives elsewhere goes to the history and is deleted there, beside whatever else is
+    /// under way; whoever works on the device reads it again.
+    pub fn tidy(&mut self, device: usize) -> Held {
+        let id = &identity(device).id;
+        let Some(DeviceFile { registration: Some(record), open, earlier }) = self.file(device) else { return Ok(()) };
+        let Ok(machine) = Machine::load(id.clone(), Some(record.clone()), open, earlier) else { return Ok(()) };
+        let loose = self.hubs.iter().find(|(hub, it)| {
+            let found = it.scripted.entry(&record.device_id).and_then(|entry| entry.tenant);
+            found.is_some_and(|found| {
+                left_over(hub, Some(&record), machine.moves(), found.generation) == LeftOver::Loose
+            })
+        });
+        let Some(hub) = loose.map(|(hub, _)| hub.clone()) else { return Ok(()) };
+        let why = format!("{hub} had a twin of {id} left");
+        let intent = Intent {
+            operation: OperationId(u128::from(self.tally.events)),
+            request_id: None,
+            by: "operator".to_owned(),
+            registration: record.id.clone(),
+            device: record.device_id.clone(),
+            plan: Plan::Collect { from: Some(hub) },
+            enrollment: record.enrollment.clone(),
+            enrollment_version: record.enrollment_version,
+            policy: record.policy,
+            sub_status: SubStatus::ReprovisionedToInitialAssignment,
+            credential: Credential::x509([]),
+            initial: InitialState::default(),
+            planted: None,
+            unreachable: UnreachableRule::LastKnown,
+            allow_late_writes: false,
+            adopt_existing: false,
+            payload: None,
+            tpm: None,
+            pin: None,
+            why: why.clone(),
+        };
+        let step = machine.begin(Box::new(intent), Preconditions::default(), self.now());
+        let written = self.store.commit(step.into()).now_or_never();
+        self.count_strike();
+        match written {
+            // The process dies with it.
+            None => {
+                self.store.take_crash();
+                self.crash();
+            }
+            // Written or not: nobody else would tell who works on the device.
+            Some(Ok(_) | Err(_)) => {
+                self.note(|| why);
+                self.seats[device].clear();
+            }
+        }
+        Ok(())
     }
 
     /// An operator has read a late twin and removes it.

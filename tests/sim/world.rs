@@ -15,9 +15,10 @@ use rehome::store::Store;
 use super::actors::Op;
 use super::backup::Going;
 use super::clock::SimClock;
+use super::feed::Reading;
 use super::hub::SimHub;
 use super::identity::identity;
-use super::mutation::{Mutant, Mutation};
+use super::mutation::{Aim, Mutant};
 use super::network::Network;
 use super::script::{Event, Script};
 use super::seat::Seat;
@@ -117,6 +118,8 @@ pub struct World {
     pub incarnations: u128,
     /// Somebody has the restored hubs gone through.
     pub going: Option<Going>,
+    /// Feeds that are being read.
+    pub readings: Vec<Reading>,
     pub devices: Vec<Device>,
     /// The actors of each device: one, or for a moment more.
     pub seats: Vec<Vec<Seat>>,
@@ -139,7 +142,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(script: &Script, mutation: Option<Mutation>, logs: bool) -> Self {
+    pub fn new(script: &Script, aim: Option<Aim>, logs: bool) -> Self {
         let clock = Arc::new(SimClock::at(NOW));
         let store = Arc::new(SimStore::new());
         let surroundings = surroundings(&store, &clock, script.seed);
@@ -153,6 +156,7 @@ impl World {
             hubs_made: 0,
             incarnations: 0,
             going: None,
+            readings: Vec::new(),
             devices: devices.collect(),
             seats: (0..script.devices).map(|_| Vec::new()).collect(),
             seats_made: 0,
@@ -162,7 +166,7 @@ impl World {
             written: BTreeMap::new(),
             versions: BTreeMap::new(),
             dirty: BTreeSet::new(),
-            mutant: Mutant::default(),
+            mutant: Mutant::new(aim, script.seed),
             ops: script.recorded.then(Vec::new),
             tally: Tally::default(),
             log: logs.then(Vec::new),
@@ -171,9 +175,8 @@ impl World {
         let mut dice = super::dice::Dice::new(script.seed ^ 0x5eed);
         (0..script.hubs).for_each(|_| this.link_hub(&mut dice));
         (0..script.devices).for_each(|device| this.enroll(device, &mut dice));
-        this.mutant.mutation = mutation;
-        if let Some(mutation) = mutation {
-            this.store.mutate(mutation);
+        if let Some(aim) = aim.filter(|aim| aim.is_lacking) {
+            this.store.mutate(aim.mutation);
         }
         this
     }
@@ -272,6 +275,7 @@ impl World {
                 self.stray(self.device_of(device), hub);
                 Ok(())
             }
+            Event::Tidy { device } => self.tidy(self.device_of(device)),
             Event::Strike(strike) => {
                 self.store.strike(strike);
                 self.note(|| format!("the next commit of a device meets: {strike:?}"));
@@ -288,6 +292,12 @@ impl World {
             }
             Event::Double { device } => self.double(self.device_of(device)),
             Event::TakeUp => self.take_up(),
+            Event::ReadFeed { hub } => {
+                self.read_feed(hub);
+                Ok(())
+            }
+            Event::ReadOn => self.read_on(),
+            Event::Strand { device, seed } => self.strand(self.device_of(device), seed),
             Event::BackUp { hub } => {
                 self.back_up_hub(hub);
                 Ok(())
@@ -306,6 +316,7 @@ impl World {
         self.seats.iter_mut().for_each(Vec::clear);
         self.asks.clear();
         self.going = None;
+        self.readings.clear();
         self.questions.clear();
         self.network.forget_callers();
         self.surroundings = surroundings(&self.store, &self.clock, self.tally.events);

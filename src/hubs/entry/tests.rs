@@ -180,6 +180,28 @@ fn a_discard_removes_what_its_generation_brought_and_nothing_else() {
     }
 }
 
+/// A move may be under way that has made what is staged: it makes it again, is answered as before, and opens it.
+#[test]
+fn what_a_restored_hub_closes_is_what_is_open() {
+    use EffectKind::{Activate, Create, Delete, Seal};
+    for (calls, before, after_it) in [
+        (vec![], "unknown", "unknown"),
+        (vec![(2, Create), (3, Delete)], "gone", "gone"),
+        (vec![(2, Create)], "staged", "staged"),
+        (vec![(2, Create), (3, Activate)], "open", "sealed"),
+        (vec![(2, Create), (3, Activate), (4, Seal)], "sealed", "sealed"),
+    ] {
+        let entry = after(&calls);
+        assert_eq!(phase_word(entry.as_ref()), before);
+        let closed = reinstate(entry.as_ref(), &Reinstated::Sealed).unwrap().or(entry);
+        assert_eq!(phase_word(closed.as_ref()), after_it, "{calls:?}");
+    }
+    let staged = after(&[(2, Create)]);
+    let kept = reinstate(staged.as_ref(), &Reinstated::Sealed).unwrap().or(staged);
+    assert_eq!(obey(kept.as_ref(), &call(2, effect(Create)), NOW).answer, Ok(HubAnswer::Done));
+    assert_eq!(obey(kept.as_ref(), &call(3, effect(Activate)), NOW).answer, Ok(HubAnswer::Done));
+}
+
 #[test]
 fn order_zero_is_before_every_order() {
     let verdict = obey(None, &call(0, effect(EffectKind::Create)), NOW);

@@ -43,6 +43,13 @@ pub enum Rule {
     ListOrder,
     /// A list of homes to be sealed raises the fence of each.
     ListRaisesFence,
+    /// A hub that goes on from an older copy has a new name for this life, refuses calls that name another, and takes no
+    /// writes until its devices were gone through.
+    Incarnations,
+    /// A store that goes on from a copy gives out orders above all that were given out after the copy was made.
+    OrdersOfALife,
+    /// A service whose store went back in time moves no device before its homes were held against what the hubs have.
+    HaltedUntilReconciled,
 }
 
 /// A home on the list that comes before a lease runs again, taken as the service's own hubs do.

@@ -6,7 +6,7 @@ use rehome::domain::ReprovisionPolicy::{Migrate, Reset};
 use super::explore::{Search, Violation, explore};
 use super::rules::Rule;
 use super::world::Breach::*;
-use super::world::{Ask, Breach, Left, Scenario};
+use super::world::{Ask, Breach, Copies, Left, Scenario};
 
 const fn register(to: &'static str) -> Ask {
     Ask::Register { to, policy: Migrate, key: 0 }
@@ -206,6 +206,43 @@ fn trace_7a_a_hub_that_is_being_left_is_not_unlinked() {
 fn trace_7b_a_new_home_is_not_unlinked_before_it_is_open() {
     let scenario = away(Left { unlinked: 1, ..Left::default() });
     check(scenario, &[Rule::UnlinkRefused], NoHome, &["create(b)", "unlink b"]);
+}
+
+/// A hub, or the store, may be copied at any moment and go on from its copy at any later one.
+fn going_back(copies: Copies, asks: Vec<Ask>, left: Left) -> Scenario {
+    let left = Left { copied: 1, restored: 1, ..left };
+    Scenario { at_home: true, asks, left, copies, ..Scenario::default() }
+}
+
+#[test]
+fn trace_8a_an_old_home_that_goes_on_from_a_copy_opens_nothing() {
+    let left = Left { writes: 1, crashes: 1, ..Left::default() };
+    let scenario = going_back(Copies::OfHubs, vec![register("b")], left);
+    check(scenario, &[Rule::Incarnations], TwoOpen, &["a is copied", "activate(b)", "a goes on from its copy"]);
+}
+
+#[test]
+fn trace_8b_a_new_home_that_goes_on_from_a_copy_is_opened_again() {
+    let left = Left { writes: 1, lost: 1, ..Left::default() };
+    let scenario = going_back(Copies::OfHubs, vec![register("b")], left);
+    let trace = ["create(b)", "b is copied", "activate(b)", "b goes on from its copy"];
+    check(scenario, &[Rule::Incarnations], ToldTooEarly, &trace);
+}
+
+#[test]
+fn trace_13_a_store_that_goes_on_from_a_copy_moves_nothing_before_it_has_looked() {
+    let left = Left { writes: 1, lost: 1, ..Left::default() };
+    let scenario = going_back(Copies::OfTheStore, vec![register("b"), register("b")], left);
+    let trace = ["the store is copied", "activate(b)", "goes on from the copy", "ask 1"];
+    check(scenario, &[Rule::HaltedUntilReconciled], NoHome, &trace);
+}
+
+#[test]
+fn trace_13_a_store_that_goes_on_from_a_copy_reuses_no_order() {
+    let left = Left { writes: 1, lost: 1, ..Left::default() };
+    let scenario = going_back(Copies::OfTheStore, vec![register("b"), register("a")], left);
+    let trace = ["the store is copied", "seal(a) #10", "goes on from the copy", "the hubs are gone through"];
+    check(scenario, &[Rule::OrdersOfALife], ToldTooEarly, &trace);
 }
 
 #[test]

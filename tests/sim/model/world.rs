@@ -20,16 +20,17 @@ use rehome::domain::{
 };
 use rehome::hubs::entry::{EffectKind, Entry, LastCall, Outcome as CallEnd, Phase, Tenant};
 use rehome::moves::{
-    CallKey, Carry, Commit, EndLease, Intent, JournalLine, JournalRecord, KnownState, Machine, MoveLog, Plan,
+    CallKey, Carry, Commit, EndLease, Episode, Intent, JournalLine, JournalRecord, KnownState, Machine, MoveLog, Plan,
     Preconditions, Standing,
 };
 use rehome::policy::{self, Decision, HubView, Outcome, Snapshot, WebhookOutcome};
 
+use super::copies::{Life, StoreCopy};
 use super::rules::{Rule, obeyed, taken};
 
 const HUBS: [&str; 3] = ["a", "b", "c"];
 /// When everything happens. Time is a step: a pause is over, a deadline passes.
-const NOW: Timestamp = Timestamp(1_000_000);
+pub const NOW: Timestamp = Timestamp(1_000_000);
 /// Longer than the pause after a few tries, shorter than any deadline.
 const PAUSE: Duration = Duration::from_secs(20);
 
@@ -54,6 +55,10 @@ pub struct Left {
     pub dead: u8,
     /// The enrollment's initial configuration is edited.
     pub edits: u8,
+    /// A copy is made of a hub, or of the store.
+    pub copied: u8,
+    /// A hub, or the store, goes on from its copy.
+    pub restored: u8,
     /// `a` is cut off from the service, and comes back; devices and back ends near it can write there all the while.
     pub cut_off: u8,
 }
@@ -83,7 +88,17 @@ pub struct Scenario {
     pub passes_by: bool,
     /// Hubs take writes only while their lease is live.
     pub leases: bool,
+    /// Which of the two is copied and restored.
+    pub copies: Copies,
     pub without: Vec<Rule>,
+}
+
+/// What goes back in time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Copies {
+    #[default]
+    OfHubs,
+    OfTheStore,
 }
 
 /// One step. Numbers are places in the network, or of a hub.
@@ -115,6 +130,13 @@ pub enum Step {
     /// A renewal is sent, with the list of homes that must be sealed first.
     Renew(u8),
     Renewed(u8),
+    CopyHub(u8),
+    RestoreHub(u8),
+    /// Somebody goes through the devices of a hub that was restored.
+    ReconcileHub(u8),
+    CopyStore,
+    RestoreStore,
+    ReconcileStore,
 }
 
 impl Step {
@@ -129,7 +151,9 @@ impl Step {
             | Step::LeaseRunsOut(_)
             | Step::LeaseOver
             | Step::Renew(_)
-            | Step::Renewed(_) => true,
+            | Step::Renewed(_)
+            | Step::ReconcileHub(_)
+            | Step::ReconcileStore => true,
             Step::Lose(_)
             | Step::Delay(_)
             | Step::Double(_)
@@ -141,6 +165,10 @@ impl Step {
             | Step::Unlink(_)
             | Step::Die(_)
             | Step::CutOff
+            | Step::CopyHub(_)
+            | Step::RestoreHub(_)
+            | Step::CopyStore
+            | Step::RestoreStore
             | Step::Edit => false,
         }
     }
@@ -165,24 +193,25 @@ pub enum Breach {
 }
 
 #[derive(Debug, Clone)]
-struct Log {
-    lines: Arc<MoveLog>,
-    print: u64,
+pub struct Log {
+    pub lines: Arc<MoveLog>,
+    pub print: u64,
     /// The writes that stand in its states.
-    holds: u8,
+    pub holds: u8,
 }
 
 #[derive(Debug, Clone)]
-struct Hub {
-    id: HubId,
-    entry: Option<Arc<Entry>>,
+pub struct Hub {
+    pub id: HubId,
+    pub entry: Option<Arc<Entry>>,
     linked: bool,
     alive: bool,
     cut: bool,
     /// Absent where hubs need none.
     lease: Option<Lease>,
+    pub life: Life,
     print: u64,
-    holds: u8,
+    pub holds: u8,
     /// Of these, the writes in the twin.
     lives: u8,
 }
@@ -197,34 +226,29 @@ struct Lease {
 
 /// A call in the network.
 #[derive(Debug, Clone)]
-struct Sent {
+pub struct Sent {
     key: CallKey,
     call: Arc<HubCall>,
     print: u64,
     /// Nobody waits for its answer.
     late: bool,
-}
-
-impl Sent {
-    fn new(key: CallKey, call: HubCall, late: bool) -> Self {
-        let print = print_of(&call);
-        Self { key, call: Arc::new(call), print, late }
-    }
+    /// The life of the hub that is called.
+    incarnation: u8,
 }
 
 /// Everything, at one moment.
 #[derive(Debug, Clone)]
 pub struct State {
-    order: u64,
-    record: Option<Arc<Registration>>,
-    record_print: u64,
-    earlier: Past,
-    open: Vec<Log>,
-    history: Vec<Log>,
-    machine: Arc<Machine>,
-    hubs: Vec<Hub>,
-    net: Vec<Sent>,
-    left: Left,
+    pub order: u64,
+    pub record: Option<Arc<Registration>>,
+    pub record_print: u64,
+    pub earlier: Past,
+    pub open: Vec<Log>,
+    pub history: Vec<Log>,
+    pub machine: Arc<Machine>,
+    pub hubs: Vec<Hub>,
+    pub net: Vec<Sent>,
+    pub left: Left,
     asked: u8,
     written: u8,
     edition: u8,
@@ -233,6 +257,11 @@ pub struct State {
     passes_by_rule: bool,
     /// Leases that the service waits for.
     ending: Vec<EndLease>,
+    pub store_copy: Option<Arc<StoreCopy>>,
+    /// The store went back in time, and nobody has gone through the hubs since.
+    pub halted: bool,
+    /// Writes that a restored hub had not yet when its copy was made.
+    pub reported_lost: u8,
 }
 
 impl State {
@@ -250,7 +279,18 @@ impl State {
             let entry = home(id);
             let print = print_of(&entry);
             let lease = scenario.leases.then_some(Lease { live: true, renewal: None });
-            Hub { id: hub_id(id), entry, linked: true, alive: true, cut: false, lease, print, holds: 0, lives: 0 }
+            Hub {
+                id: hub_id(id),
+                entry,
+                linked: true,
+                alive: true,
+                cut: false,
+                lease,
+                life: Life::default(),
+                print,
+                holds: 0,
+                lives: 0,
+            }
         });
         let record = scenario.at_home.then(|| Arc::new(settled_at_a()));
         let machine = Machine::load(id(), record.as_deref().cloned(), vec![], Past::default()).unwrap();
@@ -271,10 +311,13 @@ impl State {
             late: false,
             passes_by_rule: scenario.passes_by,
             ending: vec![],
+            store_copy: None,
+            halted: false,
+            reported_lost: 0,
         }
     }
 
-    fn now(&self) -> Timestamp {
+    pub fn now(&self) -> Timestamp {
         if self.late { NOW.plus(limits::BYPASS_AFTER + Duration::from_secs(1)) } else { NOW }
     }
 
@@ -283,14 +326,15 @@ impl State {
         let mut hasher = DefaultHasher::new();
         (self.order, self.record_print, self.left, self.asked, self.written, self.edition, self.late).hash(&mut hasher);
         print_of(&(&self.earlier, &self.ending)).hash(&mut hasher);
+        (self.halted, self.reported_lost, self.store_copy.as_ref().map(|copy| copy.print())).hash(&mut hasher);
         for log in self.open.iter().chain(&self.history) {
             log.print.hash(&mut hasher);
         }
         for hub in &self.hubs {
-            (hub.print, hub.linked, hub.alive, hub.cut, &hub.lease).hash(&mut hasher);
+            (hub.print, hub.linked, hub.alive, hub.cut, &hub.lease, hub.life.print()).hash(&mut hasher);
         }
         for sent in &self.net {
-            (&sent.key, sent.print, sent.late).hash(&mut hasher);
+            (&sent.key, sent.print, sent.late, sent.incarnation).hash(&mut hasher);
         }
         for (key, tries) in self.machine.tries() {
             let attempts = tries.attempts.min(limits::BYPASS_TRIES_MIN);
@@ -320,8 +364,12 @@ impl State {
             may(left.cut, Step::Cut(place));
         }
         may(1, Step::Retry);
-        may(u8::from(usize::from(self.asked) < scenario.asks.len()), Step::Ask);
-        may(left.given_up, Step::GiveUp);
+        may(u8::from(usize::from(self.asked) < scenario.asks.len() && !self.halted), Step::Ask);
+        may(left.given_up * u8::from(!self.halted), Step::GiveUp);
+        let of_store = scenario.copies == Copies::OfTheStore;
+        may(left.copied * u8::from(of_store), Step::CopyStore);
+        may(left.restored * u8::from(self.store_copy.is_some()), Step::RestoreStore);
+        may(u8::from(self.halted), Step::ReconcileStore);
         may(left.crashes, Step::Crash);
         may(left.edits, Step::Edit);
         let a = &self.hubs[0];
@@ -336,6 +384,9 @@ impl State {
                 may(u8::from(!lease.live && lease.renewal.is_none() && !hub.cut), Step::Renew(place));
                 may(u8::from(lease.renewal.is_some() && !hub.cut), Step::Renewed(place));
             }
+            may(left.copied * u8::from(!of_store && hub.entry.is_some()), Step::CopyHub(place));
+            may(left.restored * u8::from(hub.life.copy.is_some()), Step::RestoreHub(place));
+            may(u8::from(hub.life.waits), Step::ReconcileHub(place));
             let is_open = hub.alive && hub.takes_writes();
             may(left.writes * u8::from(is_open), Step::Write(place));
             let may_go = hub.linked && (scenario.without.contains(&Rule::UnlinkRefused) || !self.names(&hub.id));
@@ -375,6 +426,12 @@ impl State {
             Step::LeaseOver => "the service is sure that the lease has ended".to_owned(),
             Step::Renew(place) => format!("a renewal to {} is sent", hub(place)),
             Step::Renewed(place) => format!("a renewal at {}", hub(place)),
+            Step::CopyHub(place) => format!("{} is copied", hub(place)),
+            Step::RestoreHub(place) => format!("{} goes on from its copy", hub(place)),
+            Step::ReconcileHub(place) => format!("the devices of {} are gone through", hub(place)),
+            Step::CopyStore => "the store is copied".to_owned(),
+            Step::RestoreStore => "the service goes on from the copy of its store".to_owned(),
+            Step::ReconcileStore => "the hubs are gone through".to_owned(),
         }
     }
 
@@ -470,6 +527,12 @@ impl State {
                 }
             }
             Step::Renewed(place) => self.renewed(usize::from(place), scenario),
+            Step::CopyHub(place) => self.copy_hub(usize::from(place)),
+            Step::RestoreHub(place) => self.restore_hub(usize::from(place), scenario),
+            Step::ReconcileHub(place) => self.reconcile_hub(usize::from(place), scenario),
+            Step::CopyStore => self.copy_store(),
+            Step::RestoreStore => self.restore_store(scenario),
+            Step::ReconcileStore => self.reconcile_store(scenario),
         }
     }
 
@@ -526,7 +589,9 @@ impl State {
 
     fn obey(&mut self, sent: &Sent, scenario: &Scenario) -> CallOutcome {
         let hub = self.hubs.iter_mut().find(|hub| hub.id == sent.call.hub).unwrap();
-        if !hub.linked || !hub.alive || hub.cut {
+        // Whoever goes on from an older copy refuses all that names an earlier life; to the service it is away.
+        let is_of_this_life = !hub.life.waits && sent.incarnation == hub.life.incarnation;
+        if !hub.linked || !hub.alive || hub.cut || !is_of_this_life {
             return unavailable();
         }
         let mut call = (*sent.call).clone();
@@ -566,8 +631,8 @@ impl State {
     }
 
     /// Writes what can be written and sends what is due.
-    fn pump(&mut self, now: Timestamp, scenario: &Scenario) {
-        loop {
+    pub fn pump(&mut self, now: Timestamp, scenario: &Scenario) {
+        while !self.halted {
             let due = Arc::make_mut(&mut self.machine).due(now);
             if let Some(commit) = due.commit {
                 self.commit(&commit, scenario);
@@ -597,12 +662,19 @@ impl State {
                 if scenario.without.contains(&Rule::IntentHoldsInputs) {
                     take_todays_inputs(&mut call, &initial(self.edition));
                 }
-                self.net.push(Sent::new(key, call, false));
+                let sent = self.sent(key, call, false);
+                self.net.push(sent);
             }
             if !self.answer_for_the_unreachable(scenario) {
                 return;
             }
         }
+    }
+
+    fn sent(&self, key: CallKey, call: HubCall, late: bool) -> Sent {
+        let hub = self.hubs.iter().find(|hub| hub.id == call.hub);
+        let incarnation = hub.map_or(0, |hub| hub.life.known);
+        Sent { print: print_of(&call), key, call: Arc::new(call), late, incarnation }
     }
 
     /// What goes to a hub that is gone for good fails at once: trying again changes nothing.
@@ -632,7 +704,7 @@ impl State {
         due.commit.is_none() && due.calls.is_empty() && due.recall.is_none()
     }
 
-    fn commit(&mut self, commit: &Commit, scenario: &Scenario) {
+    pub fn commit(&mut self, commit: &Commit, scenario: &Scenario) {
         self.order += 1;
         let order = Order(self.order);
         for (generation, record) in &commit.lines {
@@ -677,12 +749,12 @@ impl State {
         self.earlier = machine.earlier().clone();
     }
 
-    fn loaded(&self) -> Machine {
+    pub fn loaded(&self) -> Machine {
         let open = self.open.iter().map(|log| (*log.lines).clone()).collect();
         Machine::load(id(), self.record.as_deref().cloned(), open, self.earlier.clone()).unwrap()
     }
 
-    fn restart(&mut self, scenario: &Scenario) {
+    pub fn restart(&mut self, scenario: &Scenario) {
         self.ending.clear();
         self.net.iter_mut().for_each(|sent| sent.late = true);
         self.machine = Arc::new(self.loaded());
@@ -711,7 +783,8 @@ impl State {
             unwritten.applied(&commit, Order(self.order + 1)).unwrap();
             self.restart(scenario);
             let undo = unwritten.due(self.now()).calls.into_iter();
-            self.net.extend(undo.map(|(key, call)| Sent::new(key, call, true)));
+            let undo: Vec<Sent> = undo.map(|(key, call)| self.sent(key, call, true)).collect();
+            self.net.extend(undo);
             return;
         }
         self.commit(&commit, scenario);
@@ -790,7 +863,7 @@ impl State {
         Some(Some(machine.begin(intent, Preconditions::default(), self.now())))
     }
 
-    fn intent(&self, plan: Plan, sub_status: SubStatus, credential: Credential, pin: Option<Pin>) -> Box<Intent> {
+    pub fn intent(&self, plan: Plan, sub_status: SubStatus, credential: Credential, pin: Option<Pin>) -> Box<Intent> {
         Box::new(Intent {
             operation: OperationId(u128::from(self.asked) + 2),
             request_id: None,
@@ -842,7 +915,7 @@ impl State {
             return Some((Breach::TwoOpen, format!("{open:?} take writes")));
         }
         let kept = self.hubs.iter().map(|hub| hub.holds).chain(self.logs().map(|log| log.holds));
-        let lost = self.all_writes() & !kept.fold(0, |all, one| all | one);
+        let lost = self.all_writes() & !self.reported_lost & !kept.fold(0, |all, one| all | one);
         if lost != 0 {
             return Some((Breach::WriteLost, format!("writes {lost:#b} are neither at a hub nor in a journal")));
         }
@@ -851,7 +924,8 @@ impl State {
         let home = standing.assignment.filter(|_| told)?.hub;
         let gone = self.hubs.iter().any(|hub| hub.id == home && !hub.linked);
         // Without its lease a hub takes writes again as soon as it has one.
-        let waits = self.hubs.iter().any(|hub| hub.id == home && hub.is_open() && hub.lease.is_some());
+        let waits = |hub: &Hub| hub.is_open() && hub.lease.is_some() || hub.life.waits;
+        let waits = self.halted || self.hubs.iter().any(|hub| hub.id == home && waits(hub));
         (!gone && !waits && !open.contains(&&home))
             .then(|| (Breach::ToldTooEarly, format!("the device is told {home}, which takes no writes")))
     }
@@ -879,7 +953,7 @@ impl State {
         let home = home?;
         let hub = self.hubs.iter().find(|hub| hub.id == home.hub)?;
         let kept = self.history.iter().fold(hub.lives, |all, log| all | log.holds);
-        if self.all_writes() & !kept != 0 {
+        if self.all_writes() & !self.reported_lost & !kept != 0 {
             return Some((Breach::WriteLost, "a write is neither in the twin nor in the history".to_owned()));
         }
         let tenant = hub.tenant()?;
@@ -898,11 +972,11 @@ impl State {
         (wanted != found).then(|| (Breach::WrongTwin, format!("{wanted:?} was to be, {found:?} is")))
     }
 
-    fn logs(&self) -> impl Iterator<Item = &Log> {
+    pub fn logs(&self) -> impl Iterator<Item = &Log> {
         self.open.iter().chain(&self.history)
     }
 
-    fn all_writes(&self) -> u8 {
+    pub fn all_writes(&self) -> u8 {
         (1 << self.written) - 1
     }
 }
@@ -934,6 +1008,11 @@ impl Log {
         Arc::make_mut(&mut self.lines).lines.push(line);
     }
 
+    /// Whether a state stands in one of its lines.
+    pub fn holds_a_state(&self) -> bool {
+        Episode::read((*self.lines).clone()).unwrap().has_state
+    }
+
     fn intent(&self) -> Option<&Intent> {
         match &self.lines.lines.first()?.record {
             JournalRecord::Intent(intent) => Some(intent),
@@ -953,7 +1032,7 @@ impl Log {
 }
 
 impl Hub {
-    fn tenant(&self) -> Option<&Tenant> {
+    pub fn tenant(&self) -> Option<&Tenant> {
         self.entry.as_ref().and_then(|entry| entry.tenant.as_ref())
     }
 
@@ -962,10 +1041,10 @@ impl Hub {
     }
 
     fn takes_writes(&self) -> bool {
-        self.is_open() && self.lease.as_ref().is_none_or(|lease| lease.live)
+        self.is_open() && !self.life.waits && self.lease.as_ref().is_none_or(|lease| lease.live)
     }
 
-    fn keep(&mut self, entry: Option<Entry>) {
+    pub fn keep(&mut self, entry: Option<Entry>) {
         self.entry = entry.map(Arc::new);
         self.print = print_of(&self.entry);
         // What a reset replaced is kept by the hub until a repeat of the call has been answered with it.
@@ -985,7 +1064,7 @@ fn writes_in(state: &DeviceState) -> u8 {
 }
 
 /// The hash of a value's `Debug` text, which names every field.
-fn print_of(value: &impl Debug) -> u64 {
+pub fn print_of(value: &impl Debug) -> u64 {
     struct Text(DefaultHasher);
     impl Write for Text {
         fn write_str(&mut self, text: &str) -> fmt::Result {
@@ -1072,7 +1151,7 @@ fn id() -> RegistrationId {
     RegistrationId::parse("dev").unwrap()
 }
 
-fn device() -> DeviceId {
+pub fn device() -> DeviceId {
     DeviceId::parse("dev").unwrap()
 }
 
@@ -1095,7 +1174,7 @@ fn initial(edition: u8) -> InitialState {
 }
 
 /// What the device had when the scenario began: also what was seen last of it.
-fn first_state() -> DeviceState {
+pub fn first_state() -> DeviceState {
     DeviceState {
         twin: Twin::initial(&initial(0), NOW),
         capabilities: Capabilities::default(),
