@@ -25,6 +25,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use mimalloc::MiMalloc;
 use redb::{Database, Durability, ReadableDatabase as _, ReadableTableMetadata as _, TableDefinition};
 use rehome::ambient::{Clock as _, GroupWriter, SystemClock, SystemEntropy};
 use rehome::api::tls::{Spoken, tls_config};
@@ -42,6 +43,10 @@ use tonic::codegen::http;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
+
+/// As the service's.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Of an echo, and of a row that stands for a registration's first write; a move carries a twin of 2 KiB.

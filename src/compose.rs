@@ -9,8 +9,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
@@ -27,16 +29,21 @@ use crate::api::tls::{self, Spoken};
 use crate::api::{grpc, mqtt, rest};
 use crate::attestation::x509;
 use crate::config::{self, Config, PoliciesFault};
-use crate::domain::{EnrollmentId, Fault, HubDraft, HubId, HubKind, PolicyArea, SharedAccessPolicy, TokenKey, limits};
+use crate::domain::{
+    ClientFacts, EnrollmentDraft, EnrollmentId, Evidence, Fault, HubDraft, HubId, HubKind, OperationStatus, PolicyArea,
+    Reason, RegistrationId, SharedAccessPolicy, TokenKey, limits,
+};
 use crate::hubs::embedded::EmbeddedHubs;
 use crate::pki::{Development, PkiFault};
-use crate::service::{self, Parts, Service, SharedAccess, Vault};
+use crate::service::{self, Parts, Peer, RegisterAsk, Service, SharedAccess, Vault};
 use crate::store::Store;
 use crate::store::redb::{self, GroupEvent, Hooks, OpenFault, RedbStore};
 use crate::telemetry::{self, DiskFile, EndpointLimits, LoggingFault, Metrics, MetricsFault, Queue};
 
 /// How often unfinished devices are looked after, and the gauges written.
 const LOOK_AFTER_EVERY: Duration = Duration::from_secs(15);
+/// How often it is said what a slow start waits for.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
 /// The store's name in the data folder.
 const STORE_FILE: &str = "service.redb";
 /// The key of stored secrets in the data folder.
@@ -143,7 +150,7 @@ impl Running {
         // The same names as in a backup: a copy of the folder is a data folder.
         let folder = config.data_dir.clone();
         make_folder(&folder)?;
-        let store = open_store(config).await?;
+        let store = open_store(config, clock.as_ref()).await?;
         let linked = store.hubs().await.map_err(|fault| StartFault::StoreRead(fault.to_string()))?;
         let linked: Vec<String> = linked.into_iter().map(|(hub, _)| hub.host_name).collect();
         let credentials = Credentials::load(config, &linked, clock.as_ref(), entropy.as_ref())?;
@@ -167,14 +174,15 @@ impl Running {
             vault,
             store: store.clone(),
             directory: directory.clone(),
-            clock,
+            clock: clock.clone(),
             entropy,
             hubs: Arc::new(hubs),
             operator_authorities: credentials.operator_authorities.clone(),
             config: service::Config { shared_access, ..service_config(config, address) },
         });
         check_vault(config, &service, vault_is_new).await?;
-        let taken_up = service.start().await.map_err(StartFault::Hubs)?;
+        let started = telling(clock.as_ref(), || "the hubs are being opened".to_owned(), service.start()).await;
+        let taken_up = started.map_err(StartFault::Hubs)?;
         let hubs_made = link_initial_hubs(config, &service, store.as_ref(), address).await?;
         let (stop, stopping) = watch::channel(false);
         let mut others = Vec::new();
@@ -275,6 +283,27 @@ impl Running {
     /// Devices that were taken up with work left from an earlier life.
     pub fn taken_up(&self) -> usize {
         self.taken_up
+    }
+
+    /// Enrolls devices, as an operator of this process.
+    pub async fn enroll(&self, draft: EnrollmentDraft) -> Result<(), Fault> {
+        self.service.create_enrollment(draft, OURSELVES).await.map(drop)
+    }
+
+    /// Registers a device whose chain (leaf first) nobody has shown on a connection, and waits until it is assigned: for
+    /// whoever holds the keys of all of them and wants a large store.
+    pub async fn register(&self, id: RegistrationId, chain: Vec<Vec<u8>>, facts: ClientFacts) -> Result<(), Fault> {
+        let peer = Peer::new(SocketAddr::from(([127, 0, 0, 1], 0)), Evidence::X509 { chain });
+        let ask = RegisterAsk { registration_id: id, facts, request_id: None, tpm: None };
+        let registering = self.service.register(&peer, &ask).await?;
+        let last = self.service.follow(registering).fold(None, async |_, view| Some(view)).await;
+        match last.transpose()?.map(|view| view.standing.operation.status) {
+            Some(OperationStatus::Assigned { .. }) => Ok(()),
+            Some(OperationStatus::Failed { reason, message }) => Err(Fault::new(reason, message)),
+            Some(OperationStatus::Assigning | OperationStatus::Disabled) | None => {
+                Err(Fault::new(Reason::ServiceUnavailable, "the device was not assigned"))
+            }
+        }
     }
 
     /// Stops: calls under way may finish for a while, moves under way are journaled and go on after the next start.
@@ -396,14 +425,31 @@ fn host_names(config: &Config, linked: &[String]) -> Vec<String> {
     ours.into_iter().chain(listen.map(|ip| ip.to_string())).chain(hubs).collect()
 }
 
-async fn open_store(config: &Config) -> Result<Arc<RedbStore>, StartFault> {
+/// Waits, and says what for when that takes long.
+async fn telling<T>(clock: &dyn Clock, what: impl Fn() -> String, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    let began = clock.monotonic();
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            () = clock.sleep(TOLD_EVERY) => {
+                let seconds = clock.monotonic().saturating_sub(began).as_secs();
+                tracing::info!("{}: {seconds} s so far", what());
+            }
+        }
+    }
+}
+
+async fn open_store(config: &Config, clock: &dyn Clock) -> Result<Arc<RedbStore>, StartFault> {
     let mut settings = crate::store::redb::Config::at(config.data_dir.join(STORE_FILE));
     settings.cache_bytes = config.store.cache_bytes;
     settings.queue_max = config.limits.store_queue_max;
     settings.group_max = config.limits.store_group_max;
-    let opened = tokio::task::spawn_blocking(move || {
+    let repaired = Arc::new(AtomicU32::new(0));
+    let told = repaired.clone();
+    let opening = tokio::task::spawn_blocking(move || {
         let hooks = Hooks {
-            repair: Box::new(|part| tracing::info!("the store is being repaired: {:.0} %", part * 100.0)),
+            repair: Box::new(move |part| told.store((part * 100.0) as u32, Ordering::Relaxed)),
             group: Box::new(|event| match event {
                 GroupEvent::Began { commits } => telemetry::queue_depth(Queue::StoreWriter, commits),
                 GroupEvent::Ended { written, .. } => {
@@ -416,7 +462,11 @@ async fn open_store(config: &Config) -> Result<Arc<RedbStore>, StartFault> {
         };
         RedbStore::open(settings, hooks)
     });
-    match opened.await {
+    let what = || match repaired.load(Ordering::Relaxed) {
+        0 => "the store is being opened".to_owned(),
+        percent => format!("the store is being opened, and repaired to {percent} %"),
+    };
+    match telling(clock, what, opening).await {
         Ok(opened) => opened.map(Arc::new).map_err(StartFault::Store),
         Err(error) => Err(StartFault::StoreRead(error.to_string())),
     }
@@ -574,6 +624,7 @@ fn service_config(config: &Config, address: SocketAddr) -> service::Config {
     let peer_challenges = config.limits.peer_challenges_per_minute.max(1);
     let device_challenges = config.limits.device_challenges_per_minute.max(1);
     service::Config {
+        registrations_max: config.limits.registrations_max,
         refusals_per_peer: refusals,
         refusal_regained_after: Duration::from_secs(60) / refusals,
         challenges_per_peer: peer_challenges,

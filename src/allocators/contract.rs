@@ -306,8 +306,8 @@ fn malformed(error: &serde_json::Error) -> AllocatorFault {
 /// Held against the limits of a twin here, so that a bad one fails the allocation and not the move that it starts.
 fn answered_twin(body: ResponseTwin) -> Result<AnsweredTwin, AllocatorFault> {
     let desired = body.properties.and_then(|properties| properties.desired);
-    let tags = Document(body.tags.unwrap_or_default());
-    let desired = Document(desired.unwrap_or_default());
+    let tags = Document::from(body.tags.unwrap_or_default());
+    let desired = Document::from(desired.unwrap_or_default());
     let initial = InitialState { tags, desired, capabilities: Capabilities::default() };
     twin::check_initial(&initial).map_err(AllocatorFault::InitialTwin)?;
     Ok(AnsweredTwin { tags: initial.tags, desired: initial.desired })

@@ -5,9 +5,11 @@
 mod clock;
 mod entropy;
 mod secret;
+mod size;
 mod writer;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use entropy::{Entropy, SeededEntropy, SystemEntropy};
 pub use secret::{OwnSecret, SecretFault, make_secret_text, own_secret, secret_text};
+pub use size::FileSize;
 pub use writer::{GroupWriter, WriterClosed};

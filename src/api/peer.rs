@@ -18,7 +18,7 @@ pub fn of_connection(address: SocketAddr, certificates: Option<&[CertificateDer<
             chain: certificates.iter().take(limits::CHAIN_CERTIFICATES_MAX + 1).map(|der| der.to_vec()).collect(),
         },
     };
-    Peer { address, evidence }
+    Peer::new(address, evidence)
 }
 
 /// The same caller with the token that it presents beside its connection: that goes before the certificates, since whoever
@@ -28,7 +28,7 @@ pub fn with_token(peer: &Peer, text: &str) -> Result<Peer, IdFault> {
         "" => peer.evidence.clone(),
         text => Evidence::Token(PresentedToken::new(text)?),
     };
-    Ok(Peer { address: peer.address, evidence })
+    Ok(Peer::new(peer.address, evidence))
 }
 
 #[cfg(test)]

@@ -89,6 +89,7 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     pub keepalive_every: Duration,
     pub calls_per_connection_max: u32,
+    pub registrations_max: usize,
     pub peer_refusals_per_minute: u32,
     pub peer_challenges_per_minute: u32,
     pub device_challenges_per_minute: u32,

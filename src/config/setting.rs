@@ -86,6 +86,8 @@ setting_table! {
         "how often a quiet connection is asked whether it is still there";
     "limits.calls_per_connection_max": Number { min: 1, max: 10_000 }, "100",
         "calls under way on one connection";
+    "limits.registrations_max": Number { min: 1, max: 1_000_000 }, "4096",
+        "registrations worked on at once; beyond it devices are told when to come back";
     "limits.peer_refusals_per_minute": Number { min: 1, max: 1_000_000 }, "300",
         "refused registrations of one address; more are turned away unread";
     "limits.peer_challenges_per_minute": Number { min: 1, max: 1_000_000 }, "1200",

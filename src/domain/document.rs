@@ -5,6 +5,7 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use super::limits;
+use super::shared::Shared;
 
 /// Why a JSON value is not a document that a twin can hold (reference/dps.md §8.4).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,28 +28,39 @@ pub enum DocumentFault {
     NullInArray { path: String },
 }
 
-/// A JSON object. Keys are sorted, so that equal documents have equal text.
+/// A JSON object. Keys are sorted, so that equal documents have equal text. Copies share their members.
 #[derive(Clone, Default, PartialEq)]
-pub struct Document(pub Map<String, Value>);
+pub struct Document(pub Shared<Map<String, Value>>);
+
+impl From<Map<String, Value>> for Document {
+    fn from(map: Map<String, Value>) -> Self {
+        Self(map.into())
+    }
+}
 
 impl Document {
     /// The merge patch (RFC 7396) that turns this document into `other`: null for what it lacks.
     pub fn difference_to(&self, other: &Document) -> Document {
-        Document(difference(&self.0, &other.0))
+        difference(&self.0, &other.0).into()
     }
 
     /// Takes an object; anything else is refused. Says nothing about limits: see [`Document::check`].
     pub fn from_value(value: Value) -> Result<Self, DocumentFault> {
         match value {
-            Value::Object(map) => Ok(Self(map)),
+            Value::Object(map) => Ok(map.into()),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
                 Err(DocumentFault::NotAnObject)
             }
         }
     }
 
+    /// The members, for good.
+    pub fn into_value(self) -> Value {
+        Value::Object(self.0.into_inner())
+    }
+
     pub fn to_value(&self) -> Value {
-        Value::Object(self.0.clone())
+        Value::Object((*self.0).clone())
     }
 
     pub fn is_empty(&self) -> bool {
@@ -58,12 +70,12 @@ impl Document {
     /// Canonical JSON text.
     pub fn to_text(&self) -> String {
         // A Map of Values always serialises: its keys are strings and its numbers finite.
-        serde_json::to_string(&self.0).unwrap_or_default()
+        serde_json::to_string(&*self.0).unwrap_or_default()
     }
 
     /// Reads JSON text of an object.
     pub fn from_text(text: &str) -> Result<Self, DocumentFault> {
-        serde_json::from_str::<Map<String, Value>>(text).map(Self).map_err(|_| DocumentFault::NotAnObject)
+        serde_json::from_str::<Map<String, Value>>(text).map(Self::from).map_err(|_| DocumentFault::NotAnObject)
     }
 
     /// The size that limits count: key bytes plus value bytes, strings without control characters, numbers 8,

@@ -142,6 +142,10 @@ pub const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Audit entries that are kept; the oldest go first. At 200 bytes each a million are some 200 MB.
 pub const AUDIT_ENTRIES_MAX: u64 = 1_000_000;
 
+/// From this size on a file records with each group of commits what opening it after a kill needs. A smaller one is read
+/// whole by then in less than half a second; a larger one would keep its service from starting for seconds.
+pub const QUICK_REPAIR_FROM_BYTES: u64 = 256 * 1024 * 1024;
+
 /// Rows on a page of a hub's change feed: with the largest twins some 10 MiB, with usual ones a quarter of one.
 pub const FEED_ROWS_MAX: u32 = 128;
 /// How often a hub's feed is asked when the configuration does not say (DESIGN 7).

@@ -16,6 +16,7 @@ pub mod limits;
 pub mod registration;
 pub mod role;
 pub mod scope;
+pub mod shared;
 pub mod shared_access;
 pub mod time;
 pub mod token;
@@ -43,6 +44,7 @@ pub use registration::{
 };
 pub use role::{Role, RoleGrant};
 pub use scope::IdScope;
+pub use shared::Shared;
 pub use shared_access::{Permission, PolicyArea, PolicyName, SharedAccessPolicy};
 pub use time::Timestamp;
 pub use token::{SasToken, TokenFault, TokenKey, UnsignedToken};

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::document::{Document, DocumentFault};
 use super::enrollment::InitialState;
 use super::limits;
+use super::shared::Shared;
 use super::time::Timestamp;
 
 /// When a property was last written, for it and everything below it (`$metadata` in reference/dps.md §8.4).
@@ -26,7 +27,7 @@ pub struct Section {
     pub properties: Document,
     /// Strictly rising with every write; 1 for a fresh section.
     pub version: u64,
-    pub metadata: Metadata,
+    pub metadata: Shared<Metadata>,
 }
 
 /// The twin of a device.
@@ -86,7 +87,7 @@ pub struct TwinFault {
 impl Section {
     /// A section that has been written once.
     pub fn fresh(properties: Document, version: u64, now: Timestamp) -> Self {
-        let metadata = stamp(&properties.0, version, now);
+        let metadata = stamp(&properties.0, version, now).into();
         Self { properties, version, metadata }
     }
 
@@ -282,8 +283,18 @@ fn merge(
 
 /// A null deletes and is never kept: not in a document that replaces another one, nor in an initial one.
 fn without_nulls(mut document: Document) -> Document {
-    strip_nulls(&mut document.0);
+    if has_null(&document.0) {
+        strip_nulls(&mut document.0);
+    }
     document
+}
+
+fn has_null(map: &Map<String, Value>) -> bool {
+    map.values().any(|value| match value {
+        Value::Null => true,
+        Value::Object(inner) => has_null(inner),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => false,
+    })
 }
 
 fn strip_nulls(map: &mut Map<String, Value>) {

@@ -633,7 +633,7 @@ async fn a_slow_watcher_gets_a_whole_document(hub: Subject) {
             DesiredEvent::Patch { patch, version: at } => {
                 assert_eq!(at, version + 1, "patches have no gaps");
                 version = at;
-                properties.0.extend(patch.0);
+                properties.0.extend(patch.0.into_inner());
             }
             DesiredEvent::Moved => panic!("nobody moved it"),
         }

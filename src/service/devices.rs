@@ -426,5 +426,5 @@ fn differences(carried: &Twin, late: &Twin) -> Document {
         ("desired", carried.desired.properties.difference_to(&late.desired.properties)),
         ("reported", carried.reported.properties.difference_to(&late.reported.properties)),
     ];
-    Document(parts.into_iter().map(|(name, part)| (name.to_owned(), part.0.into())).collect())
+    parts.into_iter().map(|(name, part)| (name.to_owned(), part.into_value())).collect::<serde_json::Map<_, _>>().into()
 }

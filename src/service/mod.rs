@@ -6,6 +6,7 @@
 mod audit;
 mod backup;
 mod challenges;
+mod crowd;
 mod devices;
 mod enrollment;
 mod fault;
@@ -65,6 +66,8 @@ pub use crate::store::{AuditFilter, EnrollmentListing, PageRequest, Registration
 /// Bounds and choices of this room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
+    /// Registrations that are worked on at once; beyond it devices are told when to come back.
+    pub registrations_max: usize,
     /// A refused registration is answered no sooner than this after it was asked, whatever its cause, so that the time
     /// tells a stranger nothing. Longer than any judgement takes.
     pub refuse_after: Duration,
@@ -102,6 +105,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            registrations_max: 4_096,
             refuse_after: Duration::from_millis(100),
             refusals_per_peer: 100,
             refusal_regained_after: Duration::from_millis(500),
@@ -152,6 +156,7 @@ struct Inner {
     operator_authorities: Vec<CertificateRef>,
     config: Config,
     proofs: proof::Proofs,
+    crowd: crowd::Crowd,
     tokens: keys::Tokens,
     throttle: throttle::Throttle,
     challenges: challenges::Challenges,
@@ -187,6 +192,7 @@ impl Service {
     pub fn new(parts: Parts) -> Self {
         let Parts { store, directory, clock, entropy, hubs, vault, operator_authorities, config } = parts;
         let proofs = proof::Proofs::new(config.proofs_max);
+        let crowd = crowd::Crowd::new(config.registrations_max);
         let tokens = keys::Tokens::new(config.proofs_max);
         let throttle = throttle::Throttle::new(&config);
         let challenges = challenges::Challenges::new(config.challenges_max);
@@ -201,6 +207,7 @@ impl Service {
             operator_authorities,
             config,
             proofs,
+            crowd,
             tokens,
             throttle,
             challenges,

@@ -12,7 +12,7 @@ use crate::attestation::x509::{self, ChainProof, Presented, Refusal};
 use crate::domain::{Enrollment, EnrollmentId, Evidence, Fault, RegistrationId, Thumbprint, Timestamp};
 use crate::policy::matching::{Match, Reference, choose};
 
-use super::{Service, fault};
+use super::{Peer, Service, fault};
 
 /// A device that has proven itself, and the enrollment that it was judged by.
 #[derive(Debug, Clone)]
@@ -38,24 +38,22 @@ impl Unproven {
 
 impl Service {
     /// Whether the caller presents a chain or a token that was checked lately: then it is no stranger.
-    pub(super) fn is_known(&self, evidence: &Evidence) -> bool {
-        match evidence {
+    pub(super) fn is_known(&self, peer: &Peer) -> bool {
+        match &peer.evidence {
             Evidence::None => false,
             Evidence::Token(token) => self.inner.tokens.knows(token.text()),
-            Evidence::X509 { chain } => {
-                Presented::parse(chain).is_ok_and(|presented| self.inner.proofs.knows(presented.digest()))
+            Evidence::X509 { .. } => {
+                peer.presented().is_ok_and(|presented| self.inner.proofs.knows(presented.digest()))
             }
         }
     }
 
     /// Finds out whether the caller is the device it says.
-    pub(super) async fn prove(&self, evidence: &Evidence, id: &RegistrationId) -> Result<Proven, Unproven> {
-        let chain = match evidence {
-            Evidence::None => return Err(Unproven::refused(Refusal::NothingPresented, None)),
-            Evidence::Token(token) => return self.prove_by_key(token, id).await,
-            Evidence::X509 { chain } => chain,
-        };
-        let presented = Presented::parse(chain).map_err(|refusal| Unproven::refused(refusal, None))?;
+    pub(super) async fn prove(&self, peer: &Peer, id: &RegistrationId) -> Result<Proven, Unproven> {
+        if let Evidence::Token(token) = &peer.evidence {
+            return self.prove_by_key(token, id).await;
+        }
+        let presented = peer.presented().map_err(|refusal| Unproven::refused(refusal, None))?;
         let read = |fault| Unproven::Fault(fault::of_store(fault));
         let individual = EnrollmentId::Individual(id.clone());
         let individual = self.inner.store.load_enrollment(&individual).await.map_err(read)?;
@@ -65,7 +63,7 @@ impl Service {
         };
         let now = self.inner.clock.now();
         let proven = |enrollment: &Arc<Enrollment>| {
-            let verified = self.inner.proofs.verify(&presented, enrollment, id, now);
+            let verified = self.inner.proofs.verify(presented, enrollment, id, now);
             verified.map(|verified| Proven { verified, enrollment: enrollment.clone() })
         };
         match choose(individual.as_deref(), presented.references(), &groups) {

@@ -4,21 +4,25 @@
 //! that id. Everything else is told to callers whose evidence verified.
 
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use futures_util::Stream;
+use futures_util::future::ready;
 use futures_util::stream;
+use futures_util::{Stream, StreamExt as _};
 use tracing::Instrument;
 
 use crate::actors::{Accepted, Refused, Updates};
+use crate::attestation::x509::{Presented, Refusal};
 use crate::domain::{
     AuditAction, AuditEntry, ClientFacts, EnrollmentId, Evidence, Fault, Hub, Kind, OperationId, OperationStatus,
     Reason, RegistrationId, RequestId, Timestamp, TrackingId,
 };
 use crate::moves::Standing;
 use crate::store::Commit;
-use crate::telemetry::{self, RegistrationOutcome};
+use crate::telemetry::{self, Queue, RegistrationOutcome};
 
+use super::crowd::Place;
 use super::proof::{Proven, Unproven};
 use super::tpm::TpmAnswer;
 use super::{Service, fault};
@@ -32,11 +36,28 @@ const RETRY_AFTER: Duration = Duration::from_secs(30);
 /// Ends of an actor in a row that a stream follows before it gives up.
 const REDESCRIPTIONS_MAX: u32 = 3;
 
-/// Where a call comes from and what it presents.
+/// Where a call comes from and what it presents. One for a connection: its chain is read when it is first asked for, and
+/// then remembered.
 #[derive(Debug, Clone)]
 pub struct Peer {
     pub address: SocketAddr,
     pub evidence: Evidence,
+    pub(super) presented: OnceLock<Result<Box<Presented>, Refusal>>,
+}
+
+impl Peer {
+    pub fn new(address: SocketAddr, evidence: Evidence) -> Self {
+        Self { address, evidence, presented: OnceLock::new() }
+    }
+
+    /// The chain, read; what it is worth is another question.
+    pub(super) fn presented(&self) -> Result<&Presented, Refusal> {
+        let read = self.presented.get_or_init(|| match &self.evidence {
+            Evidence::None | Evidence::Token(_) => Err(Refusal::NothingPresented),
+            Evidence::X509 { chain } => Presented::parse(chain).map(Box::new),
+        });
+        read.as_deref().map_err(|refusal| *refusal)
+    }
 }
 
 /// What a device asks with.
@@ -81,6 +102,8 @@ impl Service {
     }
 
     async fn register_inside(&self, peer: &Peer, ask: &RegisterAsk) -> Result<Registering, Fault> {
+        // Held until it is decided.
+        let _place = self.place()?;
         if let Some(answer) = &ask.tpm {
             return self.register_by_tpm(peer, ask, answer).await;
         }
@@ -97,6 +120,20 @@ impl Service {
         Err(fault::of_refused(Refused::Rejudge))
     }
 
+    /// A place among the registrations that are worked on; beyond what can be served nothing is looked up for anybody.
+    pub(super) fn place(&self) -> Result<Place<'_>, Fault> {
+        let (now, draw) = (self.inner.clock.monotonic(), self.inner.entropy.draw_u128());
+        self.inner.crowd.enter(now, draw).map_err(|wait| {
+            telemetry::overloaded(Queue::Registrations);
+            Fault::new(Reason::Overloaded, "more devices register at once than can be served").retry_after(wait)
+        })
+    }
+
+    /// Registrations that are worked on now.
+    pub fn registrations_inside(&self) -> usize {
+        self.inner.crowd.inside()
+    }
+
     pub(super) fn registering(&self, id: &RegistrationId, accepted: Accepted) -> Result<Registering, Fault> {
         let Accepted { standing, why, updates } = accepted;
         let standing = standing.ok_or_else(|| fault::no_registration(id))?;
@@ -107,22 +144,24 @@ impl Service {
     /// a fault when the registration goes away.
     pub fn follow(&self, registering: Registering) -> impl Stream<Item = Result<DeviceView, Fault>> + Send + use<> {
         let Registering { view, updates, why: _ } = registering;
-        let following = Following { service: self.clone(), last: None, updates };
-        stream::unfold(Some((following, Some(view))), |state| async move {
-            let (mut following, first) = state?;
-            let next = match first {
-                Some(view) => Ok(view),
-                None => following.next().await,
-            };
-            match next {
+        // What is over at once, as most are, needs nobody who follows it.
+        let goes_on = |view: &DeviceView| !view.standing.operation.status.is_final();
+        let following = goes_on(&view).then(|| {
+            let last = Some(view.clone());
+            Box::new(Following { service: self.clone(), last, updates })
+        });
+        let rest = stream::unfold(following, move |following| async move {
+            let mut following = following?;
+            match following.next().await {
                 Ok(view) => {
-                    let goes_on = !view.standing.operation.status.is_final();
                     following.last = Some(view.clone());
-                    Some((Ok(view), goes_on.then_some((following, None))))
+                    let following = goes_on(&view).then_some(following);
+                    Some((Ok(view), following))
                 }
                 Err(fault) => Some((Err(fault), None)),
             }
-        })
+        });
+        stream::once(ready(Ok(view))).chain(rest)
     }
 
     /// The status of the device's last operation, from the store: wakes nobody.
@@ -186,7 +225,7 @@ impl Service {
     async fn admit(&self, peer: &Peer, id: &RegistrationId) -> Result<Proven, Fault> {
         let started = self.inner.clock.now();
         self.check_throttle(peer, id, started)?;
-        match self.prove(&peer.evidence, id).await {
+        match self.prove(peer, id).await {
             Ok(proven) => Ok(proven),
             Err(unproven) => Err(self.turn_away(peer, id, unproven, Reason::RegistrationRefused, started).await),
         }
@@ -195,7 +234,7 @@ impl Service {
     /// Lets nobody try who was refused too often, except who is known.
     pub(super) fn check_throttle(&self, peer: &Peer, id: &RegistrationId, now: Timestamp) -> Result<(), Fault> {
         let wait = self.inner.throttle.wait(peer.address.ip(), id, now);
-        if wait.is_zero() || self.is_known(&peer.evidence) {
+        if wait.is_zero() || self.is_known(peer) {
             return Ok(());
         }
         telemetry::rate_limited("peer_refusals_per_minute");

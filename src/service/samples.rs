@@ -199,7 +199,7 @@ impl World {
 
 pub fn peer(issued: Option<&Issued>) -> Peer {
     let address: SocketAddr = "192.0.2.7:4711".parse().unwrap();
-    Peer { address, evidence: evidence(issued) }
+    Peer::new(address, evidence(issued))
 }
 
 pub fn evidence(issued: Option<&Issued>) -> Evidence {

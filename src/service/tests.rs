@@ -60,6 +60,28 @@ async fn a_stream_tells_assigning_then_assigned_and_ends() {
 }
 
 #[tokio::test]
+async fn who_finds_no_place_is_told_when_to_come_back_and_costs_nothing() {
+    let world = World::with(Config { registrations_max: 0, ..Config::default() });
+    world.link("a").await;
+    world.enroll_group(&["a"]).await;
+    let device = world.device("dev-1");
+    let before =
+        world.service.audit_entries(&AuditFilter::default(), &PageRequest { size: 9, token: None }).await.unwrap();
+    let mut waits = Vec::new();
+    for peer in [peer(Some(&device)), peer(Some(&device)), peer(None)] {
+        let fault = world.service.register(&peer, &ask("dev-1")).await.unwrap_err();
+        assert_eq!(fault.reason, Reason::Overloaded);
+        waits.push(fault.retry_after.unwrap());
+    }
+    assert!(waits.iter().all(|wait| *wait >= Duration::from_secs(1)), "{waits:?}");
+    assert!(waits[0] != waits[1], "they do not come back together");
+    let after =
+        world.service.audit_entries(&AuditFilter::default(), &PageRequest { size: 9, token: None }).await.unwrap();
+    assert_eq!(before, after, "nothing is written of a device that was not looked at");
+    assert_eq!(world.service.registrations_inside(), 0);
+}
+
+#[tokio::test]
 async fn an_unproven_caller_is_told_one_thing_and_the_audit_log_the_truth() {
     let world = World::new().await;
     let (own, stranger) = (world.device("dev-1"), world.authority("strangers"));
@@ -68,8 +90,8 @@ async fn an_unproven_caller_is_told_one_thing_and_the_audit_log_the_truth() {
         authority.issue_device(&reg_id(id), terms(), world.entropy.as_ref()).unwrap()
     };
     let (foreign, forged) = (issue(&stranger, "dev-1"), issue(&namesake, "dev-1"));
-    let garbage = Peer { evidence: Evidence::X509 { chain: vec![vec![1, 2, 3]] }, ..peer(None) };
-    let too_long = Peer { evidence: Evidence::X509 { chain: vec![own.chain()[0].to_vec(); 7] }, ..peer(None) };
+    let garbage = Peer::new(peer(None).address, Evidence::X509 { chain: vec![vec![1, 2, 3]] });
+    let too_long = Peer::new(peer(None).address, Evidence::X509 { chain: vec![own.chain()[0].to_vec(); 7] });
     let mut told = Vec::new();
     for (peer, id, why) in [
         (peer(None), "dev-1", "no client certificate was presented"),

@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 
 use tracing::Subscriber;
 use tracing::subscriber::set_global_default;
-use tracing_subscriber::filter::{EnvFilter, FilterExt, filter_fn};
+use tracing_subscriber::filter::{FilterExt, LevelFilter, Targets, filter_fn};
 use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry};
@@ -47,10 +47,14 @@ pub fn logger<W>(
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::builder()
-        .parse(filter)
+    // Spans of a registration are errors by their level: so no other part of the program is asked for more than it is to
+    // write.
+    let registrations = filter_fn(|metadata| metadata.is_span() && metadata.name() == REGISTRATION)
+        .with_max_level_hint(LevelFilter::ERROR);
+    let filter = filter
+        .parse::<Targets>()
         .map_err(|source| LoggingFault::Filter { filter: filter.to_owned(), source })?
-        .or(filter_fn(|metadata| metadata.is_span() && metadata.name() == REGISTRATION));
+        .or(registrations);
     let lines = match format {
         LogFormat::Human => fmt::layer().with_ansi(colours).with_writer(writer).boxed(),
         LogFormat::Json => fmt::layer()

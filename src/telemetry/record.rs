@@ -82,7 +82,12 @@ label! {
 
 label! {
     /// The bounded queues.
-    Queue { DeviceMailbox = "device_mailbox", HubMailbox = "hub_mailbox", StoreWriter = "store_writer", }
+    Queue {
+        DeviceMailbox = "device_mailbox",
+        HubMailbox = "hub_mailbox",
+        StoreWriter = "store_writer",
+        Registrations = "registrations",
+    }
 }
 
 label! {

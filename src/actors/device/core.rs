@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -88,9 +89,12 @@ enum Trouble {
 
 /// See the module's documentation.
 pub struct Core {
-    pub machine: Machine,
+    /// On the heap, since the core goes from hand to hand.
+    pub machine: Box<Machine>,
     surroundings: Arc<Surroundings>,
     updates: watch::Sender<Option<Standing>>,
+    /// Nothing was committed since followers were told how the device stands.
+    is_told: AtomicBool,
     asking: Option<Asking>,
     /// A register that joined a running operation with another credential: judged again when that is over.
     joined: Option<Request>,
@@ -186,7 +190,8 @@ impl Core {
         let mut machine =
             Machine::load(id, file.registration, file.open, file.earlier).map_err(|fault| fault.to_string())?;
         machine.away_after = surroundings.fleet.away_after();
-        let mut this = Self { machine, surroundings, updates, asking: None, joined: None, called: BTreeMap::new() };
+        let (machine, is_told, called) = (Box::new(machine), AtomicBool::new(false), BTreeMap::new());
+        let mut this = Self { machine, surroundings, updates, is_told, asking: None, joined: None, called };
         let after = this.drive().await;
         if after.stop { Err("its first step could not be written".to_owned()) } else { Ok((this, after)) }
     }
@@ -202,6 +207,9 @@ impl Core {
 
     /// Tells whoever follows the device how it stands now.
     pub fn publish(&self) {
+        if self.is_told.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let standing = self.standing();
         self.updates.send_if_modified(|current| {
             let changed = *current != standing;
@@ -968,7 +976,10 @@ impl Core {
         let written = self.surroundings.store.commit(commit.clone().into()).await;
         telemetry::store_commit_finished(word_of(&written), clock.monotonic().saturating_sub(began));
         match written {
-            Ok(order) => self.machine.applied(&commit, order).map_err(|fault| Trouble::Stop(fault.to_string())),
+            Ok(order) => {
+                *self.is_told.get_mut() = false;
+                self.machine.applied(&commit, order).map_err(|fault| Trouble::Stop(fault.to_string()))
+            }
             Err(CommitFault::Unexpected(unexpected)) => Err(trouble_of(unexpected)),
             // A step that was not written is due again; the calls behind it are repeated under their orders.
             Err(fault @ CommitFault::NotWritten(_)) if is_step => Err(Trouble::Stop(fault.to_string())),

@@ -70,7 +70,7 @@ impl<'a> Members<'a> {
     /// An object of any content; absent is empty.
     pub fn document(&self, name: &str) -> Result<Document, Refusal> {
         let map = self.read(name, "is no JSON object", Value::as_object)?;
-        Ok(Document(map.cloned().unwrap_or_default()))
+        Ok(Document::from(map.cloned().unwrap_or_default()))
     }
 
     /// What this service cannot keep is not taken in silence.

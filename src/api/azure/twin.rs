@@ -7,7 +7,7 @@ use crate::domain::{DeviceState, Document};
 /// `{"desired":{…,"$version":n},"reported":{…,"$version":n}}`
 pub fn of_device(state: &DeviceState) -> Value {
     let section = |document: &Document, version: u64| {
-        let mut properties = document.0.clone();
+        let mut properties = (*document.0).clone();
         properties.insert("$version".to_owned(), version.into());
         Value::Object(properties)
     };
@@ -19,7 +19,7 @@ pub fn of_device(state: &DeviceState) -> Value {
 
 /// A change of desired properties: the merge patch and the version that it leads to.
 pub fn desired_patch(patch: &Document, version: u64) -> Value {
-    let mut patch = patch.0.clone();
+    let mut patch = (*patch.0).clone();
     patch.insert("$version".to_owned(), version.into());
     Value::Object(patch)
 }
@@ -53,7 +53,7 @@ fn merge(into: &mut Map<String, Value>, patch: &Map<String, Value>) {
 
 /// The merge patch that leads from one document to another (RFC 7396).
 pub fn patch_between(from: &Document, to: &Document) -> Document {
-    Document(difference(&from.0, &to.0))
+    difference(&from.0, &to.0).into()
 }
 
 fn difference(from: &Map<String, Value>, to: &Map<String, Value>) -> Map<String, Value> {

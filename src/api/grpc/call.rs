@@ -23,7 +23,7 @@ pub fn peer<T>(request: &Request<T>) -> Result<Arc<Peer>, Status> {
     }
     let text = token.to_str().map_err(|_| wrong("is not printable ASCII"))?;
     let token = PresentedToken::new(text).map_err(|fault| wrong(&fault.to_string()))?;
-    Ok(Arc::new(Peer { address: peer.address, evidence: Evidence::Token(token) }))
+    Ok(Arc::new(Peer::new(peer.address, Evidence::Token(token))))
 }
 
 /// The operator or back end that calls, and may.

@@ -2,9 +2,11 @@
 //! table before a service sees it.
 
 use std::convert::Infallible;
-use std::io::Cursor;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -13,7 +15,7 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
@@ -147,9 +149,8 @@ impl Edge {
         };
         let tls = listener::open(&acceptor, stream, self.limits.handshake_timeout, preface).await?;
         let peer = Arc::new(peer::of_connection(address, tls.get_ref().1.peer_certificates()));
-        let (read, write) = tokio::io::split(tls);
         // HTTP/2 wants to see its preface, too.
-        let io = TokioIo::new(tokio::io::join(Cursor::new(PREFACE).chain(read), write));
+        let io = TokioIo::new(Rewound { first: PREFACE, rest: tls });
         let _counted = Counted::new();
         self.http2(io, peer).await
     }
@@ -179,6 +180,50 @@ impl Edge {
                 }
             }
         }
+    }
+}
+
+/// A stream of which the first bytes were read already.
+struct Rewound<S> {
+    first: &'static [u8],
+    rest: S,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.first.is_empty() {
+            return Pin::new(&mut self.rest).poll_read(cx, into);
+        }
+        let (now, later) = self.first.split_at(self.first.len().min(into.remaining()));
+        into.put_slice(now);
+        self.first = later;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.rest).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.rest).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.rest).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.rest).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.rest.is_write_vectored()
     }
 }
 

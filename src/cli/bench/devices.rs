@@ -5,11 +5,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::ambient::{Clock as _, SystemClock, SystemEntropy};
 use crate::cli::output::Output;
 use crate::client::{Caller, Server, Tickets};
-use crate::domain::{ClientFacts, DeviceId, HubId, Latency, RegistrationId};
+use crate::domain::{
+    AllocationPolicy, AttestationDraft, Capabilities, ClientFacts, DeviceId, Document, EnrollmentDraft, EnrollmentId,
+    HubId, InitialState, Latency, RegistrationId, ReprovisionPolicy, ResetOnSameHub, UnreachableRule, limits,
+};
 use crate::pki::{Authority, Issued, Purpose, Terms};
 
 /// Longer than any bench.
@@ -43,7 +47,8 @@ impl Hubs {
 pub struct BenchDevice {
     pub id: RegistrationId,
     pub device: DeviceId,
-    pub issued: Issued,
+    /// Leaf first.
+    pub chain: Vec<CertificateDer<'static>>,
     /// Every connection proves itself anew.
     pub caller: Caller,
     /// Connections resume the ones before.
@@ -59,6 +64,23 @@ impl fmt::Debug for BenchDevice {
 }
 
 impl BenchDevice {
+    pub fn new(
+        id: RegistrationId,
+        chain: Vec<CertificateDer<'static>>,
+        key: &dyn Fn() -> PrivateKeyDer<'static>,
+        server: &Server,
+    ) -> anyhow::Result<Self> {
+        let caller = |tickets| server.caller(chain.clone(), key(), tickets);
+        Ok(Self {
+            device: DeviceId::from(&id),
+            caller: caller(Tickets::Refused)?,
+            resuming: caller(Tickets::Kept)?,
+            chain,
+            id,
+            at_second: AtomicBool::new(false),
+        })
+    }
+
     pub fn is_at_second(&self) -> bool {
         self.at_second.load(Ordering::Relaxed)
     }
@@ -66,6 +88,31 @@ impl BenchDevice {
     /// It was told that it lives there now.
     pub fn lives_at_second(&self, second: bool) {
         self.at_second.store(second, Ordering::Relaxed);
+    }
+}
+
+/// The enrollment of devices that live where they say that they are near.
+pub fn draft(
+    id: EnrollmentId,
+    certificate: Vec<u8>,
+    policy: ReprovisionPolicy,
+    desired: Document,
+    hubs: &Hubs,
+) -> EnrollmentDraft {
+    EnrollmentDraft {
+        id,
+        attestation: AttestationDraft::X509 { primary: certificate, secondary: None },
+        enabled: true,
+        device_id: None,
+        initial: InitialState { tags: Document::default(), desired, capabilities: Capabilities::default() },
+        reprovision: Some(policy),
+        allocation: Some(AllocationPolicy::LowestLatency),
+        hubs: vec![hubs.first.clone(), hubs.second.clone()],
+        unreachable: UnreachableRule::Wait { deadline: limits::UNREACHABLE_WAIT_DEFAULT },
+        allow_late_writes: false,
+        reset_on_same_hub: ResetOnSameHub::Off,
+        reassign_when_down: false,
+        adopt_existing: false,
     }
 }
 
@@ -112,18 +159,16 @@ pub fn make(
     Ok(all)
 }
 
-fn one(name: &str, authority: &Authority, server: &Server, entropy: &SystemEntropy) -> anyhow::Result<BenchDevice> {
+/// A device's certificate with its key, from an authority that issues for its name.
+pub fn issue(name: &str, authority: &Authority, entropy: &SystemEntropy) -> anyhow::Result<(RegistrationId, Issued)> {
     let id = RegistrationId::parse(name).with_context(|| format!("{name} is no registration id"))?;
     let issued = authority.issue_device(&id, Terms::starting(SystemClock.now(), LIFETIME), entropy)?;
-    let caller = |tickets| server.caller(issued.chain().to_vec(), issued.key(), tickets);
-    Ok(BenchDevice {
-        device: DeviceId::from(&id),
-        caller: caller(Tickets::Refused)?,
-        resuming: caller(Tickets::Kept)?,
-        issued,
-        id,
-        at_second: AtomicBool::new(false),
-    })
+    Ok((id, issued))
+}
+
+fn one(name: &str, authority: &Authority, server: &Server, entropy: &SystemEntropy) -> anyhow::Result<BenchDevice> {
+    let (id, issued) = issue(name, authority, entropy)?;
+    BenchDevice::new(id, issued.chain().to_vec(), &|| issued.key(), server)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 mod child;
 mod devices;
+mod filled;
 mod load;
 mod meter;
 mod report;
@@ -48,6 +49,7 @@ const HELP: &str = "Scenarios (a word before a dash names all of them; without a
   mix               of ten operations six warm, two cold, a move and a report
   storm-stay        every device once at --rate, each on a new connection
   storm-move          and every one moves to the other hub
+  storm-return        the same, but the handshakes resume the devices' last connections
   restart           the bench's own server is killed, and started again on what it left
 
 Without --running a server is started for the purpose: this program, in a folder of its own in the
@@ -68,6 +70,13 @@ pub struct Bench {
     /// Devices, each with its own key and certificate
     #[arg(long, value_name = "NUMBER", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub devices: u32,
+    /// The bench's own server begins with so many devices of a group that have registered, and --devices of them are used.
+    /// The service itself writes them, in this process and without connections; --dir keeps them for the next run
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=9_999_999), conflicts_with = "running")]
+    pub filled: Option<u32>,
+    /// Open connections of warm and look-up, each of another device [default: as many as operations under way]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub connections: Option<u32>,
     /// Operations under way at once
     #[arg(long, value_name = "NUMBER", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub in_flight: u32,
@@ -130,7 +139,9 @@ impl Bench {
 
     fn scenarios(&self) -> Vec<Scenario> {
         if self.scenarios.is_empty() {
-            let is_storm = |scenario: &Scenario| matches!(scenario, Scenario::StormStay | Scenario::StormMove);
+            let is_storm = |scenario: &Scenario| {
+                matches!(scenario, Scenario::StormStay | Scenario::StormMove | Scenario::StormReturn)
+            };
             let is_played =
                 |scenario: &Scenario| !is_storm(scenario) && (*scenario != Scenario::Restart || !self.running);
             return Scenario::ALL.iter().copied().filter(is_played).collect();
@@ -142,6 +153,7 @@ impl Bench {
         Amount {
             devices: self.devices as usize,
             in_flight: self.in_flight as usize,
+            connections: self.connections.map(|count| count as usize),
             lasts: self.lasts,
             rate: self.rate,
             share: self.share,
@@ -187,8 +199,12 @@ impl Bench {
     }
 
     async fn on_own_server(&self, scenarios: &[Scenario], folder: &Path, context: &Context) -> anyhow::Result<()> {
+        let filled = match self.filled {
+            Some(count) => Some(filled::fill(folder, count as usize, context.output).await?),
+            None => None,
+        };
         let (world, took) = World::start(folder.to_owned(), self.settings.clone()).await?;
-        let mut stage = Stage::new(world, self.amount(), context.output);
+        let mut stage = Stage::new(world, self.amount(), context.output).filled(filled);
         self.measure(scenarios, &mut stage, context).await?;
         let memory = stage.world.meter.memory().map_or(0.0, mebibytes);
         let size = size_of(&folder.join("data")).map_or(0.0, mebibytes);

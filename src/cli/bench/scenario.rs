@@ -33,6 +33,8 @@ pub enum Scenario {
     StormStay,
     /// As above, and every device moves to the other hub.
     StormMove,
+    /// As above, and the handshakes resume earlier connections.
+    StormReturn,
     /// The server is killed and started again.
     Restart,
 }
@@ -53,6 +55,7 @@ impl Scenario {
         Scenario::Mix,
         Scenario::StormStay,
         Scenario::StormMove,
+        Scenario::StormReturn,
         Scenario::Restart,
     ];
 
@@ -72,6 +75,7 @@ impl Scenario {
             Scenario::Mix => "mix",
             Scenario::StormStay => "storm-stay",
             Scenario::StormMove => "storm-move",
+            Scenario::StormReturn => "storm-return",
             Scenario::Restart => "restart",
         }
     }
@@ -118,7 +122,10 @@ mod tests {
             assert_eq!(Scenario::named(scenario.as_str()), Some(vec![*scenario]));
         }
         assert_eq!(Scenario::named("cold"), Some(vec![Scenario::ColdGroup, Scenario::ColdIndividual]));
-        assert_eq!(Scenario::named("storm"), Some(vec![Scenario::StormStay, Scenario::StormMove]));
+        assert_eq!(
+            Scenario::named("storm"),
+            Some(vec![Scenario::StormStay, Scenario::StormMove, Scenario::StormReturn])
+        );
         for word in ["", "co", "cold-", "warm-", "everything"] {
             assert_eq!(Scenario::named(word), None, "{word:?}");
         }

@@ -18,11 +18,12 @@ use crate::client::{
     ClientFault, DesiredChange, ImportOutcome, Operator, Patience, Session, Tickets, TwinTarget, Watch,
 };
 use crate::domain::{
-    AllocationPolicy, AttestationDraft, Capabilities, Document, EnrollmentDraft, EnrollmentId, GroupId, HubId,
-    InitialState, RegistrationId, ReprovisionPolicy, ResetOnSameHub, SrkDraft, TwinPatch, UnreachableRule, limits,
+    AttestationDraft, Document, EnrollmentDraft, EnrollmentId, GroupId, HubId, RegistrationId, ReprovisionPolicy,
+    SrkDraft, TwinPatch, limits,
 };
 
 use super::devices::{self, BenchDevice, Hubs};
+use super::filled::Filled;
 use super::load::{self, Done, Operation, Pace, Plan, Tally, Turn};
 use super::meter::Reading;
 use super::report::{Heading, Row};
@@ -47,6 +48,8 @@ const MIX: u64 = 10;
 pub struct Amount {
     pub devices: usize,
     pub in_flight: usize,
+    /// Of scenarios that change nothing; absent: as many as operations in flight.
+    pub connections: Option<usize>,
     pub lasts: Duration,
     /// Absent: as fast as it goes.
     pub rate: Option<f64>,
@@ -75,6 +78,8 @@ pub struct Stage {
     enrolled: Vec<EnrollmentId>,
     first_rounds: usize,
     tpm_rounds: usize,
+    /// Devices that were there before the bench began.
+    filled: Option<Filled>,
 }
 
 /// Devices of one kind live under one enrollment, or each under its own.
@@ -122,7 +127,13 @@ struct Measured {
 impl Stage {
     pub fn new(world: World, amount: Amount, output: Output) -> Self {
         let run = format!("bench-{:08x}", SystemEntropy::new().draw_u128() >> 96);
-        Self { world, amount, output, run, made: BTreeMap::new(), enrolled: Vec::new(), first_rounds: 0, tpm_rounds: 0 }
+        let (made, enrolled) = (BTreeMap::new(), Vec::new());
+        Self { world, amount, output, run, made, enrolled, first_rounds: 0, tpm_rounds: 0, filled: None }
+    }
+
+    /// With devices that the server has already.
+    pub fn filled(self, filled: Option<Filled>) -> Self {
+        Self { filled, ..self }
     }
 
     /// Makes what a scenario needs and is not there yet.
@@ -137,7 +148,8 @@ impl Stage {
             | Scenario::TwinReport
             | Scenario::TwinPush
             | Scenario::StormStay
-            | Scenario::StormMove => drop(self.devices(Kind::Grouped).await?),
+            | Scenario::StormMove
+            | Scenario::StormReturn => drop(self.devices(Kind::Grouped).await?),
             Scenario::ColdIndividual => drop(self.devices(Kind::Individual).await?),
             Scenario::MoveMigrate => drop(self.devices(Kind::Migrating).await?),
             Scenario::MoveReset => drop(self.devices(Kind::Resetting).await?),
@@ -192,12 +204,12 @@ impl Stage {
             }
             Scenario::Warm => {
                 let devices = self.devices(Kind::Grouped).await?;
-                let seats = self.seats(&devices, plan.in_flight).await?;
+                let seats = self.seats(&devices, self.connections(plan)).await?;
                 (self.run(&name, plan, warm(seats, &hubs)).await?, devices.len(), plan)
             }
             Scenario::LookUp => {
                 let devices = self.devices(Kind::Grouped).await?;
-                let seats = self.seats(&devices, plan.in_flight).await?;
+                let seats = self.seats(&devices, self.connections(plan)).await?;
                 (self.run(&name, plan, looking_up(seats)).await?, devices.len(), plan)
             }
             Scenario::TwinReport => {
@@ -236,7 +248,20 @@ impl Stage {
             Scenario::StormMove => {
                 let devices = self.devices(Kind::Grouped).await?;
                 let plan = storm(plan, devices.len());
-                (self.run(&name, plan, storm_moving(&devices, &hubs)).await?, devices.len(), plan)
+                (self.run(&name, plan, storm_moving(&devices, &hubs, false)).await?, devices.len(), plan)
+            }
+            Scenario::StormReturn => {
+                let devices = self.devices(Kind::Grouped).await?;
+                // The connections that the devices had before the storm.
+                let before = Plan {
+                    lasts: UNTIL_ALL,
+                    operations_max: devices.len() as u64,
+                    in_flight: self.amount.in_flight,
+                    pace: Pace::Closed,
+                };
+                self.flawlessly("handing out tickets", before, resumed(&devices, &hubs)).await?;
+                let plan = storm(plan, devices.len());
+                (self.run(&name, plan, storm_moving(&devices, &hubs, true)).await?, devices.len(), plan)
             }
             Scenario::Restart => {
                 let took = self.world.restart().await?;
@@ -318,6 +343,14 @@ impl Stage {
         if let Some(devices) = self.made.get(&kind) {
             return Ok(devices.clone());
         }
+        if let (Kind::Grouped, Some(filled)) = (kind, self.filled.clone()) {
+            let (server, count, output) = (self.world.server.clone(), self.amount.devices, self.output);
+            let reading = move || filled.some(count, &server, output);
+            let devices = tokio::task::spawn_blocking(reading).await.context("reading the devices broke off")??;
+            let devices = Arc::new(devices);
+            self.made.insert(kind, devices.clone());
+            return Ok(devices);
+        }
         let devices = Arc::new(self.make(kind.as_str(), kind).await?);
         let hubs = Arc::new(self.world.hubs.clone());
         let in_flight = self.amount.in_flight;
@@ -371,7 +404,7 @@ impl Stage {
 
     async fn enroll_each(&mut self, made: &[Arc<BenchDevice>], kind: Kind) -> anyhow::Result<()> {
         let drafts = made.iter().map(|device| {
-            let leaf = device.issued.chain().first().map(|leaf| leaf.to_vec()).unwrap_or_default();
+            let leaf = device.chain.first().map(|leaf| leaf.to_vec()).unwrap_or_default();
             self.draft(EnrollmentId::Individual(device.id.clone()), kind, leaf)
         });
         let drafts: Vec<EnrollmentDraft> = drafts.collect();
@@ -393,21 +426,11 @@ impl Stage {
 
     fn draft(&self, id: EnrollmentId, kind: Kind, certificate: Vec<u8>) -> EnrollmentDraft {
         let desired = if kind.has_twin() { document(self.amount.twin_bytes / 2) } else { document(0) };
-        EnrollmentDraft {
-            id,
-            attestation: AttestationDraft::X509 { primary: certificate, secondary: None },
-            enabled: true,
-            device_id: None,
-            initial: InitialState { tags: Document::default(), desired, capabilities: Capabilities::default() },
-            reprovision: Some(kind.policy()),
-            allocation: Some(AllocationPolicy::LowestLatency),
-            hubs: vec![self.world.hubs.first.clone(), self.world.hubs.second.clone()],
-            unreachable: UnreachableRule::Wait { deadline: limits::UNREACHABLE_WAIT_DEFAULT },
-            allow_late_writes: false,
-            reset_on_same_hub: ResetOnSameHub::Off,
-            reassign_when_down: false,
-            adopt_existing: false,
-        }
+        devices::draft(id, certificate, kind.policy(), desired, &self.world.hubs)
+    }
+
+    fn connections(&self, plan: Plan) -> usize {
+        self.amount.connections.unwrap_or(plan.in_flight)
     }
 
     /// Opens connections of the first so many devices.
@@ -526,7 +549,9 @@ fn has_capacity(scenario: Scenario) -> bool {
         | Scenario::TwinReport
         | Scenario::TwinPush
         | Scenario::Mix => true,
-        Scenario::First | Scenario::StormStay | Scenario::StormMove | Scenario::Restart => false,
+        Scenario::First | Scenario::StormStay | Scenario::StormMove | Scenario::StormReturn | Scenario::Restart => {
+            false
+        }
     }
 }
 
@@ -544,7 +569,7 @@ fn document(bytes: usize) -> Document {
     for number in 0..bytes.div_ceil(each).max(1) {
         properties.insert(format!("property-{number:03}"), Value::from(VALUE));
     }
-    Document(properties)
+    properties.into()
 }
 
 async fn register(seat: &Seat, hubs: &Hubs) -> Result<Done, ClientFault> {
@@ -592,12 +617,13 @@ fn resumed(devices: &Devices, hubs: &Arc<Hubs>) -> Operation {
     Arc::new(move |turn| on_new_connection(of(&devices, turn.index).clone(), hubs.clone(), true))
 }
 
-fn storm_moving(devices: &Devices, hubs: &Arc<Hubs>) -> Operation {
+fn storm_moving(devices: &Devices, hubs: &Arc<Hubs>, resuming: bool) -> Operation {
     let (devices, hubs) = (devices.clone(), hubs.clone());
     Arc::new(move |turn| {
         let (device, hubs) = (of(&devices, turn.index).clone(), hubs.clone());
         Box::pin(async move {
-            let session = device.caller.connect().await?;
+            let caller = if resuming { &device.resuming } else { &device.caller };
+            let session = caller.connect().await?;
             let handshake = Some(session.handshake());
             move_over(&Seat { device, session }, &hubs).await?;
             Ok(Done { handshake })
@@ -615,16 +641,19 @@ where
 
 fn warm(seats: Arc<Vec<Seat>>, hubs: &Arc<Hubs>) -> Operation {
     let hubs = hubs.clone();
-    on_seats(seats, move |seat, _| {
-        let hubs = hubs.clone();
-        async move { register(&seat, &hubs).await }
+    Arc::new(move |turn| {
+        let (seat, hubs) = (of(&seats, turn.index).clone(), hubs.clone());
+        Box::pin(async move { register(&seat, &hubs).await })
     })
 }
 
 fn looking_up(seats: Arc<Vec<Seat>>) -> Operation {
-    on_seats(seats, |seat, _| async move {
-        seat.session.look_up(&seat.device.id).await?;
-        Ok(Done::default())
+    Arc::new(move |turn| {
+        let seat = of(&seats, turn.index).clone();
+        Box::pin(async move {
+            seat.session.look_up(&seat.device.id).await?;
+            Ok(Done::default())
+        })
     })
 }
 
@@ -641,7 +670,7 @@ fn reporting(seats: Arc<Vec<Seat>>, hubs: &Arc<Hubs>) -> Operation {
     on_seats(seats, move |seat, turn| {
         let hubs = hubs.clone();
         async move {
-            let patch = Document(Map::from_iter([("count".to_owned(), json!(turn.index))]));
+            let patch = Document::from(Map::from_iter([("count".to_owned(), json!(turn.index))]));
             report(&seat, &hubs, &patch).await
         }
     })
@@ -668,7 +697,7 @@ struct Watched {
 impl Watched {
     /// Writes a desired property, and waits until the device has it.
     async fn push(&mut self, operator: &Operator, number: u64) -> Result<Done, ClientFault> {
-        let desired = Document(Map::from_iter([("pushed".to_owned(), json!(number))]));
+        let desired = Document::from(Map::from_iter([("pushed".to_owned(), json!(number))]));
         let patch = TwinPatch { tags: None, desired: Some(desired), reported: None };
         operator.update_twin(&self.target, &patch, None).await?;
         loop {

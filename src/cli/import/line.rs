@@ -15,8 +15,8 @@ use crate::cli::input;
 use crate::cli::settings::SettingsFlags;
 use crate::client::EnrollmentRecord;
 use crate::domain::{
-    AllocationPolicy, AttestationDraft, Capabilities, DeviceId, Document, EnrollmentDraft, EnrollmentId, HubId,
-    KeyPair, RegistrationId, ReprovisionPolicy, ResetOnSameHub, SrkDraft, TokenKey, TpmPublic, UnreachableRule, limits,
+    AllocationPolicy, AttestationDraft, Capabilities, DeviceId, EnrollmentDraft, EnrollmentId, HubId, KeyPair,
+    RegistrationId, ReprovisionPolicy, ResetOnSameHub, SrkDraft, TokenKey, TpmPublic, UnreachableRule, limits,
 };
 
 /// An enrollment as a line writes it; the same names as `rehome enroll show --json`. What is absent is as the flags say.
@@ -204,8 +204,8 @@ impl Line {
             draft.allocation = allocation(policy)?;
         }
         if let Some(twin) = &self.initial_twin {
-            draft.initial.tags = Document(twin.tags.clone());
-            draft.initial.desired = Document(twin.desired.clone());
+            draft.initial.tags = twin.tags.clone().into();
+            draft.initial.desired = twin.desired.clone().into();
             draft.initial.capabilities = Capabilities { iot_edge: twin.iot_edge };
         }
         if let Some(rule) = &self.unreachable_rule {
@@ -294,8 +294,8 @@ impl TryFrom<EnrollmentRecord> for Line {
             allocation_policy: Some(allocation.to_owned()),
             hub_ids: Some(draft.hubs.iter().map(ToString::to_string).collect()),
             initial_twin: Some(InitialTwinLine {
-                tags: draft.initial.tags.0,
-                desired: draft.initial.desired.0,
+                tags: draft.initial.tags.0.into_inner(),
+                desired: draft.initial.desired.0.into_inner(),
                 iot_edge: draft.initial.capabilities.iot_edge,
             }),
             unreachable_rule: Some(rule.to_owned()),

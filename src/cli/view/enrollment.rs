@@ -98,8 +98,8 @@ impl SettingsView {
                 }
             },
             initial_twin: InitialTwinView {
-                tags: Value::Object(draft.initial.tags.0),
-                desired: Value::Object(draft.initial.desired.0),
+                tags: draft.initial.tags.into_value(),
+                desired: draft.initial.desired.into_value(),
                 iot_edge: draft.initial.capabilities.iot_edge,
             },
             unreachable_rule,

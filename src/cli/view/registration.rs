@@ -391,7 +391,7 @@ pub struct HistoryTwinView {
 
 impl From<HistoryTwin> for HistoryTwinView {
     fn from(twin: HistoryTwin) -> Self {
-        let differences = twin.differences.map(|document| Value::Object(document.0));
+        let differences = twin.differences.map(|document| document.into_value());
         let (hub_id, at) = (twin.hub.map(|hub| hub.to_string()), twin.at.to_string());
         Self { hub_id, at, late: twin.late, device: twin.device.into(), differences }
     }

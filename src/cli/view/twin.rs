@@ -20,7 +20,7 @@ pub struct SectionView {
 impl From<Section> for SectionView {
     fn from(section: Section) -> Self {
         Self {
-            properties: Value::Object(section.properties.0),
+            properties: section.properties.into_value(),
             version: section.version,
             metadata: metadata(&section.metadata),
         }
@@ -89,7 +89,7 @@ impl From<DeviceRecord> for DeviceView {
             status_reason,
             accepts_writes: record.accepts_writes,
             iot_edge: record.state.capabilities.iot_edge,
-            tags: Value::Object(twin.tags.0),
+            tags: twin.tags.into_value(),
             desired: twin.desired.into(),
             reported: twin.reported.into(),
             version: version.0,
@@ -146,10 +146,10 @@ impl From<DesiredChange> for DesiredView {
     fn from(change: DesiredChange) -> Self {
         match change {
             DesiredChange::Whole { desired, version } => {
-                Self { event: "whole", version: Some(version), desired: Value::Object(desired.0) }
+                Self { event: "whole", version: Some(version), desired: desired.into_value() }
             }
             DesiredChange::Patch { patch, version } => {
-                Self { event: "patch", version: Some(version), desired: Value::Object(patch.0) }
+                Self { event: "patch", version: Some(version), desired: patch.into_value() }
             }
             DesiredChange::Moved => Self { event: "moved", version: None, desired: Value::Null },
         }

@@ -33,7 +33,7 @@ use super::{
     Abilities, ChangePage, DesiredEvent, HubConnector, HubReport, LeaseRenewal, LeaseTicket, Reinstatement, Resident,
     ResidentPage, Sighting, TwinCaller, TwinHost, TwinRefusal, TwinWrite,
 };
-use crate::ambient::{Clock, Entropy, GroupWriter};
+use crate::ambient::{Clock, Entropy, FileSize, GroupWriter};
 use crate::domain::{CallFault, CallOutcome, DeviceId, Document, FeedToken, HubCall, Incarnation, Order, limits};
 
 /// Jobs that wait for the writer: some ten groups, a fraction of a second's work.
@@ -152,6 +152,7 @@ impl EmbeddedHub {
             marks,
             devices_max: config.devices_max,
             synced,
+            size: FileSize::of(&config.path, limits::QUICK_REPAIR_FROM_BYTES),
         };
         let writer = GroupWriter::start("hub-writer", QUEUE_MAX, GROUP_MAX, move |jobs| writer.write(jobs))
             .map_err(OpenFault::Thread)?;

@@ -199,13 +199,22 @@ impl ResidentRow {
             highest: highest.0,
             last: LastRow::from(last),
             generation: tenant.generation.0,
-            phase: match tenant.phase {
-                Phase::Staged => PhaseRow::Staged,
-                Phase::Open => PhaseRow::Open,
-                Phase::Sealed => PhaseRow::Sealed,
-            },
+            phase: PhaseRow::from(tenant.phase),
             credential: CredentialRow::from(&tenant.credential),
             state: StateRow::from(&tenant.state),
+        };
+        Self { body, changed: 0 }
+    }
+
+    /// As [`ResidentRow::new`], of a device whose state is still the one of this row.
+    pub fn next(self, highest: Order, last: &LastCall, tenant: &Tenant) -> Self {
+        let body = ResidentBody {
+            highest: highest.0,
+            last: LastRow::from(last),
+            generation: tenant.generation.0,
+            phase: PhaseRow::from(tenant.phase),
+            credential: CredentialRow::from(&tenant.credential),
+            state: self.body.state,
         };
         Self { body, changed: 0 }
     }
@@ -275,6 +284,16 @@ impl DepartedRow {
     pub fn entry(&self) -> Result<Entry, RowFault> {
         let last = self.last.call(None)?;
         Ok(Entry { highest: Order(self.highest), last, tenant: None, departed: self.credential() })
+    }
+}
+
+impl From<Phase> for PhaseRow {
+    fn from(phase: Phase) -> Self {
+        match phase {
+            Phase::Staged => PhaseRow::Staged,
+            Phase::Open => PhaseRow::Open,
+            Phase::Sealed => PhaseRow::Sealed,
+        }
     }
 }
 
@@ -440,7 +459,7 @@ impl From<&DeviceState> for StateRow {
 impl SectionRow {
     fn section(&self) -> Result<Section, RowFault> {
         let properties = document(&self.properties)?;
-        let metadata = self.metadata.metadata(&properties.0)?;
+        let metadata = self.metadata.metadata(&properties.0)?.into();
         Ok(Section { properties, version: self.version, metadata })
     }
 }
@@ -450,7 +469,7 @@ impl From<&Section> for SectionRow {
         let mut mirror = Mirror::default();
         let metadata = match mirror.add(&section.properties.0, &section.metadata) {
             true => mirror.row(),
-            false => MetadataRow::Tree(TreeRow::from(&section.metadata)),
+            false => MetadataRow::Tree(TreeRow::from(&*section.metadata)),
         };
         Self { properties: section.properties.to_text(), version: section.version, metadata }
     }

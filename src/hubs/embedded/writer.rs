@@ -14,7 +14,7 @@ use super::records::{
     DepartedRow, ResidentRow, RowFault, decode, decode_resident, decode_state, encode, encode_resident, encode_state,
 };
 use super::tables::{self, Marks};
-use crate::ambient::Clock;
+use crate::ambient::{Clock, FileSize};
 use crate::domain::{
     CallFault, CallOutcome, Credential, DeviceId, Document, HubCall, HubEffect, HubRefusal, Incarnation, Order,
     Timestamp,
@@ -92,6 +92,8 @@ pub struct Writer {
     /// Devices it takes; `None` is no bound.
     pub devices_max: Option<u64>,
     pub synced: SyncObserver,
+    /// Of the file: a large one is to be opened quickly after a kill.
+    pub size: FileSize,
 }
 
 /// Is told of every group that was made durable.
@@ -154,7 +156,8 @@ impl Writer {
 
     fn attempt(&mut self, jobs: &mut [Job]) -> Result<Notices, Failure> {
         let begun = self.database.begin_write();
-        let transaction = begun.map_err(|fault| Failure::NotWritten(fault.to_string()))?;
+        let mut transaction = begun.map_err(|fault| Failure::NotWritten(fault.to_string()))?;
+        transaction.set_quick_repair(self.size.is_large());
         let now = self.clock.now();
         let Settled { changed, marks, readmitted, session, notices } =
             self.settle_all(&transaction, jobs, now).map_err(|fault| {
@@ -265,14 +268,14 @@ impl Writer {
             return refused(HubRefusal::WrongIncarnation { current });
         }
         let call = &job.call;
-        let entry = rows.entry(&call.device)?;
+        let Found { entry, row } = rows.entry(&call.device)?;
         if self.is_full_for(rows, entry.as_ref(), call)? {
             return refused(HubRefusal::Full);
         }
         let verdict = entry::obey(entry.as_ref(), call, now);
         let notice = twins::notice_of(verdict.change, verdict.entry.as_ref());
         if let Some(next) = &verdict.entry {
-            rows.keep(&call.device, entry.as_ref(), next)?;
+            rows.keep(&call.device, entry.as_ref(), row, next)?;
         }
         Ok((verdict.answer.map_err(CallFault::Refused), notice))
     }
@@ -303,17 +306,18 @@ fn reinstate(
     device: &DeviceId,
     becomes: &Reinstated,
 ) -> Result<Result<(), HubRefusal>, WriteFault> {
-    let entry = match rows.entry(device) {
-        Ok(entry) => entry,
-        // What cannot be read is replaced by what the service knows.
+    let Found { entry, row } = match rows.entry(device) {
+        Ok(found) => found,
+        // What cannot be read is replaced by what the service knows. Its row has its place for ever: it is left out when it
+        // is met.
         Err(WriteFault::Row(why)) => {
             tracing::error!(%why, "a device's row is not understood");
-            None
+            Found { entry: None, row: rows.resident(device).unwrap_or_default() }
         }
         Err(fault @ WriteFault::Database(_)) => return Err(fault),
     };
     match entry::reinstate(entry.as_ref(), becomes) {
-        Ok(Some(next)) => rows.keep(device, entry.as_ref(), &next).map(Ok),
+        Ok(Some(next)) => rows.keep(device, entry.as_ref(), row, &next).map(Ok),
         Ok(None) => Ok(Ok(())),
         Err(refusal) => Ok(Err(refusal)),
     }
@@ -401,9 +405,10 @@ impl<'txn> Rows<'txn> {
         Ok(self.departed(device)?.and_then(|row| row.credential()))
     }
 
-    fn entry(&self, device: &DeviceId) -> Result<Option<Entry>, WriteFault> {
+    fn entry(&self, device: &DeviceId) -> Result<Found, WriteFault> {
         let fault = |fault| DeviceRowFault { device: device.clone(), fault };
-        let entry = match self.resident(device)? {
+        let row = self.resident(device)?;
+        let entry = match &row {
             Some(row) if row.has_replaced() => {
                 let state = self.replaced.get(device.as_str())?;
                 let state = state.map(|state| decode_state(state.value())).transpose().map_err(fault)?;
@@ -412,11 +417,17 @@ impl<'txn> Rows<'txn> {
             Some(row) => Some(row.entry(None)),
             None => self.departed(device)?.map(|row| row.entry()),
         };
-        Ok(entry.transpose().map_err(fault)?)
+        Ok(Found { entry: entry.transpose().map_err(fault)?, row })
     }
 
-    /// Writes what is new. Everything is encoded before anything is changed.
-    fn keep(&mut self, device: &DeviceId, before: Option<&Entry>, next: &Entry) -> Result<(), WriteFault> {
+    /// Writes what is new. Everything is encoded before anything is changed. `row` is the one that stands there.
+    fn keep(
+        &mut self,
+        device: &DeviceId,
+        before: Option<&Entry>,
+        row: Option<ResidentRow>,
+        next: &Entry,
+    ) -> Result<(), WriteFault> {
         let fault = |fault| DeviceRowFault { device: device.clone(), fault };
         let replaced = match &next.last.outcome {
             Outcome::Replaced(state) => Some(encode_state(state).map_err(fault)?),
@@ -427,10 +438,17 @@ impl<'txn> Rows<'txn> {
             Outcome::Done | Outcome::Sealed | Outcome::Refused(_) => false,
         });
         self.marks.highest = self.marks.highest.max(next.highest);
-        let place = self.place(device)?;
+        // Zero is no place in the change feed.
+        let place = row.as_ref().map_or(0, ResidentRow::changed);
         match &next.tenant {
             Some(tenant) => {
-                self.put_resident(device, ResidentRow::new(next.highest, &next.last, tenant), place)?;
+                let had = before.and_then(|before| before.tenant.as_ref()).map(|had| &had.state);
+                let row = match row {
+                    // Most calls do not touch the state, whose text need not be made again.
+                    Some(row) if had == Some(&tenant.state) => row.next(next.highest, &next.last, tenant),
+                    Some(_) | None => ResidentRow::new(next.highest, &next.last, tenant),
+                };
+                self.put_resident(device, row, place)?;
                 if before.is_some_and(|before| before.tenant.is_none()) {
                     self.departed.remove(device.as_str())?;
                 }
@@ -453,13 +471,6 @@ impl<'txn> Rows<'txn> {
         Ok(())
     }
 
-    /// Where the device stands in the change feed; zero when it does not.
-    fn place(&self, device: &DeviceId) -> Result<u64, WriteFault> {
-        let row = self.residents.get(device.as_str())?;
-        // A row that cannot be read has its place for ever: it is left out when it is met.
-        Ok(row.and_then(|row| decode_resident(row.value()).ok()).map_or(0, |row| row.changed()))
-    }
-
     /// Writes a device's row, at the end of the change feed from now on.
     fn put_resident(&mut self, device: &DeviceId, row: ResidentRow, before: u64) -> Result<(), WriteFault> {
         let position = self.marks.position + 1;
@@ -472,6 +483,13 @@ impl<'txn> Rows<'txn> {
         self.changed = true;
         Ok(())
     }
+}
+
+/// What is written of a device.
+struct Found {
+    entry: Option<Entry>,
+    /// As it stands, when the device is here.
+    row: Option<ResidentRow>,
 }
 
 /// What a group of jobs comes to, once it is durable.

@@ -244,7 +244,7 @@ fn states_that_cannot_be_kept_are_refused() {
         ..Metadata::default()
     });
     let mut bad_metadata = state("{}");
-    bad_metadata.twin.reported.metadata = deep;
+    bad_metadata.twin.reported.metadata = deep.into();
     for (state, fits) in [
         (state(r#"{"a":{"b":{"c":{"d":{"e":{"f":{"g":{"h":{"i":{"j":1}}}}}}}}}}"#), true),
         (state(r#"{"a.b":1}"#), false),

@@ -48,7 +48,7 @@ fn token(signer: &TokenKey, scope: &str, id: &str) -> String {
 }
 
 fn bearer(token: &str) -> Peer {
-    Peer { evidence: Evidence::Token(PresentedToken::new(token).unwrap()), ..peer(None) }
+    Peer::new(peer(None).address, Evidence::Token(PresentedToken::new(token).unwrap()))
 }
 
 async fn register(world: &World, token: &str, id: &str) -> Result<DeviceView, Fault> {

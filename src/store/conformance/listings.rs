@@ -39,6 +39,21 @@ pub async fn groups_are_found(store: Arc<dyn Store>) {
     assert_eq!(store.find_groups(&[link(4, 102)]).await.unwrap().len(), 0);
     assert_eq!(store.find_groups(&[link(50, 100)]).await.unwrap().len(), 1);
     assert_eq!(store.find_groups(&[link(7, 50)]).await.unwrap().len(), 1);
+    // What was read before is not told again: each change is found by the first look after it, however often the same
+    // chain was looked up, and a change that was refused is never found.
+    for version in 2..5 {
+        let found = store.find_groups(&[link(7, 50)]).await.unwrap();
+        assert_eq!((found[0].version, found[0].enabled), (Version(version), version % 2 == 1));
+        let stale = Enrollment { version: Version(1), ..enrollment(group_id("a"), 7) };
+        refused(&store, [put_enrollment(stale)]).await;
+        let next = Enrollment { enabled: version % 2 == 0, version: Version(version), ..enrollment(group_id("a"), 7) };
+        commit(&store, [put_enrollment(next)]).await.unwrap();
+    }
+    // A subject that nobody had is found once a group has it.
+    assert_eq!(store.find_groups(&[link(60, 77)]).await.unwrap().len(), 0);
+    commit(&store, [put_enrollment(enrollment(group_id("d"), 77))]).await.unwrap();
+    assert_eq!(store.find_groups(&[link(60, 77)]).await.unwrap().len(), 1);
+    commit(&store, [put_enrollment(enrollment(group_id("e"), 77))]).await.unwrap_err();
 }
 
 pub async fn enrollments_are_listed(store: Arc<dyn Store>) {

@@ -10,6 +10,7 @@ use redb::{Builder, Durability, ReadTransaction, ReadableTable, ReadableTableMet
 use tokio::sync::mpsc;
 
 use super::open::{beside, make_private, put_in_place, remove_if_there};
+use super::reader::View;
 use super::tables::{COPY_KEY, Table};
 use crate::store::StoreFault;
 
@@ -33,14 +34,14 @@ enum CopyFault {
 
 /// Copies a snapshot to `to`. Dropping the future ends the copy and leaves nothing behind.
 pub(super) async fn back_up(
-    snapshot: Arc<ReadTransaction>,
+    snapshot: Arc<View>,
     to: PathBuf,
     progress: &(dyn Fn(u64, u64) + Send + Sync),
 ) -> Result<(), StoreFault> {
     let (told, mut news) = mpsc::channel(1);
     let copy = tokio::task::spawn_blocking(move || {
         let part = beside(&to, ".part");
-        let outcome = copy_to(&snapshot, &to, &part, &told);
+        let outcome = copy_to(snapshot.transaction(), &to, &part, &told);
         if let Err(CopyFault::Exists(_)) = outcome {
             return outcome;
         }

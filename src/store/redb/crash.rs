@@ -119,7 +119,8 @@ async fn crash_after(operations: u64, whole: &[u8], folder: &Path, quick_repair:
     let disk = Disk::default();
     disk.0.lock().unwrap().synced = whole.to_vec();
     let database = Builder::new().set_cache_size(1 << 20).create_with_backend(disk.clone()).unwrap();
-    let config = Config { quick_repair, ..Config::at("on the disk of the test") };
+    let quick_repair_from = if quick_repair { 0 } else { u64::MAX };
+    let config = Config { quick_repair_from, ..Config::at("on the disk of the test") };
     let store = RedbStore::serve(database, config, Hooks::default().group).unwrap();
     disk.0.lock().unwrap().left = Some(operations);
     let (mut acknowledged, mut unknown) = (0, 0);

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 
 use crate::domain::{DeviceId, HubId, Order, RegistrationId};
-use crate::store::HubUse;
 use crate::store::open_move::OpenMove;
+use crate::store::{HubUse, StoreFault};
 
 /// One change; a commit's changes are applied when the commit is.
 #[derive(Debug, Clone)]
@@ -49,6 +49,18 @@ impl Index {
             }
             IndexChange::Closed(generation) => self.take_out(generation),
         }
+    }
+
+    /// Counts the homes that were found at the hub of a key's prefix.
+    pub fn settle(&mut self, prefix: &[u8], homes: u64) -> Result<(), StoreFault> {
+        if homes == 0 {
+            return Ok(());
+        }
+        let hub = prefix.strip_suffix(&[0]).and_then(|hub| std::str::from_utf8(hub).ok());
+        let hub = hub.and_then(|hub| HubId::parse(hub).ok());
+        let hub = hub.ok_or_else(|| StoreFault::Corrupt("a home names no hub".to_owned()))?;
+        self.count(&hub, |used| used.homes += homes);
+        Ok(())
     }
 
     fn take_out(&mut self, generation: Order) {

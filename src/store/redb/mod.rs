@@ -17,15 +17,16 @@ mod crash;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use ::redb::{Database, ReadTransaction};
+use ::redb::Database;
 use futures_util::future::{BoxFuture, ready};
 use tokio::sync::oneshot;
 
-use self::reader::{Live, RegistrationScan, Snapshot};
+use self::reader::{Live, RegistrationScan, Snapshot, View};
 use self::tables::{RESTORED_KEY, Rows, Table, enrollment_key, hub_key};
 use self::writer::{Job, Writer};
 use super::listing::{self, Listing};
@@ -33,7 +34,7 @@ use super::{
     AuditFilter, Commit, CommitFault, DeviceFile, EnrollmentListing, HubUse, LastKnown, Page, PageRequest,
     RegistrationFilter, Store, StoreFault, StoreLife,
 };
-use crate::ambient::GroupWriter;
+use crate::ambient::{FileSize, GroupWriter};
 use crate::domain::{
     AnchorRef, Claim, DeviceId, Enrollment, EnrollmentId, FeedToken, Hub, HubId, Order, RegistrationId, StoredAudit,
     TrackingId, limits,
@@ -59,9 +60,9 @@ pub struct Config {
     pub group_max: usize,
     /// Audit entries that are kept.
     pub audit_max: u64,
-    /// Records with every commit what a repair after a kill needs, so that opening is instant however large the file is.
-    /// Costs a second sync for each group; without it, opening after a kill reads the whole file once.
-    pub quick_repair: bool,
+    /// From this size of the file on each group records what opening after a kill needs. That costs a second sync and some
+    /// pages; without it, opening after a kill reads the whole file once.
+    pub quick_repair_from: u64,
 }
 
 impl Config {
@@ -74,7 +75,7 @@ impl Config {
             // Where a group's cost is no longer its sync but its pages (reference/stack.md §3c).
             group_max: 256,
             audit_max: limits::AUDIT_ENTRIES_MAX,
-            quick_repair: false,
+            quick_repair_from: limits::QUICK_REPAIR_FROM_BYTES,
         }
     }
 }
@@ -137,7 +138,7 @@ impl Shared {
         self.live.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn snapshot(&self) -> Arc<ReadTransaction> {
+    fn snapshot(&self) -> Arc<View> {
         self.live().snapshot.clone()
     }
 
@@ -190,7 +191,7 @@ impl RedbStore {
     }
 
     fn serve(database: Database, config: Config, observer: GroupObserver) -> Result<Self, OpenFault> {
-        let Config { path, cache_bytes: _, queue_max, group_max, audit_max, quick_repair } = config;
+        let Config { path, cache_bytes: _, queue_max, group_max, audit_max, quick_repair_from } = config;
         let database = Arc::new(database);
         let live =
             Live::of(&database).map_err(|fault| OpenFault::Damaged { path: path.clone(), why: fault.to_string() })?;
@@ -200,9 +201,11 @@ impl RedbStore {
             database: database.clone(),
             live: live.clone(),
             ahead,
+            enrollments_changed: false,
+            group_versions: HashMap::new(),
             last,
             audit_max,
-            quick_repair,
+            size: FileSize::of(&path, quick_repair_from),
             poison: None,
             observer,
         };

@@ -11,7 +11,7 @@ use redb::{
     WriteTransaction,
 };
 
-use super::tables::{COPY_KEY, FORMAT, FORMAT_KEY, LAST_ORDER_KEY, OpenTables, RESTORED_KEY, Table, number};
+use super::tables::{COPY_KEY, FORMAT, FORMAT_KEY, LAST_ORDER_KEY, RESTORED_KEY, Table, number};
 use crate::store::ORDERS_OF_A_LIFE;
 
 /// The first bytes of every redb file.
@@ -198,9 +198,11 @@ fn create(path: &Path) -> Result<(), OpenFault> {
     let made = || -> Result<(), redb::Error> {
         let database = Builder::new().create(&new)?;
         let transaction = database.begin_write()?;
+        for table in Table::ALL {
+            transaction.open_table(table.definition())?;
+        }
         {
-            let mut tables = OpenTables::open(&transaction)?;
-            let meta = tables.of_mut(Table::Meta);
+            let mut meta = transaction.open_table(Table::Meta.definition())?;
             meta.insert(FORMAT_KEY, FORMAT.to_be_bytes().as_slice())?;
             meta.insert(LAST_ORDER_KEY, 0_u64.to_be_bytes().as_slice())?;
         }

@@ -1,10 +1,10 @@
 //! Reads: from the snapshot and the index that the last group left, which always belong together.
 
-use std::collections::BTreeSet;
-use std::ops::Bound;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
+use std::ops::{Bound, Deref};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
-use redb::{Database, ReadTransaction, ReadableDatabase};
+use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase};
 
 use super::index::{Index, IndexChange};
 use super::records::Stored;
@@ -14,7 +14,7 @@ use super::tables::{
 };
 use crate::domain::{
     AnchorRef, AuditEntry, Claim, DeviceId, Enrollment, EnrollmentId, Hub, HubId, Order, Registration, RegistrationId,
-    StoredAudit, TrackingId,
+    StoredAudit, Thumbprint, TrackingId,
 };
 use crate::moves::{JournalLine, JournalRecord, MoveLog};
 use crate::store::listing::{self, Listing};
@@ -25,7 +25,7 @@ use crate::store::{
 
 /// What the writer publishes after every group.
 pub(super) struct Live {
-    pub snapshot: Arc<ReadTransaction>,
+    pub snapshot: Arc<View>,
     pub index: Arc<Index>,
     pub last: Order,
 }
@@ -45,13 +45,19 @@ impl Live {
             index.apply(IndexChange::Move(open.ok_or_else(|| corrupt(format!("move {generation} has no intent")))?));
             Ok(true)
         })?;
+        // Keys of one hub stand together: its name is read once.
+        let (mut prefix, mut homes) = (Vec::new(), 0);
         snapshot.scan(Table::ByHub, &[], None, |key, _| {
-            let hub = key.split(|byte| *byte == 0).next().and_then(|hub| std::str::from_utf8(hub).ok());
-            let hub = hub.and_then(|hub| HubId::parse(hub).ok()).ok_or_else(|| corrupt("a home names no hub"))?;
-            index.apply(IndexChange::Home { from: None, to: Some(hub) });
+            if homes == 0 || !key.starts_with(&prefix) {
+                index.settle(&prefix, homes)?;
+                let end = key.iter().position(|byte| *byte == 0).ok_or_else(|| corrupt("a home names no hub"))?;
+                (prefix, homes) = (key[..=end].to_vec(), 0);
+            }
+            homes += 1;
             Ok(true)
         })?;
-        Ok(Self { snapshot: Arc::new(snapshot), index: Arc::new(index), last })
+        index.settle(&prefix, homes)?;
+        Ok(Self { snapshot: Arc::new(View::new(snapshot, Arc::default())), index: Arc::new(index), last })
     }
 }
 
@@ -59,23 +65,149 @@ pub(super) fn corrupt(why: impl Into<String>) -> StoreFault {
     StoreFault::Corrupt(why.into())
 }
 
+/// A table of a snapshot.
+type Bytes = ReadOnlyTable<&'static [u8], &'static [u8]>;
+
+/// The file as one group left it. Each table is opened once, when it is first asked for.
+pub(super) struct View {
+    transaction: ReadTransaction,
+    tables: [OnceLock<Bytes>; Table::ALL.len()],
+    groups: Arc<KnownGroups>,
+}
+
+/// What the groups of enrollments say, decoded once.
+///
+/// One of these belongs to the snapshots between two changes of any enrollment: the writer publishes the change's own
+/// snapshot with a new, empty one ([`View::after`]). A reader takes both by one look and fills what belongs to its
+/// snapshot, so that nothing in here is ever older or newer than the rows beside it.
+#[derive(Default)]
+pub(super) struct KnownGroups {
+    kept: RwLock<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    by_key: HashMap<Vec<u8>, Arc<Enrollment>>,
+    /// The keys of the groups whose authority has a subject. Subjects that no group has are not kept: anybody can present
+    /// more of them than there is memory.
+    by_issuer: HashMap<Thumbprint, Arc<[Vec<u8>]>>,
+}
+
+/// Groups that are kept decoded, some 3 KiB each: more than an operator has by hand.
+const KNOWN_GROUPS_MAX: usize = 1_024;
+
+impl KnownGroups {
+    fn read(&self) -> RwLockReadGuard<'_, Kept> {
+        // Whoever holds it inserts and does nothing else.
+        self.kept.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, keep: impl FnOnce(&mut Kept)) {
+        let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+        if kept.by_key.len().max(kept.by_issuer.len()) >= KNOWN_GROUPS_MAX {
+            *kept = Kept::default();
+        }
+        keep(&mut kept);
+    }
+}
+
+impl View {
+    pub fn new(transaction: ReadTransaction, groups: Arc<KnownGroups>) -> Self {
+        Self { transaction, tables: std::array::from_fn(|_| OnceLock::new()), groups }
+    }
+
+    /// The state after this one; `enrollments_changed` when they may say something else there.
+    pub fn after(&self, transaction: ReadTransaction, enrollments_changed: bool) -> Self {
+        Self::new(transaction, if enrollments_changed { Arc::default() } else { self.groups.clone() })
+    }
+
+    /// For reads of everything.
+    pub fn transaction(&self) -> &ReadTransaction {
+        &self.transaction
+    }
+
+    pub fn find_groups(&self, chain: &[AnchorRef]) -> Result<Vec<Arc<Enrollment>>, StoreFault> {
+        let mut keys = BTreeSet::new();
+        for link in chain {
+            keys.extend(self.get(Table::Certificates, &link.thumbprint.0)?);
+            keys.extend(self.groups_of(&link.issuer)?.iter().cloned());
+        }
+        let groups = keys.into_iter().filter(|key| key.first() == Some(&GROUPS));
+        groups.map(|key| self.group(key)).collect()
+    }
+
+    /// The groups whose devices prove themselves by keys.
+    pub fn key_groups(&self) -> Result<Vec<Arc<Enrollment>>, StoreFault> {
+        let mut keys = Vec::new();
+        self.scan(Table::KeyGroups, &[], None, |key, _| {
+            keys.push(key.to_vec());
+            Ok(true)
+        })?;
+        keys.into_iter().map(|key| self.group(key)).collect()
+    }
+
+    /// The keys of the groups that have an authority of this subject.
+    fn groups_of(&self, issuer: &Thumbprint) -> Result<Arc<[Vec<u8>]>, StoreFault> {
+        if let Some(found) = self.groups.read().by_issuer.get(issuer) {
+            return Ok(found.clone());
+        }
+        let mut keys = Vec::new();
+        self.scan(Table::Subjects, &issuer.0, None, |key, _| {
+            keys.extend(key.get(issuer.0.len()..).map(<[u8]>::to_vec));
+            Ok(true)
+        })?;
+        let found: Arc<[Vec<u8>]> = keys.into();
+        if !found.is_empty() {
+            self.groups.keep(|kept| drop(kept.by_issuer.insert(*issuer, found.clone())));
+        }
+        Ok(found)
+    }
+
+    fn group(&self, key: Vec<u8>) -> Result<Arc<Enrollment>, StoreFault> {
+        if let Some(found) = self.groups.read().by_key.get(&key) {
+            return Ok(found.clone());
+        }
+        let found: Option<Enrollment> = self.load(Table::Enrollments, &key)?;
+        let found = Arc::new(found.ok_or_else(|| corrupt("a group is missing"))?);
+        self.groups.keep(|kept| drop(kept.by_key.insert(key, found.clone())));
+        Ok(found)
+    }
+}
+
+impl Rows for View {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
+        Ok(self.opened(table)?.get(key).map_err(storage_fault)?.map(|guard| guard.value().to_vec()))
+    }
+}
+
 impl Rows for ReadTransaction {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
-        let table = self.open_table(table.definition()).map_err(table_fault)?;
-        Ok(table.get(key).map_err(storage_fault)?.map(|guard| guard.value().to_vec()))
+        Ok(self.opened(table)?.get(key).map_err(storage_fault)?.map(|guard| guard.value().to_vec()))
     }
 }
 
 /// The reads of a snapshot.
 pub(super) trait Snapshot: Rows {
+    fn opened(&self, table: Table) -> Result<impl Deref<Target = Bytes>, StoreFault>;
+
     /// Shows every row under a prefix, from after `prefix` + `after` on, until told to stop.
     fn scan(
         &self,
         table: Table,
         prefix: &[u8],
         after: Option<&[u8]>,
-        visit: impl FnMut(&[u8], &[u8]) -> Result<bool, StoreFault>,
-    ) -> Result<(), StoreFault>;
+        mut visit: impl FnMut(&[u8], &[u8]) -> Result<bool, StoreFault>,
+    ) -> Result<(), StoreFault> {
+        let table = self.opened(table)?;
+        let bounds = prefix_bounds(prefix, after);
+        for row in table.range::<&[u8]>(borrowed(&bounds)).map_err(storage_fault)? {
+            let (key, value) = row.map_err(storage_fault)?;
+            if !visit(key.value(), value.value())? {
+                break;
+            }
+        }
+        Ok(())
+    }
 
     /// The lines of a move.
     fn move_log(&self, generation: Order) -> Result<Option<MoveLog>, StoreFault> {
@@ -116,33 +248,6 @@ pub(super) trait Snapshot: Rows {
             open: generations.iter().map(log).collect::<Result<_, _>>()?,
             earlier: self.load(Table::Earlier, folded.as_bytes())?.unwrap_or_default(),
         })
-    }
-
-    fn find_groups(&self, chain: &[AnchorRef]) -> Result<Vec<Arc<Enrollment>>, StoreFault> {
-        let mut keys = BTreeSet::new();
-        for link in chain {
-            keys.extend(self.get(Table::Certificates, &link.thumbprint.0)?);
-            let issuer = &link.issuer.0;
-            self.scan(Table::Subjects, issuer, None, |key, _| {
-                keys.extend(key.get(issuer.len()..).map(<[u8]>::to_vec));
-                Ok(true)
-            })?;
-        }
-        keys.into_iter()
-            .filter(|key| key.first() == Some(&GROUPS))
-            .map(|key| self.load(Table::Enrollments, &key)?.map(Arc::new).ok_or_else(|| corrupt("a group is missing")))
-            .collect()
-    }
-
-    fn key_groups(&self) -> Result<Vec<Arc<Enrollment>>, StoreFault> {
-        let mut keys = Vec::new();
-        self.scan(Table::KeyGroups, &[], None, |key, _| {
-            keys.push(key.to_vec());
-            Ok(true)
-        })?;
-        keys.into_iter()
-            .map(|key| self.load(Table::Enrollments, &key)?.map(Arc::new).ok_or_else(|| corrupt("a group is missing")))
-            .collect()
     }
 
     fn find_claim(&self, claim: &Claim) -> Result<Option<EnrollmentId>, StoreFault> {
@@ -197,33 +302,11 @@ pub(super) trait Snapshot: Rows {
         Ok(Page { rows: page.rows.into_iter().map(|(_, enrollment)| enrollment).collect(), next: page.next })
     }
 
-    fn list_audit(&self, filter: &AuditFilter, request: &PageRequest) -> Result<Page<StoredAudit>, StoreFault>;
-}
-
-impl Snapshot for ReadTransaction {
-    fn scan(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        mut visit: impl FnMut(&[u8], &[u8]) -> Result<bool, StoreFault>,
-    ) -> Result<(), StoreFault> {
-        let table = self.open_table(table.definition()).map_err(table_fault)?;
-        let bounds = prefix_bounds(prefix, after);
-        for row in table.range::<&[u8]>(borrowed(&bounds)).map_err(storage_fault)? {
-            let (key, value) = row.map_err(storage_fault)?;
-            if !visit(key.value(), value.value())? {
-                break;
-            }
-        }
-        Ok(())
-    }
-
     fn list_audit(&self, filter: &AuditFilter, request: &PageRequest) -> Result<Page<StoredAudit>, StoreFault> {
         let listing = Listing::Audit(filter);
         let before = listing.position(request)?;
         let size = listing::page_size(request);
-        let table = self.open_table(Table::Audit.definition()).map_err(table_fault)?;
+        let table = self.opened(Table::Audit)?;
         let bounds = (Bound::Unbounded, before.as_deref().map_or(Bound::Unbounded, Bound::Excluded));
         let mut rows = Vec::new();
         for row in table.range::<&[u8]>(bounds).map_err(storage_fault)?.rev() {
@@ -239,6 +322,24 @@ impl Snapshot for ReadTransaction {
             }
         }
         Ok(listing.page(rows, size, |row| listing::audit_position_bytes(row.order, row.place)))
+    }
+}
+
+impl Snapshot for View {
+    fn opened(&self, table: Table) -> Result<impl Deref<Target = Bytes>, StoreFault> {
+        // `ALL` has every table at the place of its number: a test holds it so.
+        let place = &self.tables[table as usize];
+        if let Some(open) = place.get() {
+            return Ok(open);
+        }
+        let open = self.transaction.open_table(table.definition()).map_err(table_fault)?;
+        Ok(place.get_or_init(|| open))
+    }
+}
+
+impl Snapshot for ReadTransaction {
+    fn opened(&self, table: Table) -> Result<impl Deref<Target = Bytes>, StoreFault> {
+        self.open_table(table.definition()).map(Box::new).map_err(table_fault)
     }
 }
 

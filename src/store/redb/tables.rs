@@ -25,6 +25,7 @@
 //! rows share pages. The others have a row at a random place for each record, and index rows change only when what they
 //! index does.
 
+use std::cell::OnceCell;
 use std::ops::Bound;
 
 use redb::{ReadableTable, StorageError, TableDefinition, TableError, WriteTransaction};
@@ -242,22 +243,34 @@ pub(super) fn borrowed(bounds: &(Bound<Vec<u8>>, Bound<Vec<u8>>)) -> (Bound<&[u8
     (bounds.0.as_ref().map(Vec::as_slice), bounds.1.as_ref().map(Vec::as_slice))
 }
 
-/// The tables of a write transaction, opened once for a group.
-pub(super) struct OpenTables<'txn>(Vec<redb::Table<'txn, &'static [u8], &'static [u8]>>);
+/// A table of a write transaction.
+type BytesMut<'txn> = redb::Table<'txn, &'static [u8], &'static [u8]>;
+
+/// The tables of a write transaction, each opened once for a group, when it is first asked for.
+pub(super) struct OpenTables<'txn> {
+    transaction: &'txn WriteTransaction,
+    open: [OnceCell<BytesMut<'txn>>; Table::ALL.len()],
+}
 
 impl<'txn> OpenTables<'txn> {
-    pub fn open(transaction: &'txn WriteTransaction) -> Result<Self, TableError> {
-        let open = Table::ALL.iter().map(|table| transaction.open_table(table.definition()));
-        open.collect::<Result<_, _>>().map(Self)
+    pub fn over(transaction: &'txn WriteTransaction) -> Self {
+        Self { transaction, open: std::array::from_fn(|_| OnceCell::new()) }
     }
 
-    pub fn of(&self, table: Table) -> &redb::Table<'txn, &'static [u8], &'static [u8]> {
+    pub fn of(&self, table: Table) -> Result<&BytesMut<'txn>, StoreFault> {
         // `ALL` has every table at the place of its number: a test holds it so.
-        &self.0[table as usize]
+        let place = &self.open[table as usize];
+        if let Some(open) = place.get() {
+            return Ok(open);
+        }
+        let open = self.transaction.open_table(table.definition()).map_err(table_fault)?;
+        Ok(place.get_or_init(|| open))
     }
 
-    pub fn of_mut(&mut self, table: Table) -> &mut redb::Table<'txn, &'static [u8], &'static [u8]> {
-        &mut self.0[table as usize]
+    pub fn of_mut(&mut self, table: Table) -> Result<&mut BytesMut<'txn>, StoreFault> {
+        self.of(table)?;
+        let missing = || StoreFault::Broken(format!("table {} is not open", table.name()));
+        self.open[table as usize].get_mut().ok_or_else(missing)
     }
 }
 
@@ -273,7 +286,7 @@ pub(super) trait Rows {
 
 impl Rows for OpenTables<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
-        Ok(self.of(table).get(key).map_err(storage_fault)?.map(|guard| guard.value().to_vec()))
+        Ok(self.of(table)?.get(key).map_err(storage_fault)?.map(|guard| guard.value().to_vec()))
     }
 }
 

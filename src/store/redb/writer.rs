@@ -5,7 +5,7 @@
 //! does not leaves no trace in the group. When the sync itself fails nobody knows what is in the file, and the index may
 //! differ from it: the writer is *poisoned* and writes nothing more until the store is opened again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata};
@@ -16,9 +16,10 @@ use super::reader::Live;
 use super::records::Stored;
 use super::tables::{
     IndexRow, LAST_ORDER_KEY, OpenTables, RESTORED_KEY, Rows, Table, borrowed, enrollment_key, enrollment_rows,
-    generation_key, hub_key, journal_key, prefix_bounds, registration_rows, storage_fault, table_fault, tracking_key,
+    generation_key, hub_key, journal_key, prefix_bounds, registration_rows, storage_fault, tracking_key,
 };
 use super::{GroupEvent, GroupObserver};
+use crate::ambient::FileSize;
 use crate::domain::{
     AuditEntry, Claim, DeviceId, DeviceState, Enrollment, EnrollmentId, Hub, HubId, Order, Registration,
     RegistrationId, Timestamp, Version,
@@ -32,6 +33,9 @@ use crate::store::{Change, Commit, CommitFault, Expect, HubUse, LastKnown, Store
 /// Entries that a commit removes beyond those it adds, when there are more than are kept: trimming is spread over commits.
 const AUDIT_TRIM_EXTRA: u64 = 16;
 
+/// Groups whose versions are kept: more than an operator has by hand.
+const GROUP_VERSIONS_MAX: usize = 1_024;
+
 /// A commit and who waits for it.
 pub(super) struct Job {
     pub commit: Commit,
@@ -44,9 +48,15 @@ pub(super) struct Writer {
     pub live: Arc<RwLock<Live>>,
     /// The index with the commits of the running group on top.
     pub ahead: Index,
+    /// A commit of the running group changes what enrollments say.
+    pub enrollments_changed: bool,
+    /// Versions of groups as the transaction has them: every device of a group expects one. Forgotten with each change of an
+    /// enrollment, and with each group of commits that is not written.
+    pub group_versions: HashMap<Vec<u8>, Version>,
     pub last: Order,
     pub audit_max: u64,
-    pub quick_repair: bool,
+    /// Of the file: a large one is to be opened quickly after a kill.
+    pub size: FileSize,
     pub poison: Option<String>,
     pub observer: GroupObserver,
 }
@@ -104,6 +114,7 @@ impl Writer {
             Err(GroupFault::NotWritten(why)) => {
                 let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
                 self.ahead = (*live.index).clone();
+                self.group_versions.clear();
                 self.last = live.last;
                 CommitFault::NotWritten(why)
             }
@@ -126,15 +137,16 @@ impl Writer {
         let begin = |why: redb::TransactionError| GroupFault::NotWritten(why.to_string());
         let mut transaction = self.database.begin_write().map_err(begin)?;
         transaction.set_durability(Durability::Immediate).map_err(|why| GroupFault::NotWritten(why.to_string()))?;
-        transaction.set_quick_repair(self.quick_repair);
+        transaction.set_quick_repair(self.size.is_large());
+        self.enrollments_changed = false;
         {
-            let mut tables = OpenTables::open(&transaction).map_err(table_fault)?;
+            let mut tables = OpenTables::over(&transaction);
             for commit in commits {
                 let outcome = self.write_one(&mut tables, commit)?;
                 outcomes.push(outcome);
             }
             let last = self.last.0.to_be_bytes();
-            tables.of_mut(Table::Meta).insert(LAST_ORDER_KEY, last.as_slice()).map_err(storage_fault)?;
+            tables.of_mut(Table::Meta)?.insert(LAST_ORDER_KEY, last.as_slice()).map_err(storage_fault)?;
         }
         if outcomes.iter().all(Result::is_err) {
             // Nothing holds, so there is nothing to sync. An abort that fails leaves the file as it was.
@@ -144,7 +156,7 @@ impl Writer {
         transaction.commit().map_err(|why| GroupFault::Unknown(why.to_string()))?;
         let snapshot = self.database.begin_read().map_err(|why| GroupFault::Unknown(why.to_string()))?;
         let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
-        live.snapshot = Arc::new(snapshot);
+        live.snapshot = Arc::new(live.snapshot.after(snapshot, self.enrollments_changed));
         live.last = self.last;
         // Copied only while a listing still holds the one before.
         let index = Arc::make_mut(&mut live.index);
@@ -161,13 +173,18 @@ impl Writer {
         commit: &Commit,
     ) -> Result<Result<Applied, CommitFault>, GroupFault> {
         let order = next_order(self.last, commit);
-        let mut draft = Draft { tables, index: &self.ahead, order, rows: BTreeMap::new(), changes: Vec::new() };
+        let (rows, changes, group_versions) = (BTreeMap::new(), Vec::new(), &mut self.group_versions);
+        let mut draft = Draft { tables, index: &self.ahead, order, rows, changes, group_versions };
         if let Err(fault) = draft.judge(commit) {
             return Ok(Err(fault));
         }
         let Draft { rows, changes, .. } = draft;
+        if rows.keys().any(|(table, _)| matches!(table, Table::Enrollments | Table::Certificates | Table::Subjects)) {
+            self.enrollments_changed = true;
+            self.group_versions.clear();
+        }
         for ((table, key), value) in rows {
-            let table = tables.of_mut(table);
+            let table = tables.of_mut(table)?;
             match value {
                 Some(value) => table.insert(key.as_slice(), value.as_slice()).map_err(storage_fault)?,
                 None => table.remove(key.as_slice()).map_err(storage_fault)?,
@@ -185,9 +202,9 @@ fn trim_audit(tables: &mut OpenTables<'_>, audit_max: u64, added: u64) -> Result
     if added == 0 {
         return Ok(());
     }
-    let above = tables.of(Table::Audit).len().map_err(storage_fault)?.saturating_sub(audit_max);
+    let above = tables.of(Table::Audit)?.len().map_err(storage_fault)?.saturating_sub(audit_max);
     for _ in 0..above.min(added + AUDIT_TRIM_EXTRA) {
-        let oldest = match tables.of_mut(Table::Audit).pop_first().map_err(storage_fault)? {
+        let oldest = match tables.of_mut(Table::Audit)?.pop_first().map_err(storage_fault)? {
             Some((key, value)) => (key.value().to_vec(), AuditEntry::decode(value.value())),
             None => break,
         };
@@ -195,7 +212,7 @@ fn trim_audit(tables: &mut OpenTables<'_>, audit_max: u64, added: u64) -> Result
         if let (key, Ok(AuditEntry { tracking: Some(tracking), .. })) = oldest {
             let tracking = tracking_key(tracking);
             if tables.get(Table::Tracking, &tracking)?.as_ref() == Some(&key) {
-                tables.of_mut(Table::Tracking).remove(tracking.as_slice()).map_err(storage_fault)?;
+                tables.of_mut(Table::Tracking)?.remove(tracking.as_slice()).map_err(storage_fault)?;
             }
         }
     }
@@ -215,6 +232,7 @@ struct Draft<'a, 'txn> {
     order: Order,
     rows: BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>,
     changes: Vec<IndexChange>,
+    group_versions: &'a mut HashMap<Vec<u8>, Version>,
 }
 
 impl Rows for Draft<'_, '_> {
@@ -229,6 +247,7 @@ impl Rows for Draft<'_, '_> {
 impl Draft<'_, '_> {
     fn judge(&mut self, commit: &Commit) -> Result<(), CommitFault> {
         check_shape(commit)?;
+        // Before any change of its own, so that what is found is what the transaction has.
         commit.expect.iter().try_for_each(|expect| self.expect(expect))?;
         commit.changes.iter().try_for_each(|change| self.change(change))?;
         for (place, entry) in (0..).zip(&commit.audit) {
@@ -241,9 +260,9 @@ impl Draft<'_, '_> {
         Ok(())
     }
 
-    fn expect(&self, expect: &Expect) -> Result<(), CommitFault> {
+    fn expect(&mut self, expect: &Expect) -> Result<(), CommitFault> {
         match expect {
-            Expect::Enrollment { id, version } => self.enrollment_at(id, *version).map(drop),
+            Expect::Enrollment { id, version } => self.expect_enrollment(id, *version),
             Expect::HubTakes { hub, pinned } => {
                 let record: Option<Hub> = self.load(Table::Hubs, &hub_key(hub))?;
                 Ok(takes(record.as_ref(), hub, *pinned, || self.index.use_of(hub))?)
@@ -458,12 +477,26 @@ impl Draft<'_, '_> {
         }
         let bounds = prefix_bounds(&generation_key(generation), None);
         let mut keys = Vec::new();
-        for row in self.tables.of(Table::Journal).range::<&[u8]>(borrowed(&bounds)).map_err(storage_fault)? {
+        for row in self.tables.of(Table::Journal)?.range::<&[u8]>(borrowed(&bounds)).map_err(storage_fault)? {
             keys.push(row.map_err(storage_fault)?.0.value().to_vec());
         }
         // The one line that this commit itself may have added.
         keys.push(journal_key(generation, self.order));
         keys.into_iter().for_each(|key| self.set(Table::Journal, key, None));
+        Ok(())
+    }
+
+    fn expect_enrollment(&mut self, id: &EnrollmentId, expected: Version) -> Result<(), CommitFault> {
+        let EnrollmentId::Group(_) = id else { return self.enrollment_at(id, expected).map(drop) };
+        let key = enrollment_key(id);
+        if self.group_versions.get(&key) == Some(&expected) {
+            return Ok(());
+        }
+        self.enrollment_at(id, expected)?;
+        if self.group_versions.len() >= GROUP_VERSIONS_MAX {
+            self.group_versions.clear();
+        }
+        self.group_versions.insert(key, expected);
         Ok(())
     }
 

@@ -30,7 +30,7 @@ pub fn payload(field: &'static str, value: &WireValue) -> Result<Value, WireFaul
 
 /// A JSON object. Its size and keys are judged by [`Document::check`], where the section is known.
 pub fn document(field: &'static str, value: &Struct) -> Result<Document, WireFault> {
-    read_object(value, DEPTH_MAX).map(Document).map_err(|problem| WireFault::twin(field, problem))
+    read_object(value, DEPTH_MAX).map(Document::from).map_err(|problem| WireFault::twin(field, problem))
 }
 
 pub fn optional_document(field: &'static str, value: Option<&Struct>) -> Result<Option<Document>, WireFault> {

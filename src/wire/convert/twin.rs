@@ -146,7 +146,7 @@ pub fn section(field: &'static str, message: Option<&v1::TwinSection>) -> Result
     let message = field::required(field, message)?;
     let properties = json::document_or_empty(field, message.properties.as_ref())?;
     let metadata = json::document_or_empty(field, message.metadata.as_ref())?;
-    Ok(Section { properties, version: message.version, metadata: metadata_of(field, &metadata.0)? })
+    Ok(Section { properties, version: message.version, metadata: metadata_of(field, &metadata.0)?.into() })
 }
 
 fn metadata_object(metadata: &Metadata) -> Map<String, Value> {

@@ -66,7 +66,16 @@ pub const ROOMS: &[Row] = &[
     row("ambient", &[all("domain")]),
     row("telemetry", &[all("domain")]),
     row("wire", &[all("domain")]),
-    row("store", &[all("domain"), all("moves"), item("ambient", "GroupWriter"), item("ambient", "WriterClosed")]),
+    row(
+        "store",
+        &[
+            all("domain"),
+            all("moves"),
+            item("ambient", "FileSize"),
+            item("ambient", "GroupWriter"),
+            item("ambient", "WriterClosed"),
+        ],
+    ),
     row("hubs", &[all("domain"), all("ambient"), only_from("wire", &["hubs", "grpc"])]),
     row("allocators", &[all("domain"), all("ambient"), all("wire")]),
     row("pki", &[all("domain"), all("ambient")]),

@@ -195,7 +195,7 @@ async fn answered<T, F>(patience: Duration, call: impl Future<Output = Result<T,
 /// Registers until the device is told its home.
 async fn register(service: &Service, device: &Issued, number: usize, patience: Duration, told: &mut Told) {
     let evidence = Evidence::X509 { chain: device.chain().iter().map(|der| der.to_vec()).collect() };
-    let peer = Peer { address: SocketAddr::from(([192, 0, 2, 7], 1)), evidence };
+    let peer = Peer::new(SocketAddr::from(([192, 0, 2, 7], 1)), evidence);
     let ask = RegisterAsk { registration_id: name(number), facts: ClientFacts::default(), request_id: None, tpm: None };
     let last = answered(patience, async {
         let registering = service.register(&peer, &ask).await?;

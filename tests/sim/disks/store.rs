@@ -50,7 +50,8 @@ async fn every_moment(quick_repair: bool, usual_stride: usize) {
     store.commit(changes([put_hub(hub("a"))])).await.unwrap();
     drop(store);
     let disk = Disk::holding(fs::read(&path).unwrap());
-    let config = Config { cache_bytes: CACHE, quick_repair, ..Config::at(&path) };
+    let quick_repair_from = if quick_repair { 0 } else { u64::MAX };
+    let config = Config { cache_bytes: CACHE, quick_repair_from, ..Config::at(&path) };
     let store = RedbStore::on(disk.clone(), config, Hooks::default()).unwrap();
     // The operations that had been done when each commit was acknowledged.
     let mut acknowledged = Vec::new();

@@ -40,7 +40,7 @@ pub fn shown(device: &HubDevice) -> Value {
 }
 
 fn section(section: &Section, versions: bool) -> Value {
-    let mut properties = section.properties.0.clone();
+    let mut properties = (*section.properties.0).clone();
     properties.insert("$metadata".to_owned(), metadata(&section.metadata, versions));
     properties.insert("$version".to_owned(), section.version.into());
     Value::Object(properties)

@@ -71,7 +71,7 @@ impl TryFrom<form::Section> for Section {
         Ok(Self {
             properties: document(&record.properties)?,
             version: record.version,
-            metadata: grow(record.metadata)?,
+            metadata: grow(record.metadata)?.into(),
         })
     }
 }
