@@ -33,7 +33,7 @@ use super::fleet::{Berth, Fleet};
 use super::hub::HubActor;
 use super::messages::{
     Answer, Describe, FeedRead, ForceOut, ForgetLateTwin, ForgetStorageRootKey, HubChanged, PinTo, ReadAgain, ReadFeed,
-    Register, Release, Reply, Report, Reprovision, Settle, TakeBack, UndoWish, Unpin, Wake,
+    Register, Release, Reply, Report, Reprovision, Seen, Settle, TakeBack, UndoWish, Unpin, Wake,
 };
 
 /// How actors are run.
@@ -236,7 +236,18 @@ impl Directory {
 
     /// Ends a registration and takes the device out of its hubs.
     pub async fn release(&self, id: &RegistrationId, by: &str, why: &str) -> Result<Answer, Fault> {
-        self.ask(id, |reply| Release { by: by.to_owned(), why: why.to_owned(), reply }).await
+        self.release_as_seen(id, by, why, None).await
+    }
+
+    /// As above, if it is still as it was seen.
+    pub async fn release_as_seen(
+        &self,
+        id: &RegistrationId,
+        by: &str,
+        why: &str,
+        seen: Option<Seen>,
+    ) -> Result<Answer, Fault> {
+        self.ask(id, |reply| Release { by: by.to_owned(), why: why.to_owned(), seen, reply }).await
     }
 
     /// Lifts a pin.

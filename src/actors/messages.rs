@@ -41,6 +41,7 @@ use crate::allocators::{AllocationAnswer, AllocatorFault};
 use crate::attestation::Verified;
 use crate::domain::{
     CallFault, CallOutcome, ClientFacts, Enrollment, Fault, Hub, HubCall, HubId, MustSeal, Order, RequestId, Timestamp,
+    Version,
 };
 use crate::hubs::LeaseTicket;
 use crate::moves::{CallKey, Resolve, Standing, Tries};
@@ -118,7 +119,18 @@ pub struct PinTo {
 pub struct Release {
     pub by: String,
     pub why: String,
+    /// What whoever asks has seen, and what must still hold.
+    pub seen: Option<Seen>,
     pub reply: Reply<Answer>,
+}
+
+/// What somebody has seen of a registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// The version of its record.
+    Version(Version),
+    /// The generation that gave it its home.
+    Home(Order),
 }
 
 /// Lift the pin.

@@ -17,4 +17,4 @@ pub use device::{After, Asker, Core, Request, Surroundings};
 pub use directory::{Config, Directory};
 pub use fleet::{Berth, Fleet};
 pub use hub::{FeedFault, FeedRead, FeedRound, Lease, hear, unless_gone_back};
-pub use messages::{Accepted, Answer, PinTo, Refused, Reply, Report, UndoWish, Updates};
+pub use messages::{Accepted, Answer, PinTo, Refused, Reply, Report, Seen, UndoWish, Updates};

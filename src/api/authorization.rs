@@ -96,19 +96,21 @@ pub const TABLE: &[(&str, Access)] = &[
 /// the same.
 pub fn of_permission(permission: Permission) -> Access {
     match permission {
-        Permission::ServiceConfig | Permission::RegistrationStatusWrite => Access::Roles(OPERATORS),
+        // What removes a device from its hub ends its registration, and keys are the device's wherever it goes: a role at
+        // one hub is not enough.
+        Permission::ServiceConfig
+        | Permission::RegistrationStatusWrite
+        | Permission::RegistryWrite
+        | Permission::DeviceKeys => Access::Roles(OPERATORS),
         Permission::EnrollmentRead | Permission::RegistrationStatusRead => Access::Roles(READERS),
         Permission::EnrollmentWrite => Access::Roles(ENROLLERS),
         Permission::RegistryRead => Access::AtHub(TWIN_READERS),
-        Permission::RegistryWrite => Access::AtHub(OPERATORS),
         Permission::ServiceConnect => Access::AtHub(TWIN_WRITERS),
     }
 }
 
 /// As [`of_permission`], of seeing keys: over gRPC only operators do.
 pub const SEEING_KEYS: Access = Access::Roles(OPERATORS);
-/// As above, at a hub.
-pub const SEEING_KEYS_AT_HUB: Access = Access::AtHub(OPERATORS);
 
 /// The row of a method, by its path.
 pub fn row(path: &str) -> Option<(&'static str, Access)> {

@@ -74,7 +74,8 @@ pub fn verify(
     seal: impl Fn(&TokenKey) -> SealedKey,
     now: Timestamp,
 ) -> Result<Verified, Refusal> {
-    let casings = [id.as_str().to_owned(), id.folded()];
+    let mut casings = vec![id.as_str().to_owned(), id.folded()];
+    casings.dedup();
     let candidates = match enrolled.id {
         EnrollmentId::Individual(_) => vec![enrolled.keys.clone()],
         EnrollmentId::Group(_) => casings.iter().map(|id| enrolled.keys.map(|master| device_key(master, id))).collect(),

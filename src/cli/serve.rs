@@ -99,6 +99,12 @@ fn welcome(running: &Running, config: &Config) -> String {
     if let Some(metrics) = running.metrics_address() {
         lines.push(format!("metrics are at http://{metrics}/metrics"));
     }
+    if let Some(https) = running.https_address() {
+        lines.push(format!("existing Azure SDKs are served at https://{https}"));
+    }
+    if let Some(mqtt) = running.mqtt_address() {
+        lines.push(format!("their devices are served over MQTT at {mqtt}"));
+    }
     if !running.hubs_made().is_empty() {
         lines.push(format!("linked, since the store is new: {}", running.hubs_made().join(", ")));
     }
@@ -117,6 +123,9 @@ fn welcome(running: &Running, config: &Config) -> String {
                 format!("  rehome register --id dev-1 --cert {certs}/dev-1.pem --key {certs}/dev-1.key{at}"),
                 format!("  rehome device show dev-1{at}"),
             ]);
+            if running.https_address().is_some() {
+                lines.push(format!("  rehome connection-string service --data-dir {}", config.data_dir.display()));
+            }
         }
         Tls::Own { .. } => lines.push("call it with a certificate of the operators' authority".to_owned()),
     }

@@ -26,8 +26,11 @@ pub enum Permission {
     RegistrationStatusWrite,
     /// Read a hub's devices.
     RegistryRead,
-    /// As above, and let devices in, keep them out, remove them and see their keys.
+    /// As above, and let devices in, keep them out and remove them.
     RegistryWrite,
+    /// See the keys of a hub's devices. Not one of the field's, where writers see them: whoever has a device's key may act
+    /// as the device, at its next hub too. No policy has it unless its operator gives it.
+    DeviceKeys,
     /// Read and write twins at a hub.
     ServiceConnect,
 }
@@ -48,10 +51,11 @@ impl Permission {
         Permission::RegistrationStatusWrite,
         Permission::RegistryRead,
         Permission::RegistryWrite,
+        Permission::DeviceKeys,
         Permission::ServiceConnect,
     ];
 
-    /// The field's own name.
+    /// The field's own name, where it has one.
     pub fn as_str(self) -> &'static str {
         match self {
             Permission::ServiceConfig => "ServiceConfig",
@@ -61,6 +65,7 @@ impl Permission {
             Permission::RegistrationStatusWrite => "RegistrationStatusWrite",
             Permission::RegistryRead => "RegistryRead",
             Permission::RegistryWrite => "RegistryWrite",
+            Permission::DeviceKeys => "DeviceKeys",
             Permission::ServiceConnect => "ServiceConnect",
         }
     }
@@ -73,7 +78,10 @@ impl Permission {
             | Permission::EnrollmentWrite
             | Permission::RegistrationStatusRead
             | Permission::RegistrationStatusWrite => PolicyArea::Service,
-            Permission::RegistryRead | Permission::RegistryWrite | Permission::ServiceConnect => PolicyArea::Hub,
+            Permission::RegistryRead
+            | Permission::RegistryWrite
+            | Permission::DeviceKeys
+            | Permission::ServiceConnect => PolicyArea::Hub,
         }
     }
 

@@ -250,6 +250,8 @@ pub enum TwinWrite {
     Replace { tags: Option<Document>, desired: Option<Document> },
     /// Let the device in or keep it out.
     Status(HubStatus),
+    /// As above, if its status is still the first one.
+    StatusFrom(HubStatus, HubStatus),
 }
 
 /// Twins as an embedded hub serves them. Writes are durable before they are acknowledged, and accepted only while the

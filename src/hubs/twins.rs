@@ -119,6 +119,7 @@ pub fn write(tenant: &Tenant, version: Option<u64>, write: TwinWrite, now: Times
         return Err(TwinRefusal::VersionMismatch);
     }
     let (state, notice) = match write {
+        TwinWrite::StatusFrom(seen, _) if seen != tenant.state.status => return Err(TwinRefusal::VersionMismatch),
         TwinWrite::Patch(patch) => {
             let twin = twin.patched(&patch, now)?;
             let version = twin.desired.version;
@@ -132,7 +133,7 @@ pub fn write(tenant: &Tenant, version: Option<u64>, write: TwinWrite, now: Times
             let notice = replaced.then(|| Notice::Replaced(whole(&state)));
             (state, notice)
         }
-        TwinWrite::Status(status) => {
+        TwinWrite::Status(status) | TwinWrite::StatusFrom(_, status) => {
             check_status(&status)?;
             let notice = match &status {
                 HubStatus::Enabled => None,

@@ -133,6 +133,7 @@ impl Service {
             version: Version::ABSENT,
         };
         self.settle(&mut hub, draft);
+        self.check_host_name(&hub)?;
         let connector = self.open(&hub).await?;
         match self.record_link(hub, connector.as_ref(), by).await {
             Ok(hub) => {
@@ -211,6 +212,7 @@ impl Service {
             (HubKind::Embedded, HubKind::Embedded) => {}
         }
         self.settle(&mut hub, draft);
+        self.check_host_name(&hub)?;
         let detail = format!("hub {} was updated", hub.id);
         self.change_hub(hub, used, by, detail).await
     }
@@ -341,6 +343,22 @@ impl Service {
         hub.endpoint = endpoint.unwrap_or_else(|| config.embedded_endpoint.clone());
         (hub.kind, hub.location, hub.weight) = (kind, location, weight);
         (hub.capacity, hub.calls_per_second) = (capacity, calls_per_second);
+    }
+
+    /// Callers over HTTPS and MQTT say by a host name whom they mean: no two may have the same.
+    fn check_host_name(&self, hub: &Hub) -> Result<(), Fault> {
+        let berths = self.inner.directory.fleet().berths();
+        let other = berths
+            .iter()
+            .map(|berth| &berth.hub)
+            .find(|other| other.id != hub.id && other.host_name.eq_ignore_ascii_case(&hub.host_name));
+        if let Some(other) = other {
+            return Err(Fault::invalid("hub.host_name", format!("is the one of hub {}", other.id)));
+        }
+        if self.inner.config.shared_access.host_name.eq_ignore_ascii_case(&hub.host_name) {
+            return Err(Fault::invalid("hub.host_name", "is the one of this service"));
+        }
+        Ok(())
     }
 
     async fn open(&self, hub: &Hub) -> Result<Arc<dyn HubConnector>, Fault> {

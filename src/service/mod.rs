@@ -157,6 +157,7 @@ struct Inner {
     challenges: challenges::Challenges,
     challenge_throttle: throttle::Throttle,
     vault: Arc<Vault>,
+    shown_keys: registry::ShownKeys,
     /// Held while a hub is linked, changed or unlinked: opening its files and writing its record are two things.
     fleet_gate: Arc<Mutex<()>>,
     /// Held while a backup is made and read.
@@ -205,6 +206,7 @@ impl Service {
             challenges,
             challenge_throttle,
             vault: Arc::new(vault),
+            shown_keys: registry::ShownKeys::default(),
             fleet_gate,
             backup_gate,
             reconcile_gate,

@@ -3,12 +3,16 @@
 //! A hub's own record says what the device is; the device's registration says how it signs in, and only its actor may take
 //! it away: its twin goes into the history first.
 
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::actors::Seen;
 use crate::domain::{
-    AuditAction, AuditEntry, Credential, DeviceId, Fault, HubId, KeyPair, Order, Reason, RegistrationId, TokenKey,
+    AuditAction, AuditEntry, Credential, DeviceId, Fault, HubId, HubStatus, KeyFingerprint, KeyPair, Order, Reason,
+    TokenKey,
 };
-use crate::hubs::Resident;
+use crate::hubs::{Resident, TwinWrite};
 use crate::store::{Commit, Page, PageRequest};
 
 use super::{Service, fault};
@@ -17,6 +21,33 @@ use super::{Service, fault};
 /// longer goes on by itself.
 const LEFT_EVERY: Duration = Duration::from_millis(50);
 const LEFT_LOOKS: u32 = 100;
+
+/// Showings that are remembered: one more than that is written down again.
+const SHOWINGS_MAX: usize = 10_000;
+
+/// Who was shown which keys of which device.
+#[derive(Debug, Default)]
+pub struct ShownKeys(Mutex<HashSet<Showing>>);
+
+type Showing = (String, DeviceId, [KeyFingerprint; 2]);
+
+impl ShownKeys {
+    fn lock(&self) -> MutexGuard<'_, HashSet<Showing>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has(&self, showing: &Showing) -> bool {
+        self.lock().contains(showing)
+    }
+
+    fn keep(&self, showing: Showing) {
+        let mut kept = self.lock();
+        if kept.len() >= SHOWINGS_MAX {
+            kept.clear();
+        }
+        kept.insert(showing);
+    }
+}
 
 /// A device of a hub.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,40 +76,59 @@ impl Service {
         Ok(Page { rows, next: listed.next })
     }
 
-    /// Ends the registration of a device whose home the hub is, and waits a while for it to leave. A copy that is only left
-    /// over at the hub is not removed: it is collected into the history by the move that left it.
-    pub async fn remove_hub_device(&self, hub: &HubId, device: &DeviceId, by: &str) -> Result<(), Fault> {
-        self.twin(hub, device).await?;
-        let owner = self.owner_at(hub, device).await?.ok_or_else(|| {
+    /// Ends the registration of a device whose home the hub is, as it was seen there: one that has moved on meanwhile is left
+    /// alone. A copy that is only left over at the hub is not removed: the move that left it collects it into the history.
+    pub async fn remove_hub_device(&self, hub: &HubId, seen: &HubDevice, by: &str) -> Result<(), Fault> {
+        let device = &seen.resident.device;
+        let not_at_home = || {
             let message = format!("hub {hub} is not the home of {device}: its move takes it away");
             Fault::new(Reason::MoveStateConflict, message).with("hub", hub.as_str())
-        })?;
-        self.delete_registration(&owner, None, by).await?;
-        for _ in 0..LEFT_LOOKS {
-            match self.twin(hub, device).await {
-                Err(fault) if fault.reason == Reason::TwinNotFound => break,
-                Ok(_) => self.inner.clock.sleep_until(self.inner.clock.now().plus(LEFT_EVERY)).await,
-                // That it leaves is decided and committed; a hub that does not answer is told later.
-                Err(_) => break,
-            }
-        }
-        Ok(())
+        };
+        let generation = seen.generation.ok_or_else(not_at_home)?;
+        let owner = self.inner.store.find_owner(device).await.map_err(fault::of_store)?.ok_or_else(not_at_home)?;
+        self.delete_as_seen(&owner, Some(Seen::Home(generation)), by).await.map(drop)
     }
 
-    /// The keys that a device signs in with, in the clear: for who may act as the device. That they were shown stands in the
-    /// audit log. Absent where it has none that could be shown; what came through a TPM cannot.
-    pub async fn device_keys(
+    /// Waits a while for devices to leave that were removed. That they leave is decided and committed by then.
+    pub async fn until_left(&self, hub: &HubId, devices: &[DeviceId]) {
+        let mut looks = 0..LEFT_LOOKS;
+        for device in devices {
+            // A hub that does not answer is told later.
+            while self.twin(hub, device).await.is_ok() && looks.next().is_some() {
+                self.inner.clock.sleep_until(self.inner.clock.now().plus(LEFT_EVERY)).await;
+            }
+        }
+    }
+
+    /// Lets a device in, or keeps it out, if it is as it was seen.
+    pub async fn set_hub_status(&self, hub: &HubId, seen: &HubDevice, status: HubStatus) -> Result<HubDevice, Fault> {
+        let write = TwinWrite::StatusFrom(seen.resident.state.status.clone(), status);
+        let resident = self.write_twin(hub, &seen.resident.device, None, write).await?;
+        Ok(HubDevice { resident, ..seen.clone() })
+    }
+
+    /// The keys that a device signs in with, in the clear, for comparison with what somebody writes: they are shown to nobody.
+    pub fn keys_at_hub(&self, device: &HubDevice) -> Option<KeyPair<TokenKey>> {
+        match &device.credential {
+            Some(Credential::Shared(keys)) => self.open_keys(keys),
+            Some(Credential::X509 { .. } | Credential::Delivered(_)) | None => None,
+        }
+    }
+
+    /// As above, for who may act as the device. That somebody was shown them stands in the audit log; once, however often
+    /// the same caller asks for the same keys, since the log is bounded.
+    pub async fn show_keys_at_hub(
         &self,
         hub: &HubId,
         device: &HubDevice,
         by: &str,
     ) -> Result<Option<KeyPair<TokenKey>>, Fault> {
-        let keys = match &device.credential {
-            Some(Credential::Shared(keys)) => self.open_keys(keys),
-            Some(Credential::X509 { .. } | Credential::Delivered(_)) | None => None,
+        let (Some(keys), Some(Credential::Shared(sealed))) = (self.keys_at_hub(device), &device.credential) else {
+            return Ok(None);
         };
-        if keys.is_some() {
-            let id = &device.resident.device;
+        let id = &device.resident.device;
+        let showing = (by.to_owned(), id.clone(), sealed.both().map(|key| key.fingerprint()));
+        if !self.inner.shown_keys.has(&showing) {
             let detail = format!("the keys of device {id} at hub {hub} were shown");
             let audit = AuditEntry {
                 registration: self.inner.store.find_owner(id).await.map_err(fault::of_store)?,
@@ -87,17 +137,9 @@ impl Service {
             };
             let commit = Commit { audit: vec![audit], ..Commit::default() };
             self.inner.store.commit(commit).await.map_err(fault::of_commit)?;
+            self.inner.shown_keys.keep(showing);
         }
-        Ok(keys)
-    }
-
-    /// The registration of a device whose home the hub is.
-    async fn owner_at(&self, hub: &HubId, device: &DeviceId) -> Result<Option<RegistrationId>, Fault> {
-        let Some(owner) = self.inner.store.find_owner(device).await.map_err(fault::of_store)? else {
-            return Ok(None);
-        };
-        let assignment = self.record(&owner).await?.assignment;
-        Ok(assignment.is_some_and(|home| home.hub == *hub).then_some(owner))
+        Ok(Some(keys))
     }
 
     async fn with_home(&self, hub: &HubId, resident: Resident) -> Result<HubDevice, Fault> {

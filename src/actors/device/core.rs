@@ -15,7 +15,7 @@ use crate::attestation::Verified;
 use crate::domain::{
     AllocationPolicy, Attestation, AuditAction, AuditEntry, CallFault, CallOutcome, ClientFacts, Credential, DeviceId,
     Enrollment, Fault, HubCall, HubId, HubState, Incarnation, InitialState, OperationId, OperationStatus, Order, Pin,
-    Reason, Registration, RegistrationId, RequestId, SubStatus, Timestamp, TpmDelivery, UnreachableRule,
+    Reason, Registration, RegistrationId, RequestId, SubStatus, Timestamp, TpmDelivery, UnreachableRule, Version,
 };
 use crate::moves::{
     self, CallKey, EndLease, Intent, KnownState, Machine, Move, Phase, Plan, Preconditions, Resolve, Standing, Tries,
@@ -25,7 +25,7 @@ use crate::policy::{self, WebhookOutcome};
 use crate::store::{CommitFault, Unexpected};
 use crate::telemetry::{self, CommitOutcome, HubCallOutcome, MoveOutcome, RegistrationOutcome};
 
-use super::super::messages::{Accepted, Answer, PinTo, Refused, Reply, UndoWish, Updates};
+use super::super::messages::{self, Accepted, Answer, PinTo, Refused, Reply, UndoWish, Updates};
 use super::Surroundings;
 pub use super::judge::Request;
 use super::judge::{self, Judgement, Remembered, Said, Seen, Undo};
@@ -183,8 +183,9 @@ impl Core {
         updates: watch::Sender<Option<Standing>>,
     ) -> Result<(Self, After), String> {
         let file = surroundings.store.load_device(&id).await.map_err(|fault| fault.to_string())?;
-        let machine =
+        let mut machine =
             Machine::load(id, file.registration, file.open, file.earlier).map_err(|fault| fault.to_string())?;
+        machine.away_after = surroundings.fleet.away_after();
         let mut this = Self { machine, surroundings, updates, asking: None, joined: None, called: BTreeMap::new() };
         let after = this.drive().await;
         if after.stop { Err("its first step could not be written".to_owned()) } else { Ok((this, after)) }
@@ -319,7 +320,25 @@ impl Core {
     }
 
     /// Ends the registration: gives up what has not pivoted, then releases the home.
-    pub async fn release(mut self, by: String, why: String, asker: Asker) -> (Self, After) {
+    pub async fn release(self, by: String, why: String, asker: Asker) -> (Self, After) {
+        self.release_as_seen(by, why, None, asker).await
+    }
+
+    /// As above, if the registration is still as it was seen. Nothing is given up otherwise.
+    pub async fn release_as_seen(
+        mut self,
+        by: String,
+        why: String,
+        seen: Option<messages::Seen>,
+        asker: Asker,
+    ) -> (Self, After) {
+        if let Some(seen) = seen
+            && !self.is_as(seen)
+        {
+            let message = format!("registration {} changed since it was read: read it again", self.machine.id());
+            asker.refuse(Fault::new(Reason::EtagMismatch, message).into());
+            return (self, After::default());
+        }
         for waiting in self.asking.take().map(|asking| asking.askers).unwrap_or_default() {
             waiting.refuse(not_registered(self.machine.id()).into());
         }
@@ -349,6 +368,17 @@ impl Core {
             self.accept([asker], self.standing(), &why);
         }
         (self, after)
+    }
+
+    fn is_as(&self, seen: messages::Seen) -> bool {
+        let record = self.machine.registration();
+        match seen {
+            // Without a record the first assignment runs.
+            messages::Seen::Version(version) => record.map_or(Version::ABSENT, |record| record.version) == version,
+            messages::Seen::Home(generation) => record
+                .and_then(|record| record.assignment.as_ref())
+                .is_some_and(|assignment| assignment.generation == generation),
+        }
     }
 
     fn release_intent(&self, record: &Registration, by: String, why: String) -> Intent {

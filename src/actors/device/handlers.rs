@@ -32,9 +32,9 @@ impl Handler<Reprovision> for DeviceActor {
 impl Handler<Release> for DeviceActor {
     type Result = AtomicResponse<Self, ()>;
 
-    fn handle(&mut self, Release { by, why, reply }: Release, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, Release { by, why, seen, reply }: Release, _: &mut Context<Self>) -> Self::Result {
         let updates = self.updates.subscribe();
-        self.atomically(|core| core.release(by, why, Asker { reply, updates }))
+        self.atomically(|core| core.release_as_seen(by, why, seen, Asker { reply, updates }))
     }
 }
 

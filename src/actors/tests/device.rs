@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::faulty::Strike;
 use super::world::{PATIENCE, World, hub_id, leaf, prove, reason};
 use crate::actors::Config;
-use crate::actors::messages::{Refused, StepFinished};
+use crate::actors::messages::{Refused, Seen, StepFinished};
 use crate::allocators::{AllocationAnswer, AllocatorFault, ChosenHub};
 use crate::domain::{
     AllocationPolicy, Attestation, CallFault, Credential, DeviceId, HubAnswer, OperationStatus, Reason,
@@ -471,6 +471,26 @@ async fn a_release_takes_the_device_out_of_its_hub_and_keeps_its_twin_in_the_his
     let again = world.settle(&device).await;
     assert_eq!(sub_status(&again), SubStatus::InitialAssignment);
     world.assert_home(&device, "a");
+}
+
+#[tokio::test]
+async fn a_release_of_what_was_seen_leaves_alone_what_changed_since() {
+    let world = World::new().await;
+    let device = world.enroll("dev-1", |_| {}).await;
+    world.settle(&device).await;
+    let record = async || world.store.load_device(&device.id).await.unwrap().registration.unwrap();
+    let seen = record().await;
+    let generation = seen.assignment.as_ref().unwrap().generation;
+    let moved = world.edit(&device, |enrollment| enrollment.hubs = vec![hub_id("b")]).await;
+    world.settle(&moved).await;
+    let release = async |seen| reason(world.directory.release_as_seen(&device.id, "ann", "sold", Some(seen)).await);
+    assert_eq!(release(Seen::Version(seen.version)).await, Some(Reason::EtagMismatch));
+    assert_eq!(release(Seen::Home(generation)).await, Some(Reason::EtagMismatch));
+    world.assert_home(&device, "b");
+    let home = record().await.assignment.unwrap().generation;
+    assert_eq!(release(Seen::Home(home)).await, None);
+    world.quiet(&device).await;
+    assert_eq!(world.phases(&device), []);
 }
 
 #[tokio::test]

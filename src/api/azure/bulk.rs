@@ -13,10 +13,11 @@ use crate::domain::limits;
 pub enum Mode {
     /// None of them may be there.
     Create,
-    /// All of them must be there.
+    /// All of them must be there, as their etags say.
     Update,
-    /// As above, and as the entry's etag says.
+    /// As above; an entry without an etag is not understood.
     UpdateIfMatch,
+    /// As above, where an etag is given.
     Delete,
 }
 

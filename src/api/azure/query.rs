@@ -210,4 +210,11 @@ mod tests {
             assert!(Query::of_body(body.as_bytes(), "devices").is_err(), "{body}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_asked_is_answered_or_refused(text in "(SELECT \\* (FROM devices )?WHERE )?\\PC*") {
+            let _ = Query::parse(&text, "devices").map(|query| query.admits(&json!({ "a": 1 })));
+        }
+    }
 }

@@ -1,13 +1,15 @@
 //! Who calls as an operator or a back end: by the token of a shared access policy, or else by an operator's certificate.
 
-use axum::http::HeaderMap;
-use axum::http::header::{AUTHORIZATION, HOST};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::api::authorization::{self, SEEING_KEYS, SEEING_KEYS_AT_HUB};
+use crate::api::authorization;
 use crate::domain::{Fault, HubId, Permission, PresentedToken, Reason};
 use crate::service::{Door, Peer};
 
 use super::Edge;
+
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Somebody who was let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,14 +31,12 @@ pub fn let_in(
     let mut tokens = headers.get_all(AUTHORIZATION).iter();
     let Some(token) = tokens.next() else {
         let operator = edge.service.operator(&peer.evidence)?;
+        not_from_a_page(headers)?;
         let allowed = authorization::judge(&operator, authorization::of_permission(asked))?;
-        let sees_keys = match door {
-            Door::Service => authorization::judge(&operator, SEEING_KEYS).is_ok(),
-            Door::Hub(hub) => {
-                allowed.at(hub)?;
-                authorization::judge(&operator, SEEING_KEYS_AT_HUB).is_ok_and(|seeing| seeing.at(hub).is_ok())
-            }
-        };
+        if let Door::Hub(hub) = door {
+            allowed.at(hub)?;
+        }
+        let sees_keys = authorization::judge(&operator, authorization::SEEING_KEYS).is_ok();
         return Ok(Caller { by: allowed.by, sees_keys });
     };
     let unreadable = || Fault::new(Reason::CallerUnauthenticated, "the authorization header cannot be read");
@@ -48,9 +48,19 @@ pub fn let_in(
     holder.allow(asked)?;
     let keys = match door {
         Door::Service => Permission::EnrollmentWrite,
-        Door::Hub(_) => Permission::RegistryWrite,
+        Door::Hub(_) => Permission::DeviceKeys,
     };
     Ok(Caller { by: holder.name(), sees_keys: holder.allow(keys).is_ok() })
+}
+
+/// A browser presents its owner's certificate for whichever page asks it to: what a page sends is not the operator's.
+fn not_from_a_page(headers: &HeaderMap) -> Result<(), Fault> {
+    let from_a_page = headers.contains_key(ORIGIN) || headers.contains_key(FETCH_SITE);
+    let is_json = |kind: &HeaderValue| kind.to_str().is_ok_and(|kind| kind.starts_with("application/json"));
+    let is_typed = headers.get(CONTENT_TYPE).is_none_or(is_json);
+    let message = "with a certificate this is for programs: no Origin, no Sec-Fetch-Site, and no body but JSON";
+    let refused = || Fault::new(Reason::CallerUnauthenticated, message);
+    if !from_a_page && is_typed { Ok(()) } else { Err(refused()) }
 }
 
 /// The hub that is called by the name in the request.

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Extension, Path, RawQuery, State};
-use axum::http::header::IF_MATCH;
-use axum::http::{HeaderMap, Response, StatusCode};
+use axum::http::{HeaderMap, Response};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
@@ -15,47 +14,20 @@ use crate::api::azure::etag::{self, Condition};
 use crate::api::azure::fault::Refusal;
 use crate::api::azure::members::{self, Members};
 use crate::api::azure::query::Query;
-use crate::api::azure::registration::{self, api_version};
+use crate::api::azure::registration;
 use crate::domain::{
     ApiVersion, Enrollment, EnrollmentId, Fault, GroupId, IdFault, KeyPair, Kind, Permission, Reason, RegistrationId,
     TokenKey,
 };
-use crate::service::{Door, EnrollmentListing, Peer};
+use crate::service::{EnrollmentListing, Peer};
 
 use super::Edge;
-use super::answer::{json, refused};
-use super::caller::{self, Caller};
-use super::device::parameter;
+use super::answer::json;
+use super::call::{Call, answered, condition, gone};
 use super::paging::{self, Shown};
 
 /// How often a write without a precondition is tried again because another one came between.
 const TRIES_MAX: u32 = 3;
-
-type Answered = Result<Response<Body>, Refusal>;
-
-/// What every call has: who may make it, and in which version.
-pub struct Call {
-    pub caller: Caller,
-    pub version: ApiVersion,
-}
-
-impl Call {
-    pub fn begin(
-        edge: &Edge,
-        peer: &Peer,
-        headers: &HeaderMap,
-        query: Option<&str>,
-        asked: Permission,
-    ) -> Result<Self, Refusal> {
-        let caller = caller::let_in(edge, peer, headers, Door::Service, asked)?;
-        let version = api_version(query.and_then(|query| parameter(query, "api-version")))?;
-        Ok(Self { caller, version })
-    }
-}
-
-pub fn answered(edge: &Edge, outcome: Answered) -> Response<Body> {
-    outcome.unwrap_or_else(|refusal| refused(&refusal, edge.service.now()))
-}
 
 fn id_of(kind: EnrollmentKind, text: &str) -> Result<EnrollmentId, Refusal> {
     let invalid = |fault: IdFault| Refusal::new(400_004, fault.to_string());
@@ -63,15 +35,6 @@ fn id_of(kind: EnrollmentKind, text: &str) -> Result<EnrollmentId, Refusal> {
         EnrollmentKind::Individual => EnrollmentId::Individual(RegistrationId::parse(text).map_err(invalid)?),
         EnrollmentKind::Group => EnrollmentId::Group(GroupId::parse(text).map_err(invalid)?),
     })
-}
-
-pub fn condition(headers: &HeaderMap) -> Condition {
-    match headers.get(IF_MATCH).map(|value| value.to_str()) {
-        None => Condition::None,
-        Some(Ok(text)) => Condition::read(Some(text)),
-        // What cannot be read is no etag of ours.
-        Some(Err(_)) => Condition::Etag(String::new()),
-    }
 }
 
 fn changed(id: &EnrollmentId) -> Refusal {
@@ -198,14 +161,17 @@ impl Edge {
     async fn entry(&self, kind: EnrollmentKind, mode: Mode, entry: &Value, by: &str) -> Result<(), Refusal> {
         let given = Members::of(entry)?;
         let id = enrollment::id_of(kind, &given)?;
-        let wanted = match mode {
-            Mode::Delete => return self.remove(&id, &Condition::None, by).await,
-            Mode::Create => Wanted::Create,
-            Mode::Update => Wanted::Replace(Condition::None),
-            Mode::UpdateIfMatch => match Condition::read(given.text("etag")?) {
-                Condition::None => return Err(Refusal::new(400_004, "etag is missing")),
-                condition => Wanted::Replace(condition),
+        let condition = Condition::read(given.text("etag")?);
+        let wanted = match (mode, condition) {
+            (Mode::Delete, condition) => return self.remove(&id, &condition, by).await,
+            (Mode::Create, _) => Wanted::Create,
+            (Mode::UpdateIfMatch, Condition::None) => return Err(Refusal::new(400_004, "etag is missing")),
+            // As it was recorded: what is written over another one without having read it would make it anew.
+            (Mode::Update, Condition::None) => match self.stored(&id).await? {
+                Some(_) => return Err(Refusal::new(409_201, format!("{id} exists already: its etag is missing"))),
+                None => return Err(missing(&id)),
             },
+            (Mode::Update | Mode::UpdateIfMatch, condition) => Wanted::Replace(condition),
         };
         self.write(&id, &given, &wanted, by).await.map(drop)
     }
@@ -273,13 +239,6 @@ pub async fn delete(
         Ok(gone())
     };
     answered(&edge, asked.await)
-}
-
-/// The answer about something that is not there any more.
-pub fn gone() -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    response
 }
 
 /// `POST /enrollments/{id}/attestationmechanism`

@@ -19,13 +19,13 @@ use crate::api::azure::hub::{self, device, fault, twin};
 use crate::api::azure::members::{self, Members};
 use crate::api::azure::query::Query;
 use crate::domain::{DeviceId, Fault, HubId, KeyPair, Kind, Permission, TokenKey, limits};
-use crate::service::{Door, HubDevice, PageRequest, Peer, TwinWrite};
+use crate::service::{Door, HubDevice, PageRequest, Peer};
 
 use super::Edge;
 use super::answer::{again_after, json};
+use super::call::{condition, gone};
 use super::caller::{self, Caller};
 use super::device::parameter;
-use super::enrollments::{condition, gone};
 use super::paging::{self, Shown};
 
 const ERROR_CODE: HeaderName = HeaderName::from_static("iothub-errorcode");
@@ -91,7 +91,7 @@ fn check(condition: &Condition, etag: &str) -> Result<(), Refusal> {
 }
 
 /// `GET /devices/{id}`
-pub async fn get_device(
+pub async fn read_device(
     State(edge): State<Edge>,
     Extension(peer): Extension<Arc<Peer>>,
     Path(id): Path<String>,
@@ -107,9 +107,15 @@ pub async fn get_device(
     answered(&edge, asked.await)
 }
 
+/// What became of a device.
+enum Done {
+    Written(Box<HubDevice>),
+    Leaves,
+}
+
 impl Edge {
     /// Does to one device what may be done to it here.
-    async fn carry_out(&self, call: &Call, id: &DeviceId, given: &Members<'_>, deed: &Deed) -> Result<(), Refused> {
+    async fn carry_out(&self, call: &Call, id: &DeviceId, given: &Members<'_>, deed: &Deed) -> Result<Done, Refused> {
         let known = match self.service.hub_device(&call.hub, id).await {
             Ok(known) => Some(known),
             Err(fault) if fault.kind() == Kind::NotFound => None,
@@ -122,16 +128,18 @@ impl Edge {
             (Deed::Create, Some(_)) => Err(Refusal::new(409_001, format!("device {id} exists already")).into()),
             (Deed::Write(condition), Some(known)) => {
                 check(condition, &device::etag(&known))?;
-                let keys = self.device_keys(call, &known).await?;
+                let keys = self.service.keys_at_hub(&known);
                 let wanted = device::wanted_status(given, &known, keys.as_ref())?;
-                if let Some(status) = wanted.filter(|status| *status != known.resident.state.status) {
-                    self.service.write_twin(&call.hub, id, None, TwinWrite::Status(status)).await?;
-                }
-                Ok(())
+                let written = match wanted.filter(|status| *status != known.resident.state.status) {
+                    Some(status) => self.service.set_hub_status(&call.hub, &known, status).await?,
+                    None => known,
+                };
+                Ok(Done::Written(Box::new(written)))
             }
             (Deed::Remove(condition), Some(known)) => {
                 check(condition, &device::etag(&known))?;
-                Ok(self.service.remove_hub_device(&call.hub, id, &call.caller.by).await?)
+                self.service.remove_hub_device(&call.hub, &known, &call.caller.by).await?;
+                Ok(Done::Leaves)
             }
         }
     }
@@ -139,14 +147,14 @@ impl Edge {
     /// The keys that a device signs in with, for who may see them.
     async fn device_keys(&self, call: &Call, device: &HubDevice) -> Result<Option<KeyPair<TokenKey>>, Fault> {
         match call.caller.sees_keys {
-            true => self.service.device_keys(&call.hub, device, &call.caller.by).await,
+            true => self.service.show_keys_at_hub(&call.hub, device, &call.caller.by).await,
             false => Ok(None),
         }
     }
 }
 
 /// `PUT /devices/{id}`: whether the device is let in, and nothing else.
-pub async fn put_device(
+pub async fn write_device(
     State(edge): State<Edge>,
     Extension(peer): Extension<Arc<Peer>>,
     Path(id): Path<String>,
@@ -162,16 +170,17 @@ pub async fn put_device(
             Condition::None => Deed::Create,
             condition => Deed::Write(condition),
         };
-        edge.carry_out(&call, &id, &given, &deed).await?;
-        let written = edge.service.hub_device(&call.hub, &id).await?;
-        let keys = edge.device_keys(&call, &written).await?;
-        Ok(json(200, &device::shown(&written, keys.as_ref())))
+        match edge.carry_out(&call, &id, &given, &deed).await? {
+            // The status is all that is written here: keys are for who asks for them.
+            Done::Written(written) => Ok(json(200, &device::shown(&written, None))),
+            Done::Leaves => Ok(gone()),
+        }
     };
     answered(&edge, asked.await)
 }
 
 /// `DELETE /devices/{id}`: ends the device's registration, which takes it out of the hub; its history stays.
-pub async fn delete_device(
+pub async fn remove_device(
     State(edge): State<Edge>,
     Extension(peer): Extension<Arc<Peer>>,
     Path(id): Path<String>,
@@ -183,6 +192,7 @@ pub async fn delete_device(
         let (id, nothing) = (id_of(&id)?, Value::Object(Default::default()));
         let deed = Deed::Remove(condition(&headers));
         edge.carry_out(&call, &id, &Members::of(&nothing)?, &deed).await?;
+        edge.service.until_left(&call.hub, &[id]).await;
         Ok(gone())
     };
     answered(&edge, asked.await)
@@ -226,7 +236,7 @@ async fn devices(
 }
 
 /// `POST /devices`: each by itself; what fails keeps out nothing else.
-pub async fn bulk_devices(
+pub async fn change_devices(
     State(edge): State<Edge>,
     Extension(peer): Extension<Arc<Peer>>,
     RawQuery(query): RawQuery,
@@ -236,17 +246,21 @@ pub async fn bulk_devices(
     let asked = async {
         let call = Call::begin(&edge, &peer, &headers, query.as_deref(), Permission::RegistryWrite)?;
         let body = members::json(&body)?;
-        let mut errors = Vec::new();
+        let (mut errors, mut leaving) = (Vec::new(), Vec::new());
         for entry in bulk::entries(&body)? {
             let done = async {
                 let given = Members::of(entry)?;
                 let (id, deed) = bulk::read(&given)?;
-                edge.carry_out(&call, &id, &given, &deed).await
+                let done = edge.carry_out(&call, &id, &given, &deed).await?;
+                Ok::<_, Refused>((id, done))
             };
-            if let Err(Refused(refusal)) = done.await {
-                errors.push(bulk::failed(entry, &refusal));
+            match done.await {
+                Ok((_, Done::Written(_))) => {}
+                Ok((id, Done::Leaves)) => leaving.push(id),
+                Err(Refused(refusal)) => errors.push(bulk::failed(entry, &refusal)),
             }
         }
+        edge.service.until_left(&call.hub, &leaving).await;
         let (status, body) = bulk::outcome(errors);
         Ok(json(status, &body))
     };
@@ -254,7 +268,7 @@ pub async fn bulk_devices(
 }
 
 /// `POST /devices/query`: twins.
-pub async fn query_twins(
+pub async fn list_twins(
     State(edge): State<Edge>,
     Extension(peer): Extension<Arc<Peer>>,
     RawQuery(query): RawQuery,
@@ -271,7 +285,7 @@ pub async fn query_twins(
 }
 
 /// `GET /twins/{id}`
-pub async fn get_twin(
+pub async fn read_twin(
     State(edge): State<Edge>,
     Extension(peer): Extension<Arc<Peer>>,
     Path(id): Path<String>,
@@ -287,7 +301,7 @@ pub async fn get_twin(
 }
 
 /// `PATCH /twins/{id}`
-pub async fn patch_twin(
+pub async fn merge_twin(
     state: State<Edge>,
     peer: Extension<Arc<Peer>>,
     path: Path<String>,
@@ -299,7 +313,7 @@ pub async fn patch_twin(
 }
 
 /// `PUT /twins/{id}`
-pub async fn put_twin(
+pub async fn replace_twin(
     state: State<Edge>,
     peer: Extension<Arc<Peer>>,
     path: Path<String>,
@@ -323,18 +337,12 @@ async fn write_twin(
         let call = Call::begin(&edge, &peer, &headers, query.as_deref(), Permission::ServiceConnect)?;
         let (id, body) = (id_of(&id)?, members::json(&body)?);
         let write = twin::write(&Members::of(&body)?, &id, way)?;
-        let condition = condition(&headers);
-        let version = match condition.is_open() {
-            true => None,
-            false => {
-                let known = edge.service.hub_device(&call.hub, &id).await?;
-                check(&condition, &twin::etag(&known))?;
-                Some(known.resident.state.twin.version)
-            }
-        };
-        let resident = edge.service.write_twin(&call.hub, &id, version, write).await?;
-        // What was written, whatever others have made of it since.
+        // Read before: what was written is answered as it was written, whatever becomes of the device.
         let known = edge.service.hub_device(&call.hub, &id).await?;
+        let condition = condition(&headers);
+        check(&condition, &twin::etag(&known))?;
+        let version = (!condition.is_open()).then_some(known.resident.state.twin.version);
+        let resident = edge.service.write_twin(&call.hub, &id, version, write).await?;
         Ok(json(200, &twin::shown(&HubDevice { resident, ..known })))
     };
     answered(&edge, asked.await)

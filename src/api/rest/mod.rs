@@ -2,6 +2,7 @@
 //! and the devices and twins of embedded hubs for back ends.
 
 mod answer;
+mod call;
 mod caller;
 mod device;
 mod enrollments;
@@ -67,10 +68,10 @@ fn routes(edge: Edge) -> Router {
         .merge(enrollment_routes("/enrollmentGroups").layer(Extension(EnrollmentKind::Group)))
         .route("/registrations/{id}", get(registrations::get).delete(registrations::delete))
         .route("/registrations/{id}/query", post(registrations::list))
-        .route("/devices", get(hub::list_devices).post(hub::bulk_devices))
-        .route("/devices/query", post(hub::query_twins))
-        .route("/devices/{id}", get(hub::get_device).put(hub::put_device).delete(hub::delete_device))
-        .route("/twins/{id}", get(hub::get_twin).patch(hub::patch_twin).put(hub::put_twin))
+        .route("/devices", get(hub::list_devices).post(hub::change_devices))
+        .route("/devices/query", post(hub::list_twins))
+        .route("/devices/{id}", get(hub::read_device).put(hub::write_device).delete(hub::remove_device))
+        .route("/twins/{id}", get(hub::read_twin).patch(hub::merge_twin).put(hub::replace_twin))
         // With its first character as it is, or escaped.
         .route("/$iothub/websocket", get(websocket::mqtt))
         .route("/%24iothub/websocket", get(websocket::mqtt))

@@ -16,7 +16,7 @@ use crate::service::{DeviceView, Peer, RegistrationFilter};
 
 use super::Edge;
 use super::answer::json;
-use super::enrollments::{Call, answered, condition, gone};
+use super::call::{Call, answered, condition, gone};
 use super::paging::{self, Shown};
 
 fn id_of(text: &str) -> Result<RegistrationId, Refusal> {

@@ -9,7 +9,7 @@ use http::request::Builder;
 use rehome::ambient::{Clock as _, SystemClock};
 use rehome::attestation::sas;
 use rehome::compose::PolicyKeys;
-use rehome::domain::{PolicyArea, Timestamp, TokenKey, UnsignedToken};
+use rehome::domain::{Permission, PolicyArea, Timestamp, TokenKey, UnsignedToken};
 use serde_json::Value;
 
 use super::wire::{Answer, connect, send};
@@ -34,27 +34,29 @@ pub async fn world_with(change: impl FnOnce(&mut rehome::config::Config)) -> Wor
     .await
 }
 
-/// A file of policies with one permission each, named like it, all with the same key.
-pub fn single_permissions(folder: &tempfile::TempDir) -> PathBuf {
-    let path = folder.path().join("single.toml");
+/// A file of policies: area, name and permissions of each. All have the same key.
+pub fn policies(folder: &tempfile::TempDir, policies: &[(&str, &str, &[&str])]) -> PathBuf {
+    let path = folder.path().join("policies.toml");
     let key = data_encoding::BASE64.encode(&[7; 32]);
-    let mut text = String::new();
-    for (area, names) in [
-        (
-            "service",
-            &["ServiceConfig", "EnrollmentRead", "EnrollmentWrite", "RegistrationStatusRead", "RegistrationStatusWrite"]
-                as &[&str],
-        ),
-        ("hub", &["RegistryRead", "RegistryWrite", "ServiceConnect"]),
-    ] {
-        for name in names {
-            let keys = format!("primary_key = \"{key}\"\nsecondary_key = \"{key}\"\n");
-            text.push_str(&format!("[[{area}]]\nname = \"{name}\"\npermissions = [\"{name}\"]\n{keys}"));
-        }
-    }
+    let keys = format!("primary_key = \"{key}\"\nsecondary_key = \"{key}\"\n");
+    let policy = |(area, name, permissions): &(&str, &str, &[&str])| {
+        format!("[[{area}]]\nname = \"{name}\"\npermissions = {permissions:?}\n{keys}")
+    };
+    let text: String = policies.iter().map(policy).collect();
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).unwrap();
     std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
     path
+}
+
+/// A policy for each permission, named like it.
+pub fn single_permissions(folder: &tempfile::TempDir) -> PathBuf {
+    let area = |permission: &Permission| match permission.area() {
+        PolicyArea::Service => "service",
+        PolicyArea::Hub => "hub",
+    };
+    let names: Vec<[&str; 1]> = Permission::ALL.iter().map(|permission| [permission.as_str()]).collect();
+    let each = Permission::ALL.iter().zip(&names).map(|(permission, name)| (area(permission), name[0], &name[..]));
+    policies(folder, &each.collect::<Vec<_>>())
 }
 
 pub fn in_an_hour() -> Timestamp {

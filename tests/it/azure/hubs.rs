@@ -1,15 +1,18 @@
 //! The registry and the twins of embedded hubs over HTTPS, by the hubs' own policies.
 
+use http::request::Builder;
+use rehome::ambient::{Clock as _, SystemClock, SystemEntropy};
 use rehome::client::Patience;
 use rehome::compose::PolicyKeys;
 use rehome::domain::{AuditAction, ClientFacts, PolicyArea, StoredAudit, TokenKey};
+use rehome::pki::{Authority, Terms};
 use serde_json::{Value, json};
 
 use super::backend::{
-    Backend, HUB_OWNER, HUB_VERSION, VERSION, in_an_hour, single_permissions, token, world, world_with,
+    Backend, HUB_OWNER, HUB_VERSION, OWNER, VERSION, in_an_hour, policies, single_permissions, token, world, world_with,
 };
-use super::wire::Answer;
-use crate::world::{World, document, group, hub_id, in_time, registration_id};
+use super::wire::{Answer, connect, send};
+use crate::world::{HOUR, World, document, group, hub_id, in_time, registration_id};
 
 fn device(id: &str) -> String {
     format!("/devices/{id}?{HUB_VERSION}")
@@ -233,7 +236,7 @@ async fn each_call_needs_its_own_permission() {
         ("PATCH", twin("x"), &["ServiceConnect"]),
         ("PUT", twin("x"), &["ServiceConnect"]),
     ] {
-        for permission in ["RegistryRead", "RegistryWrite", "ServiceConnect"] {
+        for permission in ["RegistryRead", "RegistryWrite", "DeviceKeys", "ServiceConnect"] {
             let answer = Backend::of_hub(&world, "hub-a", permission).raw(method, &path, &[], "").await;
             let refused = answer.status == 401;
             assert_eq!(refused, !allowed.contains(&permission), "{method} {path} by {permission}: {:?}", answer.body);
@@ -243,8 +246,17 @@ async fn each_call_needs_its_own_permission() {
 }
 
 #[tokio::test]
-async fn a_devices_keys_are_seen_by_who_may_write_the_registry() {
-    let world = world().await;
+async fn a_devices_keys_are_seen_by_who_may_see_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = policies(
+        &folder,
+        &[
+            ("service", OWNER, &["EnrollmentWrite"]),
+            ("hub", "registryReadWrite", &["RegistryWrite"]),
+            ("hub", "keys", &["RegistryWrite", "DeviceKeys"]),
+        ],
+    );
+    let world = world_with(|config| config.azure.policies = Some(file)).await;
     let keys = json!({ "primaryKey": "AAAAAAAAAAAAAAAAAAAAAA==", "secondaryKey": "AQEBAQEBAQEBAQEBAQEBAQ==" });
     let enrollment = json!({
         "attestation": { "type": "symmetricKey", "symmetricKey": keys },
@@ -255,17 +267,23 @@ async fn a_devices_keys_are_seen_by_who_may_write_the_registry() {
     let device_with_key = world.site.caller_as("lamp-1", None).await.by_key(TokenKey::new(&[0; 16]).unwrap());
     in_time(device_with_key.register(&ClientFacts::default(), Patience::Tries(1), |_| ())).await.unwrap();
 
-    let owner = Backend::of_hub(&world, "hub-a", "registryReadWrite");
-    let found = good(owner.get(&device("lamp-1")).await);
-    assert_eq!((&found["authentication"]["type"], &found["authentication"]["symmetricKey"]), (&json!("sas"), &keys));
-    let shown = world.audit().await;
-    let shown = shown.iter().find(|entry| entry.entry.action == AuditAction::EnrollmentKeysShown).unwrap();
-    assert_eq!(shown.entry.actor, "policy registryReadWrite");
+    let owner = Backend::of_hub(&world, "hub-a", "keys");
+    for _ in 0..3 {
+        let found = good(owner.get(&device("lamp-1")).await);
+        let shown = &found["authentication"];
+        assert_eq!((&shown["type"], &shown["symmetricKey"]), (&json!("sas"), &keys));
+    }
+    let audit = world.audit().await;
+    let showings: Vec<_> =
+        audit.iter().filter(|entry| entry.entry.action == AuditAction::EnrollmentKeysShown).collect();
+    let by_hub: Vec<_> = showings.iter().filter(|entry| entry.entry.actor == "policy keys").collect();
+    assert_eq!(by_hub.len(), 1, "asking again is no other showing");
     let hidden = json!({ "primaryKey": null, "secondaryKey": null });
-    let reader = Backend::of_hub(&world, "hub-a", "registryRead");
-    assert_eq!(good(reader.get(&device("lamp-1")).await)["authentication"]["symmetricKey"], hidden);
+    let writer = Backend::of_hub(&world, "hub-a", "registryReadWrite");
+    assert_eq!(good(writer.get(&device("lamp-1")).await)["authentication"]["symmetricKey"], hidden);
     let listed = good(owner.get(&format!("/devices?{HUB_VERSION}")).await);
     assert_eq!(listed[0]["authentication"]["symmetricKey"], hidden, "a listing shows no keys");
+    let found = good(owner.get(&device("lamp-1")).await);
 
     // Written back as it was read; with another key it would be somebody else's device.
     let mut written = found.clone();
@@ -274,5 +292,47 @@ async fn a_devices_keys_are_seen_by_who_may_write_the_registry() {
     assert_eq!(good(put(&written).await)["status"], "disabled");
     written["authentication"]["symmetricKey"]["primaryKey"] = keys["secondaryKey"].clone();
     is(&put(&written).await, 400, "InvalidOperation");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_certificate_may_at_a_hub_what_its_role_may_over_grpc() {
+    let world = world().await;
+    settled_in(&world, &["meter-7", "meter-8"]).await;
+    let operators = Authority::load(&world.site.paths.operator_ca).unwrap();
+    let certificate = |grant: &str| {
+        let terms = Terms::starting(SystemClock.now(), HOUR);
+        operators.issue_operator("ann", &[grant.parse().unwrap()], terms, &SystemEntropy::new()).unwrap()
+    };
+    let call = async |grant: &str, method: &str, path: &str, headers: &[(&str, &str)]| {
+        let stream = connect(&world.site, world.https_address(), Some(&certificate(grant))).await;
+        let request = Builder::new().method(method).uri(path).header("host", "hub-a.localhost");
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        send(stream, request, if method == "PATCH" { "{}" } else { "" }).await.status
+    };
+    for (grant, method, path, status) in [
+        ("rehome:role:reader", "GET", device("meter-7"), 200),
+        ("rehome:role:reader:hub-a", "GET", device("meter-7"), 200),
+        ("rehome:role:reader:hub-b", "GET", device("meter-7"), 401),
+        ("rehome:role:enroller", "GET", device("meter-7"), 401),
+        ("rehome:role:backend:hub-a", "PATCH", twin("meter-7"), 200),
+        ("rehome:role:backend:hub-b", "PATCH", twin("meter-7"), 401),
+        ("rehome:role:reader", "PATCH", twin("meter-7"), 401),
+        ("rehome:role:operator:hub-a", "DELETE", device("meter-7"), 401),
+        ("rehome:role:backend", "DELETE", device("meter-7"), 401),
+        ("rehome:role:operator", "DELETE", device("meter-7"), 204),
+    ] {
+        assert_eq!(call(grant, method, &path, &[]).await, status, "{grant} {method} {path}");
+    }
+    // What a page in the operator's browser sends is not the operator's.
+    for (name, value) in [
+        ("origin", "https://elsewhere.example"),
+        ("sec-fetch-site", "cross-site"),
+        ("content-type", "text/plain"),
+        ("content-type", "application/x-www-form-urlencoded"),
+    ] {
+        let status = call("rehome:role:operator", "PATCH", &twin("meter-8"), &[(name, value)]).await;
+        assert_eq!(status, 401, "{name}: {value}");
+    }
     world.stop().await;
 }

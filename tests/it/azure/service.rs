@@ -227,9 +227,16 @@ async fn many_at_once_and_each_by_itself() {
         .collect();
     assert_eq!(errors, [("bulk-1", 409_201), ("", 400_004), ("", 400_004), ("a b", 400_004)]);
 
+    let codes_of = |answer: Value| -> Vec<u64> {
+        answer["errors"].as_array().unwrap().iter().map(|error| error["errorCode"].as_u64().unwrap()).collect()
+    };
     let mut disabled = three.clone();
     disabled["provisioningStatus"] = "disabled".into();
+    assert_eq!(codes_of(good(bulk("update", json!([disabled])).await)), [409_201], "its etag is missing");
+    disabled["etag"] = good(owner.get(&enrollment("bulk-3")).await)["etag"].clone();
     assert_eq!(good(bulk("update", json!([disabled])).await), all_good);
+    assert_eq!(codes_of(good(bulk("update", json!([disabled])).await)), [412_001], "it changed");
+    assert_eq!(codes_of(good(bulk("delete", json!([disabled])).await)), [412_001]);
     let stored = good(owner.get(&enrollment("bulk-3")).await);
     assert_eq!(stored["provisioningStatus"], "disabled");
     let missing = good(bulk("update", json!([individual(&world, "bulk-9")])).await);
