@@ -156,7 +156,7 @@ impl Running {
             clock: clock.clone(),
             entropy: entropy.clone(),
             allocator: Arc::new(allocator),
-            fleet: Arc::new(Fleet::new(config.hubs.sync_every)),
+            fleet: Arc::new(Fleet::new(config.hubs.sync_every, config.hubs.away_after)),
         };
         let directory = Directory::start(actors_config(config), surroundings).map_err(StartFault::Threads)?;
         let listener = listen(config.listen).await?;

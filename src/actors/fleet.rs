@@ -67,11 +67,13 @@ pub struct Fleet {
     board: RwLock<Board>,
     /// How often the feed of each hub is read.
     feed_every: Duration,
+    /// When a hub counts as away.
+    away_after: Duration,
 }
 
 impl Default for Fleet {
     fn default() -> Self {
-        Self::new(limits::FEED_EVERY_DEFAULT)
+        Self::new(limits::FEED_EVERY_DEFAULT, limits::BYPASS_AFTER)
     }
 }
 
@@ -85,8 +87,12 @@ struct Board {
 }
 
 impl Fleet {
-    pub fn new(feed_every: Duration) -> Self {
-        Self { board: RwLock::default(), feed_every }
+    pub fn new(feed_every: Duration, away_after: Duration) -> Self {
+        Self { board: RwLock::default(), feed_every, away_after }
+    }
+
+    pub(super) fn away_after(&self) -> Duration {
+        self.away_after
     }
 
     pub(super) fn feed_every(&self) -> Duration {

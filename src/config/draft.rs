@@ -91,6 +91,7 @@ struct HubsDraft {
     initial: Vec<String>,
     cache_bytes: usize,
     sync_every: Span,
+    away_after: Span,
 }
 
 #[derive(Debug, serde::Deserialize)]
@@ -182,6 +183,7 @@ impl Draft {
                 initial: initial_hubs(&self.hubs.initial)?,
                 cache_bytes: self.hubs.cache_bytes,
                 sync_every: self.hubs.sync_every.0,
+                away_after: self.hubs.away_after.0,
             },
             webhook: Webhook { extra_ca: self.webhook.extra_ca, allow_loopback_http: self.webhook.allow_loopback_http },
             azure,

@@ -118,6 +118,8 @@ pub struct Hubs {
     pub cache_bytes: usize,
     /// How often the change feed of each hub is read.
     pub sync_every: Duration,
+    /// How long a hub may not answer before the rules `last_known` and `reset` pass it by.
+    pub away_after: Duration,
 }
 
 /// An embedded hub that is linked when the store is new.

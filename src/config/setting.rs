@@ -112,6 +112,8 @@ setting_table! {
         "page cache of each embedded hub";
     "hubs.sync_every": Span { min: seconds(1), max: seconds(24 * 3600) }, "1m",
         "how often the newest twins of each hub are read, for when it is away or restored";
+    "hubs.away_after": Span { min: seconds(1), max: seconds(24 * 3600) }, "30s",
+        "how long a hub may not answer a move before the rules `last_known` and `reset` pass it by";
     "webhook.extra_ca": Text, "",
         "PEM authority trusted for allocation webhooks beside the system's";
     "webhook.allow_loopback_http": Switch, "false",

@@ -128,7 +128,7 @@ pub const WEBHOOK_URL_CHARS_MAX: usize = 2048;
 /// How long a target hub may keep a move (and with it the sealed twin) waiting before the move is given up. Short,
 /// since the device is without a writable twin meanwhile, and its next registration chooses among the hubs that answer.
 pub const TARGET_WAIT: Duration = Duration::from_secs(30);
-/// When an old hub counts as away and the rules `last_known` and `reset` pass it by: this many tries have failed, and
+/// When an old hub counts as away, unless the configuration says otherwise, and the rules `last_known` and `reset` pass it by: this many tries have failed, and
 /// this long has passed since the move began. A hub that is restarted or a path that is switched is back within half a
 /// minute, and passing it by may cost writes their place in the live twin; a device that waits longer is without a hub.
 pub const BYPASS_TRIES_MIN: u32 = 3;

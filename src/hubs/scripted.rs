@@ -107,6 +107,8 @@ struct State {
     /// It was restored and waits to be gone through; the highest session that did so.
     restored: bool,
     session: Order,
+    /// Devices that are still set right before it goes away.
+    reinstates: Option<u32>,
     reachable: bool,
     devices_max: Option<u64>,
     entries: BTreeMap<DeviceId, Entry>,
@@ -163,6 +165,7 @@ impl ScriptedHub {
             incarnation,
             restored: false,
             session: Order::default(),
+            reinstates: None,
             reachable: true,
             devices_max: None,
             entries: BTreeMap::new(),
@@ -206,6 +209,11 @@ impl ScriptedHub {
     /// Devices it takes; `None` is no bound.
     pub fn set_devices_max(&self, devices_max: Option<u64>) {
         self.lock().devices_max = devices_max;
+    }
+
+    /// It goes away once so many devices of it were set right.
+    pub fn set_reinstates(&self, reinstates: Option<u32>) {
+        self.lock().reinstates = reinstates;
     }
 
     /// Goes on with other data and another incarnation, as after a restore from a backup.
@@ -525,6 +533,11 @@ impl HubConnector for ScriptedHub {
                 return Err(CallFault::Refused(HubRefusal::WrongIncarnation { current }));
             }
             state.check_session(device.incarnation, device.session)?;
+            match &mut state.reinstates {
+                Some(0) => return Err(CallFault::Unavailable("it has gone away".to_owned())),
+                Some(left) => *left -= 1,
+                None => {}
+            }
             let next = entry::reinstate(state.entries.get(&device.device), &device.becomes);
             if let Some(entry) = next.map_err(CallFault::Refused)? {
                 state.keep(&device.device, entry);

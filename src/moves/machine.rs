@@ -169,6 +169,9 @@ pub struct Machine {
     in_flight: BTreeSet<CallKey>,
     tries: BTreeMap<CallKey, Tries>,
     leases: BTreeMap<Order, Lease>,
+    /// How long an old hub may not answer before it can be passed by: [`limits::BYPASS_AFTER`] unless an operator has said
+    /// otherwise.
+    pub away_after: Duration,
 }
 
 /// What is known of the lease of a hub that a move has bypassed. Not journaled: a restart asks again, and the hub's actor
@@ -192,7 +195,8 @@ impl Machine {
             .map(|log| Move::replay(log).map(|this| (this.generation, this)))
             .collect::<Result<BTreeMap<_, _>, _>>()?;
         let (in_flight, tries, leases) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
-        let mut this = Self { id, registration, moves, earlier, in_flight, tries, leases };
+        let away_after = limits::BYPASS_AFTER;
+        let mut this = Self { id, registration, moves, earlier, in_flight, tries, leases, away_after };
         for key in this.due_keys() {
             this.tries.insert(key, Tries { may_have_happened: true, ..Tries::default() });
         }

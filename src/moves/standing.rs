@@ -264,6 +264,8 @@ pub enum Ending {
     Running,
     Done,
     Aborted,
+    /// The store was put back to a time when it ran: what became of it is not known, its journal is kept for what it sealed.
+    Unknown,
 }
 
 impl Ending {
@@ -272,11 +274,22 @@ impl Ending {
             Ending::Running => "running",
             Ending::Done => "done",
             Ending::Aborted => "aborted",
+            Ending::Unknown => "unknown",
         }
     }
 }
 
 impl Episode {
+    /// As [`Episode::read`], of a move that is closed: whatever its journal ends with, it does not run.
+    pub fn read_closed(log: MoveLog) -> Result<Self, Illegal> {
+        let this = Self::read(log)?;
+        let ended = match this.ended {
+            Ending::Running => Ending::Unknown,
+            ended @ (Ending::Done | Ending::Aborted | Ending::Unknown) => ended,
+        };
+        Ok(Self { ended, ..this })
+    }
+
     pub fn read(log: MoveLog) -> Result<Self, Illegal> {
         let has_state = log.lines.iter().any(|line| match &line.record {
             JournalRecord::StepDone { state, .. }

@@ -53,11 +53,18 @@ pub struct Revoked {
     pub registration: Option<RegistrationView>,
 }
 
+/// The moves that are kept of a device.
+struct Kept {
+    /// Newest first.
+    generations: Vec<Order>,
+    open: Vec<Order>,
+}
+
 /// A device state that the history keeps.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KeptState {
-    /// The hub it was taken from.
-    pub hub: HubId,
+    /// The hub it was taken from, where its journal names it.
+    pub hub: Option<HubId>,
     pub at: Timestamp,
     /// It was taken after the device had left.
     pub late: bool,
@@ -93,10 +100,12 @@ impl Service {
 
     /// The device's past, newest first. Outlives the registration.
     pub async fn history(&self, id: &RegistrationId) -> Result<Vec<Episode>, Fault> {
+        let Kept { generations, open } = self.kept(id).await?;
         let mut episodes = Vec::new();
-        for generation in self.generations(id).await? {
+        for generation in generations {
             if let Some(log) = self.inner.store.load_move(generation).await.map_err(fault::of_store)? {
-                episodes.push(Episode::read(log).map_err(unreadable)?);
+                let read = if open.contains(&generation) { Episode::read(log) } else { Episode::read_closed(log) };
+                episodes.push(read.map_err(unreadable)?);
             }
         }
         Ok(episodes)
@@ -110,7 +119,7 @@ impl Service {
     ) -> Result<(DeviceId, Vec<KeptState>), Fault> {
         let none =
             || Fault::new(Reason::TwinNotFound, format!("the history of {id} keeps no twin of move {generation}"));
-        if !self.generations(id).await?.contains(&generation) {
+        if !self.kept(id).await?.generations.contains(&generation) {
             return Err(none());
         }
         let log = self.inner.store.load_move(generation).await.map_err(fault::of_store)?.ok_or_else(none)?;
@@ -118,19 +127,20 @@ impl Service {
         if states.is_empty() { Err(none()) } else { Ok((device, states)) }
     }
 
-    /// The moves that are kept, newest first.
-    async fn generations(&self, id: &RegistrationId) -> Result<Vec<Order>, Fault> {
+    /// The moves that are kept.
+    async fn kept(&self, id: &RegistrationId) -> Result<Kept, Fault> {
         let DeviceFile { registration, open, earlier } =
             self.inner.store.load_device(id).await.map_err(fault::of_store)?;
+        let open: Vec<Order> = open.iter().map(|log| log.generation).collect();
         let past = registration.map(|record| record.past).unwrap_or_default();
         let mut generations: Vec<Order> = past.moves.into_iter().chain(earlier.moves).collect();
-        generations.extend(open.iter().map(|log| log.generation));
+        generations.extend(&open);
         generations.sort_unstable_by(|a, b| b.cmp(a));
         generations.dedup();
         if generations.is_empty() && self.standing(id).await?.is_none() {
             return Err(fault::no_registration(id));
         }
-        Ok(generations)
+        Ok(Kept { generations, open })
     }
 
     /// Where the device would go now, and why. Decides nothing, writes nothing, asks no webhook.
@@ -367,17 +377,20 @@ fn kept_states(log: MoveLog) -> Option<(DeviceId, Vec<KeptState>)> {
     let sealed_at = sealing.and_then(|step| intent.plan.hub(step.side));
     let from = intent.plan.hub(Side::From).cloned();
     let mut kept = Vec::new();
-    if let (Plan::Rehouse { .. } | Plan::Restore { .. }, Some(state), Some(hub)) =
-        (&intent.plan, &intent.planted, &from)
-    {
-        let seen_at = if let Plan::Restore { seen_at, .. } = &intent.plan { *seen_at } else { begun_at };
-        kept.push(KeptState {
-            hub: hub.clone(),
-            at: seen_at,
-            late: false,
-            state: (**state).clone(),
-            differences: None,
-        });
+    let planted_at = match &intent.plan {
+        Plan::Restore { seen_at, .. } => Some(*seen_at),
+        // What is put into the history by itself names no hub: the device is not to be deleted there.
+        Plan::Rehouse { .. } | Plan::Collect { .. } => Some(begun_at),
+        Plan::Assign { .. }
+        | Plan::TakeOver { .. }
+        | Plan::Relocate { .. }
+        | Plan::Replant { .. }
+        | Plan::ResetInPlace { .. }
+        | Plan::Refresh { .. }
+        | Plan::Release { .. } => None,
+    };
+    if let (Some(at), Some(state)) = (planted_at, &intent.planted) {
+        kept.push(KeptState { hub: from.clone(), at, late: false, state: (**state).clone(), differences: None });
     }
     for line in lines {
         let (hub, at, late, state) = match line.record {
@@ -401,7 +414,7 @@ fn kept_states(log: MoveLog) -> Option<(DeviceId, Vec<KeptState>)> {
         if let (Some(hub), Some(state)) = (hub, state) {
             let carried = kept.first().filter(|_| late).map(|first: &KeptState| &first.state.twin);
             let differences = carried.map(|carried| differences(carried, &state.twin));
-            kept.push(KeptState { hub, at, late, state: *state, differences });
+            kept.push(KeptState { hub: Some(hub), at, late, state: *state, differences });
         }
     }
     Some((intent.device.clone(), kept))

@@ -1,5 +1,6 @@
 //! The integration tests: features over real gRPC, and the promises that only the whole tree can keep.
 
+mod away;
 mod azure;
 mod bench;
 mod certificates;

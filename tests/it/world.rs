@@ -255,19 +255,7 @@ impl World {
     /// A backup of the running service, as `rehome store backup` makes it.
     pub async fn backed_up(&self, name: &str) -> PathBuf {
         let to = self.folder.path().join(name);
-        std::fs::create_dir_all(&to).unwrap();
-        let mut backup = self.operator.backup().await.unwrap();
-        let mut open = None;
-        while let Some(part) = backup.next().await.unwrap() {
-            match part {
-                BackupPart::File { name, .. } => open = Some((to.join(name), Vec::new())),
-                BackupPart::Bytes(bytes) => open.as_mut().unwrap().1.extend(bytes),
-                BackupPart::FileDone => {
-                    let (path, bytes) = open.take().unwrap();
-                    std::fs::write(path, bytes).unwrap();
-                }
-            }
-        }
+        back_up(&self.operator, &to).await;
         to
     }
 
@@ -439,6 +427,23 @@ pub async fn tell_hubs_where_they_are(operator: &Operator, address: SocketAddr) 
     for mut hub in operator.list_hubs().await.unwrap() {
         hub.draft.endpoint = Some(address.to_string());
         operator.update_hub(&hub.draft, hub.version).await.unwrap();
+    }
+}
+
+/// Backs a running service up into a folder.
+pub async fn back_up(operator: &Operator, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    let mut backup = operator.backup().await.unwrap();
+    let mut open = None;
+    while let Some(part) = backup.next().await.unwrap() {
+        match part {
+            BackupPart::File { name, .. } => open = Some((to.join(name), Vec::new())),
+            BackupPart::Bytes(bytes) => open.as_mut().unwrap().1.extend(bytes),
+            BackupPart::FileDone => {
+                let (path, bytes) = open.take().unwrap();
+                std::fs::write(path, bytes).unwrap();
+            }
+        }
     }
 }
 

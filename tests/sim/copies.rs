@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use rehome::domain::{AuditAction, DeviceId, DeviceState, HubId, Order};
+use rehome::domain::{AuditAction, DeviceId, DeviceState, HubId, Order, RegistrationId};
 use rehome::hubs::entry::Phase;
 use rehome::moves::Plan;
 use rehome::moves::plan::Side;
@@ -149,4 +149,34 @@ impl Ledger {
         }
         Ok(())
     }
+}
+
+/// What must be found: each case takes away one thing that makes the first one right.
+#[test]
+fn a_copy_that_is_let_in_wrongly_is_found() {
+    let (a, b) = (HubId::parse("a").unwrap(), HubId::parse("b").unwrap());
+    let device = DeviceId::parse("dev-0").unwrap();
+    let (of_copy, later) = (Keys::one(0), Keys::one(1));
+    let check = |home: &HubId, generation: u64, reported: bool, there: Keys, found: Option<&str>| {
+        let mut ledger = Ledger::default();
+        let home =
+            Home { device: device.clone(), hub: Some(home.clone()), generation: Order(generation), past: Vec::new() };
+        ledger.homes.insert(RegistrationId::parse("dev-0").unwrap(), home);
+        ledger.accepted(&device, &a, of_copy | later, Keys::default());
+        let copied = Copied { generation: Order(5), keys: of_copy };
+        ledger.restored(&a, BTreeMap::from([(device.clone(), copied)]));
+        if reported {
+            ledger.reported.insert((a.clone(), device.clone()), 1);
+        }
+        let said = ledger.readmitted(&a, &BTreeMap::from([(device.clone(), (Phase::Open, there))]));
+        match (said, found) {
+            (Ok(()), None) => assert_eq!(ledger.lost_with_copies, 1),
+            (Err(said), Some(found)) => assert!(said.contains(found), "{said}"),
+            (said, found) => panic!("{said:?}, not {found:?}"),
+        }
+    };
+    check(&a, 5, true, of_copy, None);
+    check(&a, 5, false, of_copy, Some("nobody is told"));
+    check(&a, 5, true, later, Some("which are known"));
+    check(&b, 9, true, of_copy, Some("which does not live there"));
 }

@@ -49,6 +49,11 @@ impl SimHub {
         self.cut.load(Ordering::Relaxed)
     }
 
+    /// The way itself, for whoever goes it step by step.
+    pub fn cut(&self) -> Arc<AtomicBool> {
+        self.cut.clone()
+    }
+
     pub fn set_cut(&self, cut: bool) {
         self.cut.store(cut, Ordering::Relaxed);
     }
@@ -200,6 +205,7 @@ impl World {
         self.fault(if force { "hub unlinked by force" } else { "hub unlinked" });
         self.surroundings.fleet.remove(id);
         self.hubs.remove(id);
+        self.readings.retain(|reading| reading.hub != *id);
         // Late copies to it arrive nowhere.
         self.network.flights.retain(|flight| flight.call.hub != *id || flight.caller.is_some());
         let abandoned = self.store.ledger(|ledger| {

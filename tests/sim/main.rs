@@ -8,6 +8,7 @@ mod conformance;
 mod copies;
 mod dice;
 mod disks;
+mod feed;
 mod hub;
 mod identity;
 mod keys;

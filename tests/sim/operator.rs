@@ -117,6 +117,14 @@ impl World {
         self.put_enrollment(device, enrollment);
     }
 
+    /// The device's rule passes by a hub that is away.
+    pub fn let_late_writes_in(&mut self, device: usize, dice: &mut Dice) {
+        let Some(current) = self.devices[device].enrollment.clone() else { return };
+        let unreachable = *dice.pick(&[UnreachableRule::LastKnown, UnreachableRule::Reset]);
+        let enrollment = Enrollment { unreachable, allow_late_writes: true, ..Enrollment::clone(&current) };
+        self.put_enrollment(device, enrollment);
+    }
+
     fn draw_part(&self, device: usize, part: usize, enrollment: &mut Enrollment, dice: &mut Dice) {
         let linked: Vec<HubId> = self.hubs.keys().cloned().collect();
         match part {

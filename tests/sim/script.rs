@@ -131,6 +131,16 @@ pub enum Event {
     },
     /// Devices with open moves are taken up.
     TakeUp,
+    /// Somebody begins to read what is new at a hub; who reads goes on.
+    ReadFeed {
+        hub: usize,
+    },
+    ReadOn,
+    /// The home of a device is away for long, its rule lets it be passed by, and the device is sent elsewhere.
+    Strand {
+        device: usize,
+        seed: u64,
+    },
     /// A copy of a hub is made.
     BackUp {
         hub: usize,
@@ -204,6 +214,9 @@ enum Kind {
     Passivate,
     Double,
     TakeUp,
+    ReadFeed,
+    ReadOn,
+    Strand,
     BackUp,
     Restore,
     Reconcile,
@@ -235,6 +248,9 @@ const KINDS: &[(u32, Kind)] = &[
     (8, Kind::Passivate),
     (6, Kind::Double),
     (20, Kind::TakeUp),
+    (16, Kind::ReadFeed),
+    (40, Kind::ReadOn),
+    (5, Kind::Strand),
     (8, Kind::BackUp),
     (5, Kind::Restore),
     (40, Kind::Reconcile),
@@ -257,6 +273,8 @@ const OPTIONAL: &[Kind] = &[
     Kind::Crash,
     Kind::Double,
     Kind::Restore,
+    Kind::ReadFeed,
+    Kind::Strand,
 ];
 
 impl Script {
@@ -308,6 +326,9 @@ fn event(dice: &mut Dice, kinds: &[(u32, Kind)], fates: &[(u32, Fate)]) -> Event
         Kind::Passivate => Event::Passivate { device },
         Kind::Double => Event::Double { device },
         Kind::TakeUp => Event::TakeUp,
+        Kind::ReadFeed => Event::ReadFeed { hub },
+        Kind::ReadOn => Event::ReadOn,
+        Kind::Strand => Event::Strand { device, seed },
         Kind::BackUp => Event::BackUp { hub },
         Kind::Restore => Event::Restore { hub, seed },
         Kind::Reconcile => Event::Reconcile { turns: 1 + dice.below(12) },

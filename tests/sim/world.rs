@@ -15,6 +15,7 @@ use rehome::store::Store;
 use super::actors::Op;
 use super::backup::Going;
 use super::clock::SimClock;
+use super::feed::Reading;
 use super::hub::SimHub;
 use super::identity::identity;
 use super::mutation::{Aim, Mutant};
@@ -117,6 +118,8 @@ pub struct World {
     pub incarnations: u128,
     /// Somebody has the restored hubs gone through.
     pub going: Option<Going>,
+    /// Feeds that are being read.
+    pub readings: Vec<Reading>,
     pub devices: Vec<Device>,
     /// The actors of each device: one, or for a moment more.
     pub seats: Vec<Vec<Seat>>,
@@ -153,6 +156,7 @@ impl World {
             hubs_made: 0,
             incarnations: 0,
             going: None,
+            readings: Vec::new(),
             devices: devices.collect(),
             seats: (0..script.devices).map(|_| Vec::new()).collect(),
             seats_made: 0,
@@ -288,6 +292,12 @@ impl World {
             }
             Event::Double { device } => self.double(self.device_of(device)),
             Event::TakeUp => self.take_up(),
+            Event::ReadFeed { hub } => {
+                self.read_feed(hub);
+                Ok(())
+            }
+            Event::ReadOn => self.read_on(),
+            Event::Strand { device, seed } => self.strand(self.device_of(device), seed),
             Event::BackUp { hub } => {
                 self.back_up_hub(hub);
                 Ok(())
@@ -306,6 +316,7 @@ impl World {
         self.seats.iter_mut().for_each(Vec::clear);
         self.asks.clear();
         self.going = None;
+        self.readings.clear();
         self.questions.clear();
         self.network.forget_callers();
         self.surroundings = surroundings(&self.store, &self.clock, self.tally.events);

@@ -183,8 +183,9 @@ impl Core {
         updates: watch::Sender<Option<Standing>>,
     ) -> Result<(Self, After), String> {
         let file = surroundings.store.load_device(&id).await.map_err(|fault| fault.to_string())?;
-        let machine =
+        let mut machine =
             Machine::load(id, file.registration, file.open, file.earlier).map_err(|fault| fault.to_string())?;
+        machine.away_after = surroundings.fleet.away_after();
         let mut this = Self { machine, surroundings, updates, asking: None, joined: None, called: BTreeMap::new() };
         let after = this.drive().await;
         if after.stop { Err("its first step could not be written".to_owned()) } else { Ok((this, after)) }

@@ -26,8 +26,10 @@ pub struct FeedRead {
 pub enum FeedFault {
     #[error("{0}")]
     Hub(#[from] CallFault),
-    #[error("the hub's data has another incarnation")]
-    Restored,
+    #[error("the hub was restored from an older copy and waits to be gone through")]
+    Waits,
+    #[error("the hub's data has another incarnation, {current}")]
+    Restored { current: Incarnation },
     #[error("{0}")]
     Read(#[from] StoreFault),
     #[error("{0}")]
@@ -56,7 +58,7 @@ impl<'a> FeedRound<'a> {
             let seen_at = now();
             let page = self.connector.changes(since, limits::FEED_ROWS_MAX).await?;
             if self.incarnation.is_some_and(|known| known != page.next.incarnation) {
-                return Err(FeedFault::Restored);
+                return Err(FeedFault::Restored { current: page.next.incarnation });
             }
             if since != Some(page.next) {
                 read.devices += page.rows.len() as u64;

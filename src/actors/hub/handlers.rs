@@ -84,7 +84,7 @@ impl Handler<ReadFeed> for HubActor {
             Some(waiting) => waiting.extend(reply),
             None if restored => {
                 // Whoever asked may have given up, here and below.
-                let _ = reply.map(|reply| reply.send(Err(FeedFault::Restored)));
+                let _ = reply.map(|reply| reply.send(Err(FeedFault::Waits)));
                 self.read_feed_later(ctx);
             }
             None => {
@@ -106,7 +106,9 @@ impl Handler<FeedEnded> for HubActor {
                     fleet.note_feed(hub, at);
                 }
             }
-            Err(FeedFault::Restored) => fleet.set_restored(hub, true),
+            // One that it has been gone through as since then is nothing new.
+            Err(FeedFault::Restored { current }) if self.hub.incarnation == Some(*current) => {}
+            Err(FeedFault::Restored { .. }) => fleet.set_restored(hub, true),
             Err(fault) => tracing::debug!(hub = %hub, "the feed was not read: {fault}"),
         }
         for reply in self.reading.take().into_iter().flatten() {
@@ -179,7 +181,9 @@ impl Handler<LeaseRenewed> for HubActor {
                     self.renew_lease(ctx);
                 }
             }
-            Err(CallFault::Refused(HubRefusal::WrongIncarnation { .. })) => {
+            Err(CallFault::Refused(HubRefusal::WrongIncarnation { current }))
+                if self.hub.incarnation != Some(current) =>
+            {
                 self.surroundings.fleet.set_restored(&self.hub.id, true);
             }
             Err(fault) => tracing::debug!(hub = %self.hub.id, "the lease was not renewed: {fault}"),

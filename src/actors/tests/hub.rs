@@ -13,13 +13,14 @@ use crate::actors::messages::EndLease;
 use crate::ambient::Clock;
 use crate::domain::{
     CallFault, CallOutcome, DeviceId, FeedToken, HubCall, Incarnation, MustSeal, OperationStatus, Order, Reason,
-    Timestamp, limits,
+    Timestamp, UnreachableRule, limits,
 };
 use crate::hubs::entry::{EffectKind, Entry, Phase};
 use crate::hubs::scripted::{ScriptedFault, ScriptedHub};
 use crate::hubs::{
     Abilities, ChangePage, HubConnector, HubReport, LeaseRenewal, LeaseTicket, Reinstatement, Sighting, TwinHost,
 };
+use crate::moves::late_twin;
 use crate::store::Store;
 
 #[tokio::test]
@@ -391,6 +392,48 @@ async fn a_bypassed_hub_that_is_away_has_run_out_before_it_is_said() {
     };
     tokio::time::timeout(super::world::PATIENCE, sealed).await.unwrap();
     assert!(!world.write(&device, "a", "{}"));
+}
+
+/// A device whose hub holds a lease and is cut off is moved by the rule: as long as that hub may accept writes, the new home
+/// is not open.
+#[tokio::test]
+async fn a_device_leaves_a_leased_hub_that_is_away_once_its_lease_has_run_out() {
+    let mut world = leased().await;
+    world.link("b", |_| {}).await;
+    let device = world
+        .enroll("dev-1", |enrollment| {
+            (enrollment.unreachable, enrollment.allow_late_writes) = (UnreachableRule::LastKnown, true);
+        })
+        .await;
+    world.settle(&device).await;
+    world.comes_to_accept(&device, "a", true).await;
+    assert!(world.write(&device, "a", r#"{"seen":1}"#));
+    world.read_feed("a").await.unwrap();
+    let name = DeviceId::from(&device.id);
+    world.hub("a").set_reachable(false);
+    world.move_to(&device, "b").await.unwrap().unwrap();
+    let mut accepted = 0;
+    let moved = world
+        .until(&device, |standing| {
+            if world.write(&device, "a", r#"{"late":1}"#) {
+                accepted += 1;
+                assert_ne!(world.hub("b").phase(&name), Some(Phase::Open), "two hubs would accept writes");
+            }
+            standing.is_some_and(|it| it.operation.status.is_final())
+        })
+        .await
+        .unwrap();
+    assert!(accepted > 0, "the hub goes on for as long as its lease lasts");
+    assert_eq!(moved.assignment.map(|home| home.hub), Some(hub_id("b")));
+    assert!(!world.write(&device, "a", "{}"));
+    assert_eq!(world.tags(&device, "b").as_deref(), Some(r#"{"seen":1}"#));
+    // It comes back: nothing opens there, and what it had accepted is kept.
+    world.hub("a").set_reachable(true);
+    let standing = world.quiet(&device).await.unwrap();
+    world.assert_home(&device, "b");
+    let generation = standing.assignment.unwrap().generation;
+    let late = late_twin(&world.store.load_move(generation).await.unwrap().unwrap()).unwrap();
+    assert_eq!(late.state.twin.tags.to_text(), r#"{"late":1,"seen":1}"#);
 }
 
 #[tokio::test]

@@ -381,7 +381,7 @@ impl Listed for HistoryView {
 /// A device state that the history keeps.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct HistoryTwinView {
-    pub hub_id: String,
+    pub hub_id: Option<String>,
     pub at: String,
     pub late: bool,
     pub device: DeviceView,
@@ -392,7 +392,7 @@ pub struct HistoryTwinView {
 impl From<HistoryTwin> for HistoryTwinView {
     fn from(twin: HistoryTwin) -> Self {
         let differences = twin.differences.map(|document| Value::Object(document.0));
-        let (hub_id, at) = (twin.hub.to_string(), twin.at.to_string());
+        let (hub_id, at) = (twin.hub.map(|hub| hub.to_string()), twin.at.to_string());
         Self { hub_id, at, late: twin.late, device: twin.device.into(), differences }
     }
 }
@@ -402,7 +402,7 @@ impl Listed for HistoryTwinView {
 
     fn cells(&self) -> Vec<String> {
         vec![
-            self.hub_id.clone(),
+            cell(self.hub_id.as_deref()),
             self.at.clone(),
             yes_no(self.late),
             self.device.tags.to_string(),

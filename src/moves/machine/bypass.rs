@@ -1,7 +1,7 @@
 //! When a move leaves a home that it could not seal: hubs that are away, and hubs that have lost their device.
 //!
 //! **When a hub is away.** The rules `last_known` and `reset` pass an old hub by once [`limits::BYPASS_TRIES_MIN`] seals
-//! have failed (each refused a connection, cut off, or unanswered for its whole time limit) and [`limits::BYPASS_AFTER`] has
+//! have failed (each refused a connection, cut off, or unanswered for its whole time limit) and [`Machine::away_after`] has
 //! passed since the intent, and one more seal has failed after that: a hub that has just come back is not passed by. They
 //! are counted by the machine alone: the journal has the intent's time, and the tries are
 //! those since this machine was loaded, so a restart of the *service* never makes a hub look away. Without leave for late
@@ -75,7 +75,7 @@ impl Machine {
         let this = self.running()?;
         let sealing = matches!(this.intent.plan, Plan::Relocate { .. })
             && due_step(this).is_some_and(|step| step.effect == Effect::Seal);
-        (sealing && !waits(&this.intent)).then(|| this.started_at.plus(limits::BYPASS_AFTER))
+        (sealing && !waits(&this.intent)).then(|| this.started_at.plus(self.away_after))
     }
 
     /// What follows from the newest state known, once it was looked for. `None` when nobody asks any more.
@@ -186,7 +186,7 @@ impl Machine {
         let Some(this) = self.running().filter(|this| matches!(this.phase, Phase::After { .. })) else { return false };
         this.owed().iter().filter(|owed| owed.awaited && owed.effect == Effect::Activate).any(|owed| {
             let key = super::owed_key(this, owed);
-            now >= owed.since.plus(limits::BYPASS_AFTER)
+            now >= owed.since.plus(self.away_after)
                 && self.tries.get(&key).is_some_and(|tries| tries.attempts >= limits::BYPASS_TRIES_MIN)
         })
     }

@@ -114,7 +114,8 @@ pub struct HistoryRecord {
 /// A device state of the past.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HistoryTwin {
-    pub hub: HubId,
+    /// Absent where only the move's reason says where it was found.
+    pub hub: Option<HubId>,
     pub at: Timestamp,
     /// Taken after the device had left.
     pub late: bool,
@@ -447,7 +448,7 @@ impl From<&HistoryTwin> for v1::HistoryTwin {
     fn from(twin: &HistoryTwin) -> Self {
         let DeviceRecord { device, state, accepts_writes } = &twin.device;
         Self {
-            hub_id: twin.hub.to_string(),
+            hub_id: twin.hub.as_ref().map(ToString::to_string).unwrap_or_default(),
             at: Some(field::wire_time(twin.at)),
             late: twin.late,
             device: Some(wire_device(device, state, *accepts_writes)),
@@ -461,7 +462,10 @@ impl TryFrom<&v1::HistoryTwin> for HistoryTwin {
 
     fn try_from(message: &v1::HistoryTwin) -> Result<Self, WireFault> {
         Ok(Self {
-            hub: field::id("hub_id", &message.hub_id, HubId::parse)?,
+            hub: match message.hub_id.as_str() {
+                "" => None,
+                text => Some(field::id("hub_id", text, HubId::parse)?),
+            },
             at: field::required_time("at", message.at.as_ref())?,
             late: message.late,
             device: DeviceRecord::try_from(field::required("device", message.device.as_ref())?)?,
@@ -696,7 +700,7 @@ mod tests {
         let state = DeviceState { twin, capabilities: Capabilities::default(), status: HubStatus::Enabled };
         let device = DeviceRecord { device: DeviceId::parse("d").unwrap(), state, accepts_writes: false };
         let twin = HistoryTwin {
-            hub: hub("hub-a"),
+            hub: Some(hub("hub-a")),
             at: Timestamp(1),
             late: true,
             device,
