@@ -69,7 +69,7 @@ fn period(kills: u64) -> u64 {
 
 /// Whether the kill that ends this life is followed by a restore.
 fn is_put_back(number: u64, kills: u64) -> bool {
-    number % period(kills) == 0
+    number.is_multiple_of(period(kills))
 }
 
 /// Whether a device passes its hub by in this life.
