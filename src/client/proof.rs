@@ -28,8 +28,8 @@ const AUTHORIZATION: &str = "authorization";
 const KEY_NAME: &str = "registration";
 /// The scope that the service's registrations stand below.
 const SCOPE: &str = "rehome";
-/// How long a token to the service lasts from then on: as long as it may, less a margin for the way and for clocks.
-const TOKEN_GOOD_FOR: Duration = Duration::from_secs(limits::TOKEN_LIFETIME_MAX.as_secs() - 10 * 60);
+/// How long a token to the service lasts from then on: half as long as it may, so that a clock may be wrong by as much either way.
+const TOKEN_GOOD_FOR: Duration = Duration::from_secs(limits::TOKEN_LIFETIME_MAX.as_secs() / 2);
 /// A hub's token lasts half as long as it may, and is replaced when half of that is over: a stream that ends with its token
 /// ends seldom, and no token runs out on its way.
 const HUB_TOKEN_GOOD_FOR: Duration = Duration::from_secs(limits::HUB_TOKEN_LIFETIME_MAX.as_secs() / 2);

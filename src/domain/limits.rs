@@ -58,8 +58,9 @@ pub const KEY_GROUPS_MAX: usize = 100;
 pub const KEY_TOKEN_LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
 /// A token for a hub is made once a day at most; one that was stolen is worth no longer than that.
 pub const HUB_TOKEN_LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
-/// A token that answers a TPM's challenge: the longest that known clients with a TPM make tokens for.
-pub const TOKEN_LIFETIME_MAX: Duration = Duration::from_secs(3600);
+/// A token that answers a TPM's challenge: the longest that known clients with a TPM make is a day (reference/dps.md §5.1). The
+/// challenge whose key signs it ends long before.
+pub const TOKEN_LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
 /// A token of a shared access policy: SDKs make them for an hour, people who make one by hand for a day at most.
 pub const POLICY_TOKEN_LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Policies of the service, and of hubs: one for each back end and its successor.

@@ -24,6 +24,10 @@ fn in_a_minute() -> Timestamp {
     SystemClock.now().plus(MINUTE)
 }
 
+fn in_a_day() -> Timestamp {
+    SystemClock.now().plus(DAY)
+}
+
 /// As C and Python write it: everything escaped, the key named or not.
 fn token(key: &TokenKey, resource: &str, ends_at: Timestamp, name: Option<&str>) -> String {
     sas::sign(&UnsignedToken::new(resource, ends_at), key, name)
@@ -232,10 +236,10 @@ async fn pump(world: &World, id: &str) -> (SoftwareModule, Value) {
     (chip, tpm)
 }
 
-/// Answers a challenge: the token that the key in it has signed.
+/// Answers a challenge: the token that the key in it has signed, for as long as the SDKs make them that take the longest.
 async fn answered(chip: &SoftwareModule, challenge: &Answer, id: &str) -> String {
     let blob = BASE64.decode(challenge.body["authenticationKey"].as_str().unwrap().as_bytes()).unwrap();
-    let unsigned = UnsignedToken::new(&registration(id), in_a_minute());
+    let unsigned = UnsignedToken::new(&registration(id), in_a_day());
     let signature = chip.sign_with(blob, unsigned.text().into_bytes()).await.unwrap();
     unsigned.signed(&signature.try_into().unwrap(), Some("registration"))
 }
