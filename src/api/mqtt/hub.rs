@@ -102,6 +102,9 @@ impl AtHub {
                 for (filter, level) in to.subscribed(&asked, serves).await? {
                     if filter == TWIN_ANSWERS {
                         subscribed.answers_at = Some(level);
+                    } else if let Some(changes) = &mut subscribed.changes {
+                        // What waits there is owed to the device still (MQTT 3.1.1, 3.8.4-3).
+                        changes.level = level;
                     } else {
                         subscribed.changes = Some(self.changes(level).await.map_err(|_| Ended::Left)?);
                     }

@@ -20,6 +20,9 @@ use super::topic::{Asked, REGISTRATION_ANSWERS, registration_answer};
 /// Nobody has proved anything before the first question, and a ping asks nothing: who has nothing to ask for so long makes
 /// place for others. SDKs ask at once, and every few seconds until they have their answer.
 const ASKS_WITHIN: Duration = Duration::from_secs(120);
+/// Questions of one connection that may be refused: somebody who was never let in does not keep a place by asking on. SDKs ask a
+/// few times, and connect anew by themselves.
+const REFUSALS_MAX: u32 = 16;
 /// When to ask again where the service does not say: what SDKs do by themselves.
 const POLL_SECONDS: u64 = 2;
 
@@ -43,19 +46,24 @@ impl Provisioning {
     /// Serves the connection to its end.
     pub async fn serve<S: Stream>(self, mut from: Incoming<S>, mut to: Outgoing<S>) -> Result<(), LinkFault> {
         let mut answers_at = None;
+        let mut refused = 0;
         while let Some((publication, level)) = question(&mut from, &mut to, &mut answers_at, ASKS_WITHIN).await? {
             to.taken(&publication).await?;
-            self.answer(&publication, level, &mut to).await?;
+            refused += u32::from(self.answer(&publication, level, &mut to).await?);
+            if refused >= REFUSALS_MAX {
+                return Err(LinkFault::Protocol("nothing but refusals"));
+            }
         }
         Ok(())
     }
 
+    /// Says whether it was refused.
     async fn answer<S: Stream>(
         &self,
         publication: &Publish,
         level: QoS,
         to: &mut Outgoing<S>,
-    ) -> Result<(), LinkFault> {
+    ) -> Result<bool, LinkFault> {
         // Without a request id there is no topic to answer on.
         let asked = Asked::parse(&publication.topic_name).map_err(|_| LinkFault::Protocol("an unknown topic"))?;
         let (rid, answer) = match asked {
@@ -65,13 +73,15 @@ impl Provisioning {
                 return Err(LinkFault::Protocol("a question about a twin, on a connection for registrations"));
             }
         };
+        let is_refused = answer.is_err();
         let answer = answer.unwrap_or_else(|refusal| Answer {
             status: refusal.code.status,
             retry_after: refusal.retry_after,
             body: refusal.body(self.service.now()),
         });
         let topic = registration_answer(answer.status, rid, answer.retry_after);
-        to.publish(topic, ascii_json(&answer.body), level).await
+        to.publish(topic, ascii_json(&answer.body), level).await?;
+        Ok(is_refused)
     }
 
     async fn register(&self, body: &Bytes) -> Result<Answer, Refusal> {

@@ -142,6 +142,11 @@ async fn a_device_lives_at_its_hub_over_mqtt_until_it_moves_away() {
     assert_eq!(topic, "$iothub/twin/PATCH/properties/desired/?$version=2");
     assert_eq!(patch, json!({ "every": { "s": 5 }, "$version": 2 }));
 
+    // Subscribing again takes nothing away of what is on its way.
+    world.patch("hub-a", "meter-3", "{}", r#"{"every":{"s":6}}"#).await;
+    let (topic, _) = device.subscribe_again(CHANGES).await.unwrap();
+    assert_eq!(topic, "$iothub/twin/PATCH/properties/desired/?$version=3");
+
     world.send("meter-3", Some("hub-b"), "closer").await;
     world.settled("meter-3").await;
     assert_eq!(device.published().await, None, "it is hung up on");
@@ -150,7 +155,7 @@ async fn a_device_lives_at_its_hub_over_mqtt_until_it_moves_away() {
     device.subscribe(&["$iothub/twin/res/#"]).await;
     let (_, twin) = device.ask("$iothub/twin/GET/?$rid=3", "").await.unwrap();
     assert_eq!(twin["reported"]["größe"], 7);
-    assert_eq!(twin["desired"]["every"]["s"], 5);
+    assert_eq!(twin["desired"]["every"]["s"], 6);
     world.stop().await;
 }
 
@@ -243,6 +248,12 @@ async fn connections_over_mqtt_that_are_refused() {
     assert_eq!((topic.as_str(), &body["errorCode"]), ("$dps/registrations/res/401/?$rid=r1", &json!(401_002)));
     let (topic, _) = stranger.ask(REGISTER, "{").await.unwrap();
     assert_eq!(topic, "$dps/registrations/res/400/?$rid=r1");
+    // Who is refused again and again keeps no place by asking on.
+    let mut refused = 2;
+    while stranger.ask(REGISTER, "").await.is_some() {
+        refused += 1;
+    }
+    assert_eq!(refused, 16);
     world.stop().await;
 }
 

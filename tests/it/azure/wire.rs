@@ -213,6 +213,23 @@ impl Mqtt {
         suback.topics.iter().map(|code| *code != mqtt_proto::v3::SubscribeReturnCode::Failure).collect()
     }
 
+    /// Subscribes to what it has subscribed to already, and waits for the next publication, before or after the answer.
+    pub async fn subscribe_again(&mut self, filter: &str) -> Option<(String, Value)> {
+        let asked = Subscribe::new(self.id(), vec![(TopicFilter::try_from(filter).unwrap(), QoS::Level1)]);
+        self.write(&asked.into()).await;
+        let (mut told, mut is_granted) = (None, false);
+        while told.is_none() || !is_granted {
+            match self.next().await? {
+                Packet::Publish(Publish { topic_name, payload, .. }) => {
+                    told = Some((topic_name.to_string(), serde_json::from_slice(&payload).unwrap()));
+                }
+                Packet::Suback(_) => is_granted = true,
+                other => panic!("an unexpected packet: {other:?}"),
+            }
+        }
+        told
+    }
+
     /// Publishes at level 1.
     pub async fn publish(&mut self, topic: &str, body: &str) {
         let topic = TopicName::try_from(topic).unwrap();
