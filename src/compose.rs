@@ -26,7 +26,7 @@ use crate::ambient::{
     Clock, Entropy, SecretFault, SystemClock, SystemEntropy, make_secret_text, own_secret, secret_text,
 };
 use crate::api::tls::{self, Spoken};
-use crate::api::{grpc, mqtt, rest};
+use crate::api::{ConnectionsMax, grpc, mqtt, rest};
 use crate::attestation::x509;
 use crate::config::{self, Config, PoliciesFault};
 use crate::domain::{
@@ -653,9 +653,13 @@ fn rest_settings(config: &Config) -> Result<rest::Settings, StartFault> {
     Ok(rest::Settings { id_scope: config.azure.id_scope.clone(), authorities: authorities.into() })
 }
 
+fn connections_max(config: &Config) -> ConnectionsMax {
+    ConnectionsMax { all: config.limits.connections_max, of_one: config.limits.address_connections_max }
+}
+
 fn rest_limits(config: &Config) -> rest::Limits {
     rest::Limits {
-        connections_max: config.limits.connections_max,
+        connections_max: connections_max(config),
         handshake_timeout: config.limits.handshake_timeout,
         drain_for: config.shutdown_grace,
         ..rest::Limits::default()
@@ -668,7 +672,7 @@ fn mqtt_settings(config: &Config) -> mqtt::Settings {
 
 fn mqtt_limits(config: &Config) -> mqtt::Limits {
     mqtt::Limits {
-        connections_max: config.limits.connections_max,
+        connections_max: connections_max(config),
         handshake_timeout: config.limits.handshake_timeout,
         drain_for: config.shutdown_grace,
     }
@@ -676,7 +680,7 @@ fn mqtt_limits(config: &Config) -> mqtt::Limits {
 
 fn edge_limits(config: &Config) -> grpc::Limits {
     grpc::Limits {
-        connections_max: config.limits.connections_max,
+        connections_max: connections_max(config),
         handshake_timeout: config.limits.handshake_timeout,
         streams_max: config.limits.calls_per_connection_max,
         keepalive_every: config.limits.keepalive_every,

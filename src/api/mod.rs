@@ -9,3 +9,5 @@ pub mod mqtt;
 mod peer;
 pub mod rest;
 pub mod tls;
+
+pub use self::listener::ConnectionsMax;

@@ -60,6 +60,7 @@ struct LogDraft {
 #[serde(deny_unknown_fields)]
 struct LimitsDraft {
     connections_max: usize,
+    address_connections_max: usize,
     handshake_timeout: Span,
     keepalive_every: Span,
     calls_per_connection_max: u32,
@@ -223,6 +224,7 @@ impl From<LimitsDraft> for Limits {
     fn from(draft: LimitsDraft) -> Self {
         Limits {
             connections_max: draft.connections_max,
+            address_connections_max: draft.address_connections_max,
             handshake_timeout: draft.handshake_timeout.0,
             keepalive_every: draft.keepalive_every.0,
             calls_per_connection_max: draft.calls_per_connection_max,

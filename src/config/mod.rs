@@ -86,6 +86,7 @@ pub enum LogFormat {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     pub connections_max: usize,
+    pub address_connections_max: usize,
     pub handshake_timeout: Duration,
     pub keepalive_every: Duration,
     pub calls_per_connection_max: u32,

@@ -80,6 +80,8 @@ setting_table! {
         "a level, or a list as `info,rehome::actors=debug`";
     "limits.connections_max": Number { min: 1, max: 1_000_000 }, "10000",
         "open TLS connections";
+    "limits.address_connections_max": Number { min: 1, max: 1_000_000 }, "5000",
+        "open TLS connections from one address";
     "limits.handshake_timeout": Span { min: Duration::from_millis(100), max: seconds(300) }, "10s",
         "one TLS handshake";
     "limits.keepalive_every": Span { min: seconds(1), max: seconds(24 * 3600) }, "5m",

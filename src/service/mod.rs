@@ -53,6 +53,7 @@ pub use self::reconcile::{DeviceNews, ReconcileNews, Reinstatement};
 pub use self::reconcile::{Ground, News, Tidings};
 pub use self::registration::{DeviceView, Peer, RegisterAsk, Registering};
 pub use self::registry::HubDevice;
+pub use self::throttle::subnet;
 pub use self::tpm::{BeginAsk, Begun, QuoteAsk, TOKEN_KEY_NAME, TOKEN_SCOPE, TpmAnswer};
 pub use self::twin::DesiredWatch;
 pub use self::vault::{VAULT_KEY_BYTES, Vault};

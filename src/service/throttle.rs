@@ -56,7 +56,7 @@ impl Throttle {
 
 /// One subscriber of IPv6 is given up to 2^72 addresses (a network of 56 bits, by which several sites of one are told
 /// apart): they count as one.
-pub(super) fn subnet(peer: IpAddr) -> IpAddr {
+pub fn subnet(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => IpAddr::V6((u128::from(address) & !(u128::MAX >> 56)).into()),

@@ -24,7 +24,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use crate::api::authorization::{self, Access};
-use crate::api::listener::{self, Counted, NotOpened};
+use crate::api::listener::{self, ConnectionsMax, Counted, NotOpened};
 use crate::api::peer;
 use crate::domain::{Fault, Reason, limits};
 use crate::service::{Peer, Service};
@@ -38,7 +38,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at once; further ones wait in the system's queue. A device that waits for news holds one.
-    pub connections_max: usize,
+    pub connections_max: ConnectionsMax,
     /// TLS and the first bytes of HTTP/2 must be there by then.
     pub handshake_timeout: Duration,
     /// Calls at once on one connection.
@@ -55,7 +55,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections_max: 16_384,
+            connections_max: ConnectionsMax { all: 16_384, of_one: 8192 },
             handshake_timeout: Duration::from_secs(10),
             streams_max: 128,
             keepalive_every: Duration::from_secs(60),

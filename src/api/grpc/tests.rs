@@ -25,6 +25,7 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tower::ServiceExt as _;
 
 use super::{Limits, serve};
+use crate::api::ConnectionsMax;
 use crate::api::authorization::{Access, TABLE};
 use crate::api::tls::{Spoken, tls_config};
 use crate::domain::Role;
@@ -329,7 +330,11 @@ async fn what_is_too_large_is_refused_with_a_reason() {
 
 #[tokio::test]
 async fn whoever_does_not_get_ready_to_talk_is_hung_up_on() {
-    let limits = Limits { handshake_timeout: Duration::from_millis(50), connections_max: 2, ..Limits::default() };
+    let limits = Limits {
+        handshake_timeout: Duration::from_millis(50),
+        connections_max: ConnectionsMax { all: 2, of_one: 2 },
+        ..Limits::default()
+    };
     let served = Served::with(limits).await;
     let mut silent = TcpStream::connect(served.address).await.unwrap();
     let stream = TcpStream::connect(served.address).await.unwrap();

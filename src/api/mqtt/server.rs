@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::api::azure::registration::api_version;
-use crate::api::listener::{self, Counted};
+use crate::api::listener::{self, ConnectionsMax, Counted};
 use crate::api::peer::{self, with_token};
 use crate::domain::{Evidence, IdScope, SasToken};
 use crate::service::{Peer, Service};
@@ -25,7 +25,7 @@ use super::provisioning::Provisioning;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at once; further ones wait in the system's queue.
-    pub connections_max: usize,
+    pub connections_max: ConnectionsMax,
     /// TLS, and then the CONNECT packet, must each be there by then.
     pub handshake_timeout: Duration,
     /// How long connections may go on after the server was told to stop.

@@ -23,7 +23,7 @@ use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
 
 use crate::api::azure::fault::Refusal;
-use crate::api::listener::{self, Counted};
+use crate::api::listener::{self, ConnectionsMax, Counted};
 use crate::api::{mqtt, peer};
 use crate::domain::limits;
 use crate::service::{Peer, Service};
@@ -38,7 +38,7 @@ use super::{Edge, Settings, hub, routes};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at once; further ones wait in the system's queue.
-    pub connections_max: usize,
+    pub connections_max: ConnectionsMax,
     pub handshake_timeout: Duration,
     /// From the first byte of a request, or from the answer before it, until its headers are there. Ends idle ones, too.
     pub headers_timeout: Duration,
@@ -53,7 +53,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections_max: 4096,
+            connections_max: ConnectionsMax { all: 4096, of_one: 2048 },
             handshake_timeout: Duration::from_secs(10),
             headers_timeout: Duration::from_secs(60),
             request_timeout: Duration::from_secs(30),

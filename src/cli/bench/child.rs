@@ -55,6 +55,7 @@ impl OwnServer {
         for bound in ["peer", "device"] {
             command.arg("--set").arg(format!("limits.{bound}_challenges_per_minute=1000000"));
         }
+        command.args(["--set", "limits.address_connections_max=1000000"]);
         for (key, value) in &setting.settings {
             command.arg("--set").arg(format!("{key}={value}"));
         }
