@@ -194,7 +194,7 @@ mod tests {
         // Says that it is served, and stays until the other side goes.
         let serve = async |mut stream: TcpStream| {
             tokio::io::AsyncWriteExt::write_all(&mut stream, b"!").await.ok();
-            stream.read(&mut [0]).await.ok();
+            stream.read_exact(&mut [0]).await.ok();
         };
         let max = ConnectionsMax { all: 8, of_one: 2 };
         let accepting =
