@@ -486,6 +486,7 @@ async fn a_release_of_what_was_seen_leaves_alone_what_changed_since() {
     let release = async |seen| reason(world.directory.release_as_seen(&device.id, "ann", "sold", Some(seen)).await);
     assert_eq!(release(Seen::Version(seen.version)).await, Some(Reason::EtagMismatch));
     assert_eq!(release(Seen::Home(generation)).await, Some(Reason::EtagMismatch));
+    world.quiet(&device).await;
     world.assert_home(&device, "b");
     let home = record().await.assignment.unwrap().generation;
     assert_eq!(release(Seen::Home(home)).await, None);
