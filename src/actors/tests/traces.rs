@@ -153,8 +153,8 @@ async fn trace_5_what_a_left_hub_still_holds_is_collected_before_it_is_deleted()
     world.quiet(&device).await;
     world.hub("a").set_reachable(false);
     world.directory.release(&device.id, "operator", "sold").await.unwrap().unwrap();
-    world.hub("a").set_reachable(true);
     assert!(world.write(&device, "a", r#"{"late":true}"#), "cut off, it still takes writes");
+    world.hub("a").set_reachable(true);
     world.quiet(&device).await;
     assert_eq!(world.phases(&device), []);
     let file = world.store.load_device(&device.id).await.unwrap();
